@@ -1,0 +1,55 @@
+"""gradopt minimises a differentiable objective with gradients, and says truthfully how it ended."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradopt.api import Progress as Progress
+    from gradopt.api import Stop as Stop
+    from gradopt.api import minimise as minimise
+    from gradopt.api import steps as steps
+    from gradopt.contracts import Band as Band
+    from gradopt.contracts import Block as Block
+    from gradopt.contracts import Evaluation as Evaluation
+    from gradopt.contracts import Judgement as Judgement
+    from gradopt.contracts import Objective as Objective
+    from gradopt.contracts import Oracle as Oracle
+    from gradopt.contracts import Run as Run
+    from gradopt.hookspecs import hookimpl as hookimpl
+    from gradopt.mistakes import Mistake as Mistake
+    from gradopt.result import Result as Result
+    from gradopt.verdict import Status as Status
+    from gradopt.verdict import Verdict as Verdict
+
+__version__ = "0.1.0"
+
+# Loaded when first used: `import gradopt` and a plugin's `from gradopt import hookimpl` must not import torch.
+_HOMES = {
+    "Band": "contracts",
+    "Block": "contracts",
+    "Evaluation": "contracts",
+    "Judgement": "contracts",
+    "Mistake": "mistakes",
+    "Objective": "contracts",
+    "Oracle": "contracts",
+    "Progress": "api",
+    "Result": "result",
+    "Run": "contracts",
+    "Status": "verdict",
+    "Stop": "api",
+    "Verdict": "verdict",
+    "hookimpl": "hookspecs",
+    "minimise": "api",
+    "steps": "api",
+}
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - all are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradopt' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gradopt.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

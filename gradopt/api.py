@@ -1,0 +1,357 @@
+"""gradopt from Python: minimise, step by step or in one call, with no files written unless asked."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt import devices
+from gradopt.assemble import Assembly, assemble
+from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
+from gradopt.loop import MAX_ROWS, Ending, iterate
+from gradopt.mistakes import Mistake
+from gradopt.objectives.function import FunctionObjective
+from gradopt.observers.history import History
+from gradopt.result import Result
+from gradopt.settings import Stop
+from gradopt.verdict import Status, Verdict
+
+log = logging.getLogger("gradopt")
+
+DEFAULT_OPTIMISER = "lbfgs"
+DEFAULT_OPTIONS = {"line_search_fn": "strong_wolfe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of `gradopt.steps`, before its update.
+
+    Attributes:
+        x: A detached copy of the unknowns, in the form of `x0`.
+        result: The result, at the last step; None before it.
+    """
+
+    step: int
+    x: Any
+    loss: float
+    gradient_norm: float
+    result: Result | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The ending, at the last step; None before it."""
+        return None if self.result is None else self.result.verdict
+
+
+def minimise(
+    objective: Callable[..., Tensor] | Objective,
+    x0: Any = None,
+    *,
+    optimiser: str | Callable[..., Any] | None = None,
+    optimiser_options: Mapping[str, Any] | None = None,
+    schedule: str | Mapping[str, Any] | None = None,
+    bounds: Any = None,
+    stop: Stop | None = None,
+    criteria: Sequence[Criterion] = (),
+    observers: Sequence[Observer] = (),
+    callback: Callable[[Block], bool | None] | None = None,
+    maximise: bool = False,
+    engine: str = "auto",
+    directory: str | Path | None = None,
+) -> Result:
+    """Minimise a function of tensors, or an `Objective`.
+
+    Args:
+        objective: A function of one start returning the loss, shape (); or an `Objective`, whose parameters are updated
+            in place to the result.
+        x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a dict or
+            tuple of tensors. It is never modified. Not given with an `Objective`.
+        optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
+            `torch.optim.Optimizer`. Left out: L-BFGS with a strong Wolfe line search; with bounds, Adam at lr 0.01.
+        optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
+        schedule: A name such as "cosine", or {"name": ..., options}.
+        bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
+        callback: Called with each block of records; returning True stops the run (`stopped`).
+        maximise: Maximise instead; `fun` and `jac` are then those of the function itself.
+        directory: Where the observers may write; None: no files.
+
+    Raises:
+        Mistake: Arguments that do not fit, with what to do. What the objective raises is passed on.
+
+    Example:
+        >>> import gradopt
+        >>> result = gradopt.minimise(lambda x: ((x - 3) ** 2).sum(), x0=[0.0, 1.0])
+        >>> result.status.value, [round(v, 6) for v in result.x.tolist()]
+        ('converged', [3.0, 3.0])
+    """
+    target, form = _target(objective, x0, bounds, maximise=maximise)
+    chosen, options = _optimiser(target, optimiser, optimiser_options)
+    if engine not in ("auto", "eager"):
+        raise Mistake(f"engine={engine!r} is not one of auto, eager")
+    user = [*criteria, *([_Callback(callback)] if callback else [])]
+    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=user)
+    result = execute(assembly, observers, form, directory=directory)
+    return replace(result, fun=-result.fun, jac=_negated(result.jac)) if maximise else result
+
+
+def steps(
+    objective: Callable[..., Tensor] | Objective,
+    x0: Any = None,
+    *,
+    optimiser: str | Callable[..., Any] | None = None,
+    optimiser_options: Mapping[str, Any] | None = None,
+    schedule: str | Mapping[str, Any] | None = None,
+    bounds: Any = None,
+    stop: Stop | None = None,
+    criteria: Sequence[Criterion] = (),
+) -> Iterator[Progress]:
+    """The same run as `minimise`, handed over step by step; the last step carries the result.
+
+    Between two steps the caller has control: leaving the loop ends the run, with nothing else to clean up.
+
+    Example:
+        >>> import gradopt
+        >>> for progress in gradopt.steps(lambda x: (x - 3) ** 2, 0.0, optimiser="sgd", optimiser_options={"lr": 0.25}):
+        ...     if progress.step < 3:
+        ...         print(progress.step, progress.loss)
+        0 9.0
+        1 2.25
+        2 0.5625
+        >>> progress.verdict.status.value
+        'converged'
+    """
+    target, form = _target(objective, x0, bounds, maximise=False)
+    chosen, options = _optimiser(target, optimiser, optimiser_options)
+    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=criteria)
+    oracle = assembly.oracle
+    history = History()
+    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1)
+    held: Progress | None = None
+    while True:
+        try:
+            block = next(blocks)
+        except StopIteration as stopped:
+            assert held is not None
+            yield replace(held, result=_result(assembly, stopped.value, held_block, history, form, None))
+            return
+        if held is not None:
+            yield held
+        if held is None or block.last_step > held.step:
+            history.record(block, oracle.metrics)
+        held_block = block
+        held = Progress(
+            block.last_step,
+            form(_parts(oracle, oracle.read())),
+            block["loss"][-1, 0].item(),
+            block["gradient_norm"][-1, 0].item(),
+        )
+
+
+def execute(
+    assembly: Assembly,
+    observers: Sequence[Observer],
+    form: Callable[[Sequence[Tensor]], Any],
+    *,
+    directory: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    thread_count: int | str = "auto",
+) -> Result:
+    """Run the loop with observers to the end, and put the parameters at the result's point.
+
+    Args:
+        form: From tensors shaped like the parameters to the form of the start.
+    """
+    oracle = assembly.oracle
+    history = History()
+    watchers = _Watchers([history, *observers])
+    size = sum(parameter.numel() for parameter in oracle.parameters)
+    last_recorded = -1
+    with ExitStack() as stack:
+        stack.enter_context(assembly.interrupt)
+        count = stack.enter_context(devices.threads(thread_count, size))
+        result: Result | None = None
+        error: BaseException | None = None
+        try:
+            blocks = iterate(assembly.engine, assembly.criteria)
+            while True:
+                try:
+                    block = next(blocks)
+                except StopIteration as stopped:
+                    result = _result(assembly, stopped.value, last, history, form, directory)
+                    return result
+                last = block
+                if last_recorded < 0:
+                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                if block.last_step > last_recorded:
+                    watchers.record(block, oracle.metrics)
+                    last_recorded = block.last_step
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            watchers.close(result, error)
+
+
+def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
+    """From tensors shaped like the trainable parameters to what a `Result` shows: the form of x0, else one tensor or a
+    dict by name."""
+    if isinstance(objective, FunctionObjective):
+        return objective.structured
+    names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    return lambda parts: parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))
+
+
+class _Watchers:
+    """Observers, each on its own: one that raises is reported once and dropped."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._alive = list(observers)
+
+    def open(self, run: Run) -> None:
+        self._each(lambda observer: observer.open(run))
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        self._each(lambda observer: observer.record(block, metrics))
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        self._each(lambda observer: observer.close(result, error))
+
+    def _each(self, call: Callable[[Observer], None]) -> None:
+        for observer in list(self._alive):
+            try:
+                call(observer)
+            except Exception as error:  # whatever it is: the run is worth more than its log
+                self._alive.remove(observer)
+                name = type(observer).__name__
+                log.warning("observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error)
+
+
+class _Callback:
+    """The user's function as a criterion: called with each block, True stops."""
+
+    def __init__(self, function: Callable[[Block], bool | None]) -> None:
+        self._function = function
+
+    def bands(self) -> Mapping[str, Band]:
+        return {}
+
+    def due(self, step: int) -> float:
+        return step + 1
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if not self._function(block):
+            return None
+        return Judgement.one(Status.STOPPED, len(block) - 1, step=block.last_step)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        return f"the callback stopped the run at step {evidence['step']}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered."""
+
+
+def _target(
+    objective: Callable[..., Tensor] | Objective, x0: Any, bounds: Any, *, maximise: bool
+) -> tuple[Objective, Callable[[Sequence[Tensor]], Any]]:
+    if isinstance(objective, Objective):
+        if x0 is not None or bounds is not None or maximise:
+            raise Mistake("an Objective brings its own start, bounds and sign: leave out x0, bounds and maximise")
+        return objective, form_of(objective)
+    if isinstance(objective, torch.nn.Module):
+        raise Mistake(f"{type(objective).__name__} is an nn.Module: derive it from gradopt.Objective, or pass a function")
+    if not callable(objective):
+        raise Mistake(f"the objective must be a function or a gradopt.Objective, got {type(objective).__name__}")
+    if x0 is None:
+        raise Mistake("a function needs a start: minimise(f, x0=[1.0, 2.0])")
+    with devices.defaults(torch.device("cpu"), torch.float64):
+        target = FunctionObjective(objective, x0, bounds, maximise=maximise)
+    return target, target.structured
+
+
+def _optimiser(
+    target: Objective, optimiser: str | Callable[..., Any] | None, options: Mapping[str, Any] | None
+) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
+    if optimiser is not None:
+        return optimiser, options or {}
+    if target.bounds():
+        return "adam", {"lr": 0.01, **(options or {})}
+    return DEFAULT_OPTIMISER, {**DEFAULT_OPTIONS, **(options or {})}
+
+
+def _run(
+    assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int
+) -> Run:
+    oracle = assembly.oracle
+    start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read())
+    named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
+    facts = dict(assembly.facts)
+    facts["start"] = _start(start, oracle.full_gradient())
+    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (count > 1)
+    place = None if directory is None else str(directory)
+    return Run(place, config, facts, start, named, assembly.budget)
+
+
+def _start(start: Evaluation, gradient: Tensor) -> str:
+    if start.point.numel() == 1:
+        return f"x = {start.point.item():.10g}, y = {start.loss:.10g}, dy/dx = {gradient.item():.10g}"
+    return f"{start.point.numel()} unknowns, loss {start.loss:.10g}, largest gradient entry {start.gradient_norm:.6g}"
+
+
+def _result(
+    assembly: Assembly,
+    ending: Ending,
+    block: Block,
+    history: History,
+    form: Callable[[Sequence[Tensor]], Any],
+    directory: str | Path | None,
+) -> Result:
+    """On success the judged point, otherwise the best one; the parameters are put there."""
+    oracle, verdict = assembly.oracle, ending.verdicts[0]
+    here = oracle.read()
+    loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
+    best = oracle.best
+    if best is not None and not verdict.success and (best.loss < loss or loss != loss):
+        oracle.write(best.point)
+        loss = best.loss
+    elif best is not None and best.loss < loss:
+        verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
+    counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
+    point = oracle.read()
+    if torch.equal(here, point) and oracle.micro_batches is None and block.cut_short is None:
+        gradient = oracle.full_gradient().clone()
+    else:  # one more gradient, for the report only: it belongs to no step and is not counted
+        oracle.max_evaluations = float("inf")
+        gradient = oracle.gradient(point)
+    return Result(
+        x=form(_parts(oracle, point)),
+        fun=loss,
+        jac=form(_parts(oracle, gradient)),
+        verdict=verdict,
+        nit=block.last_step,
+        nfev=counts[0],
+        njev=counts[1],
+        nhev=counts[2],
+        seconds=block["seconds"][-1, 0].item(),
+        history=history.columns(),
+        metrics=dict(oracle.metrics()),
+        directory=None if directory is None else str(directory),
+    )
+
+
+def _parts(oracle: Any, vector: Tensor) -> list[Tensor]:
+    pieces = torch.split(vector, [parameter.numel() for parameter in oracle.parameters])
+    return [piece.reshape(p.shape).to(p.dtype).clone() for piece, p in zip(pieces, oracle.parameters, strict=True)]
+
+
+def _negated(gradient: Any) -> Any:
+    if isinstance(gradient, Mapping):
+        return {name: -part for name, part in gradient.items()}
+    return tuple(-part for part in gradient) if isinstance(gradient, tuple) else -gradient

@@ -1,0 +1,244 @@
+"""Names and values become live objects: objective, oracle, optimiser, engine, criteria."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradopt.constraints.box import Box
+from gradopt.contracts import Criterion, Objective, Observer, Optimiser
+from gradopt.criteria.budget import Interrupt, MaxEvaluations, MaxSeconds, MaxSteps
+from gradopt.criteria.convergence import Convergence, Target
+from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
+from gradopt.engines.eager import EagerEngine
+from gradopt.mistakes import Mistake
+from gradopt.objectives.function import FunctionObjective
+from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, refusal
+from gradopt.oracle import AutogradOracle
+from gradopt.selection import selected
+from gradopt.settings import Stop, options
+
+EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
+"""Options of every optimiser that are the adapter's, not the class's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts of one run.
+
+    Attributes:
+        interrupt: The criterion that takes signals, for whoever runs the loop to enter as a context.
+        facts: What the run is made of, for people.
+        budget: Steps after which it ends at the latest; infinity without a budget in steps.
+    """
+
+    oracle: AutogradOracle
+    engine: EagerEngine
+    criteria: Sequence[Criterion]
+    interrupt: Interrupt
+    facts: Mapping[str, str]
+    budget: float
+
+
+def objective(node: Any) -> Objective:
+    """Build the objective a config node names, under the current default device and dtype."""
+    entry, values = selected("objective", node)
+    target = entry.load()
+    with _named(str(entry)):
+        if inspect.isclass(target):
+            found = target(**values)
+        else:
+            x0, bounds = values.pop("x0"), values.pop("bounds")
+            found = FunctionObjective(_bind(target, values), x0, bounds)
+    if not isinstance(found, Objective):
+        raise Mistake(f"{entry} is a {type(found).__name__}; it must be a gradopt.Objective (an nn.Module with a loss)")
+    return found
+
+
+def observers(nodes: Iterable[Any]) -> list[Observer]:
+    """Build the observers a config lists."""
+    built = []
+    for node in nodes:
+        entry, values = selected("observer", node)
+        with _named(str(entry)):
+            built.append(entry.load()(**values))
+    return built
+
+
+def criteria(nodes: Iterable[Any]) -> list[Criterion]:
+    """Build the plugin criteria a config lists."""
+    built = []
+    for node in nodes:
+        entry, values = selected("criterion", node)
+        with _named(str(entry)):
+            built.append(entry.load()(**values))
+    return built
+
+
+def assemble(
+    target: Objective,
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    optimiser_options: Mapping[str, Any] | None = None,
+    *,
+    schedule: str | Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
+    extra_criteria: Sequence[Criterion] = (),
+    facts: Mapping[str, str] | None = None,
+) -> Assembly:
+    """Put the parts of one run together.
+
+    Args:
+        target: On its device and in its dtype.
+        optimiser: A registered name, a config node with `name` and options, or any callable of the parameters.
+
+    Raises:
+        Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
+    """
+    stop = stop or Stop()
+    oracle = AutogradOracle(target)
+    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule)
+    interrupt = Interrupt()
+    budgets = list(_budgets(stop, target))
+    judges: list[Criterion] = [
+        *([] if stop.target is None else [Target(stop.target)]),
+        Unbounded(),
+        NonFinite(),
+        Diverged(),
+        Convergence(stop.gradient_tolerance),
+        Stalled(),
+        *budgets,
+        *extra_criteria,
+        interrupt,
+    ]
+    if stop.max_evaluations is not None:
+        oracle.max_evaluations = stop.max_evaluations
+    return Assembly(
+        oracle,
+        EagerEngine(oracle, built),
+        judges,
+        interrupt,
+        {"objective": target.describe(), "optimiser": label, **(facts or {})},
+        min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf),
+    )
+
+
+def _budgets(stop: Stop, target: Objective) -> Iterable[Criterion]:
+    steps = stop.budget_in_steps()
+    if steps is not None:
+        yield MaxSteps(steps)
+    if stop.max_epochs is not None:
+        if target.batches is None:
+            raise Mistake("stop.max_epochs is for objectives with batches, and this one has none; use stop.max_steps")
+        yield MaxSteps(stop.max_epochs, target.batches.steps_per_epoch)
+    if stop.max_evaluations is not None:
+        yield MaxEvaluations(stop.max_evaluations)
+    if stop.max_seconds is not None:
+        yield MaxSeconds(stop.max_seconds)
+
+
+def _optimiser(
+    oracle: AutogradOracle,
+    target: Objective,
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    given: Mapping[str, Any],
+    schedule: str | Mapping[str, Any] | None,
+) -> tuple[Optimiser, str]:
+    named = dict(zip(oracle.names, oracle.parameters, strict=True))
+    if callable(optimiser):
+        factory, name = optimiser, getattr(optimiser, "__name__", type(optimiser).__name__)
+        values = dict(given)
+        keywords = values
+    else:
+        node = {"name": optimiser} if isinstance(optimiser, str) else dict(optimiser)
+        entry, values = selected("optimiser", {**node, **given})
+        factory, name = entry.load(), entry.name
+        # Options at their defaults are left to the class: what the user did not say is not passed on.
+        defaults = {argument.name: argument.default for argument in options("optimiser", entry.signature())}
+        keywords = {key: value for key, value in values.items() if not _same(value, defaults[key])}
+    extras = {name: keywords.pop(name, None) for name in EXTRAS}
+    groups = list(target.parameter_groups())
+    if extras["groups"]:
+        groups = group_parameters(named, extras["groups"])
+    if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
+        return factory(oracle.parameters, **keywords), f"{name}{_listed(keywords)}"
+    with _named(f"optimiser {name!r}"):
+        optimizer, zeroed = build(factory, named, groups, keywords)
+    _refuse(optimizer, oracle, extras["elementwise"])
+    scheduler, every, timetable = _schedule(optimizer, schedule)
+    adapter = TorchOptimiser(
+        optimizer,
+        scheduler=scheduler,
+        schedule_every=every,
+        clip_norm=extras["clip_norm"],
+        clip_value=extras["clip_value"],
+    )
+    label = f"{name}{_listed({**_shown(optimizer), **keywords, **{k: v for k, v in extras.items() if v}})}{timetable}"
+    if zeroed:
+        label += f"; its own {', '.join(zeroed)} set to 0, as only gradopt's criteria end a run"
+    return adapter, label
+
+
+def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:
+    sparse_only = type(optimizer).__name__ == "SparseAdam"
+    if sparse_only:  # whether gradients are sparse is known only from one; it is not counted
+        oracle.micro_batches = None if oracle.objective.batches is None else oracle.objective.batches.at(0)
+        with torch.random.fork_rng(devices=[]):
+            oracle.evaluate()
+        oracle.num_losses = oracle.num_gradients = 0
+        oracle.best = None
+    reason = refusal(optimizer, bounded=isinstance(oracle.box, Box), elementwise=elementwise)
+    if reason:
+        raise Mistake(reason)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any] | None
+) -> tuple[Any, int, str]:
+    if not schedule or (isinstance(schedule, Mapping) and not schedule.get("name")):
+        return None, 1, ""
+    entry, values = selected("schedule", schedule)
+    every = values.pop("every")
+    with _named(str(entry)):
+        return entry.load()(optimizer, **values), every, f", schedule {entry.name}{_listed(values)}"
+
+
+def _shown(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"lr": optimizer.param_groups[0]["lr"]} if "lr" in optimizer.param_groups[0] else {}
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    shown = {name: value for name, value in values.items() if value is not None}
+    return f" ({', '.join(f'{name} {value}' for name, value in shown.items())})" if shown else ""
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is not bool and value == (list(default) if isinstance(default, tuple) else default) or (
+        isinstance(value, bool) and value is default
+    )
+
+
+def _bind(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
+    def bound(x: Any) -> Any:
+        return function(x, **values)
+
+    bound.__qualname__ = getattr(function, "__qualname__", "function")
+    bound.__module__ = getattr(function, "__module__", "")
+    return bound
+
+
+class _named:  # noqa: N801 - a context, used like a function
+    """Says which part a constructor's complaint comes from."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError | TypeError | OSError):
+            message = str(error)
+            raise Mistake(message if message.startswith(self._title) else f"{self._title}: {message}") from error

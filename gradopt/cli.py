@@ -1,0 +1,80 @@
+"""The command line: `python -m gradopt [overrides]` runs, a bare first word is a command."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gradopt import __version__
+from gradopt.mistakes import did_you_mean
+
+COMMANDS = ("plugins",)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 success or a used-up budget, 3 a failing verdict, 2 a mistake in the configuration,
+    1 a bug or a broken environment, 130 or 143 interrupted."""
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _main(arguments: list[str]) -> int:
+    arguments = _without_disabled(arguments)
+    if arguments and _is_command(arguments[0]):
+        return _command(arguments[0], arguments[1:])
+    if any(word in ("--help", "-h") for word in arguments):
+        from gradopt.manual import manual
+
+        print(manual(arguments), end="")
+        return 0
+    if "--version" in arguments:
+        print(f"gradopt {__version__}")
+        return 0
+    from gradopt.jobs import start  # Hydra: not needed for --help
+
+    return start(arguments)
+
+
+def _is_command(word: str) -> bool:
+    return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+def _command(name: str, rest: list[str]) -> int:
+    if name not in COMMANDS:
+        print(
+            f"gradopt: error: there is no command {name!r}.{did_you_mean(name, COMMANDS)} Commands: {', '.join(COMMANDS)}; "
+            "an option is written key=value",
+            file=sys.stderr,
+        )
+        return 2
+    if rest:
+        print(f"gradopt: error: gradopt plugins takes no arguments, got {' '.join(rest)}", file=sys.stderr)
+        return 2
+    from gradopt.manual import plugin_list
+
+    print(plugin_list(), end="")
+    return 0
+
+
+def _without_disabled(arguments: list[str]) -> list[str]:
+    """Take `--disable-plugin NAME` out; workers inherit it through the environment."""
+    kept: list[str] = []
+    names = [name for name in os.environ.get("GRADOPT_DISABLE_PLUGINS", "").split(",") if name]
+    words = iter(arguments)
+    for word in words:
+        if word == "--disable-plugin":
+            names.append(next(words, ""))
+        elif word.startswith("--disable-plugin="):
+            names.append(word.partition("=")[2])
+        else:
+            kept.append(word)
+    if names:
+        os.environ["GRADOPT_DISABLE_PLUGINS"] = ",".join(names)
+    return kept

@@ -1,0 +1,372 @@
+"""The contracts between the parts, in the order in which a run meets them: the manual for plugin authors.
+
+Every tensor a contract speaks of may carry a leading `starts` axis; one start is the plain case. What remembers anything
+has `state_dict()` and `load_state_dict()`; between `Engine.update()` and `Engine.advance()` the states of all parts together
+are the whole run, to the last bit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.result import Result
+from gradopt.verdict import Status
+
+VERSION = 1
+"""Version of these contracts; it changes when a plugin written for the old one could break."""
+
+Bound = Tensor | float | Sequence[float] | None
+"""One side of a box: broadcastable to the parameter, None or an infinity where it is free."""
+
+State = dict[str, Any]
+"""What `torch.save` can write and `load_state_dict` takes back: tensors, numbers, strings, containers of them."""
+
+
+class Batches(Protocol):
+    """The data of an objective, cut into steps: a pure map, so that a run resumes at any step.
+
+    Attributes:
+        steps_per_epoch: Steps after which every sample has been seen once.
+    """
+
+    steps_per_epoch: int
+
+    def at(self, step: int) -> Sequence[Any]:
+        """The micro-batches of step `step`, counted from 0. Their mean loss is the step's loss (gradient accumulation)."""
+        ...
+
+
+class Objective(nn.Module):
+    """What is minimised: a module whose trainable parameters are the unknowns.
+
+    Only `forward` must be written. It is called once for each evaluation, on the device and in the dtype of the run, and
+    returns the loss: a tensor of shape () that depends on the parameters. Parameters that do not require a gradient
+    are constants. The parameters are never moved outside their bounds.
+
+    Attributes:
+        batches: Set it when the loss is a mean over data; `forward` is then given a micro-batch, and whether the run has
+            converged is judged only on `full_loss()`, once an epoch.
+    """
+
+    batches: Batches | None = None
+
+    def forward(self, batch: Any = None) -> Tensor:
+        """Return the loss, of shape ()."""
+        raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
+
+    def full_loss(self) -> Tensor | None:
+        """The loss over all data, or None if there is no such thing. Without it a run on batches ends on its budgets."""
+        return None if self.batches is not None else self()
+
+    def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
+        """(lower, upper) by parameter name; parameters that are left out are free. Asked once, before the run."""
+        return {}
+
+    def parameter_groups(self) -> Sequence[Mapping[str, Any]]:
+        """Groups for `torch.optim`, each {"params": [...], option: value}; empty: one group with everything in it."""
+        return ()
+
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers for people, such as an accuracy, at the current parameters. Asked at logged steps, without gradients."""
+        return {}
+
+    def minimum(self) -> float | None:
+        """The lowest loss there is, if it is known: shown beside the result, never used to stop."""
+        return None
+
+    def unbounded_below(self) -> str | None:
+        """A sentence that proves that descent from the current parameters never ends, or None where there is no proof."""
+        return None
+
+    def describe(self) -> str:
+        """One line for people: the formula, the size."""
+        return type(self).__name__
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One forward and backward. `.grad` of the parameters holds the gradient until the next evaluation.
+
+    Attributes:
+        loss: What `forward` returned; the mean over the step's micro-batches.
+        gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
+        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep.
+    """
+
+    loss: float
+    gradient_norm: float
+    point: Tensor
+
+
+class BudgetSpent(Exception):
+    """The evaluations the oracle was allowed are used up. Leaves a line search from inside."""
+
+
+class Oracle(Protocol):
+    """Gives loss and derivatives at the current parameters: the only caller of autograd. Optimisers and criteria are
+    given this, never the module.
+
+    Attributes:
+        parameters: The unknowns, in the objective's order.
+        lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
+        num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
+        max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
+        has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
+        best: The evaluation of the lowest finite full loss so far, whoever asked for it; the first one until then.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lower: Tensor | None
+    upper: Tensor | None
+    num_losses: int
+    num_gradients: int
+    num_hessian_products: int
+    max_evaluations: float
+    best: Evaluation | None
+    has_full_loss: bool
+
+    def evaluate(self) -> Evaluation:
+        """Forward and backward on the batch of the current step."""
+        ...
+
+    def evaluate_full(self) -> Evaluation | None:
+        """As `evaluate`, on all data; None if the objective has no `full_loss()`."""
+        ...
+
+    def loss(self, point: Tensor) -> float:
+        """The full loss at another point, which the parameters leave again; it is not counted towards `num_gradients`."""
+        ...
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """The gradient of the full loss at another point, as a vector; the parameters and their `.grad` are left alone."""
+        ...
+
+    def full_gradient(self) -> Tensor:
+        """The gradient of the full loss where it was last evaluated, as a vector; it costs nothing."""
+        ...
+
+    def hessian(self) -> Callable[[Tensor], Tensor] | None:
+        """The map v -> H v of the full loss at the current parameters, None where second derivatives do not exist."""
+        ...
+
+    def read(self) -> Tensor:
+        """The unknowns as one vector (a copy)."""
+        ...
+
+    def write(self, point: Tensor) -> None:
+        """Set the parameters, in place."""
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """`Objective.metrics` at the current parameters."""
+        ...
+
+    def unbounded_below(self) -> str | None:
+        """`Objective.unbounded_below` at the current parameters."""
+        ...
+
+
+class Optimiser(Protocol):
+    """Moves the parameters. Also anything that builds a `torch.optim.Optimizer` from parameters is accepted as a plugin.
+
+    The engine calls `accepts` with each evaluation, then `update` with the same one. Between the two the run may end or
+    be rewound: so a loss that is not wanted never moves the parameters. (A line search returns False from `accepts` for
+    a point it will leave again, and its `update` then makes the next trial.)
+    """
+
+    def accepts(self, evaluation: Evaluation) -> bool:
+        """Whether this evaluation is a new point of the run (a step), or a trial on the way to one."""
+        ...
+
+    def update(self, evaluation: Evaluation, oracle: Oracle) -> None:
+        """Move the parameters, in place, given `evaluation` at the current ones and its gradient in `.grad`.
+
+        Raises:
+            BudgetSpent: The evaluations ran out inside; the engine restores the last accepted point.
+            NonFiniteTrial: The loss inside was not finite and the optimiser has no cure; likewise.
+        """
+        ...
+
+    def learning_rate(self) -> float:
+        """For the log: of the first group; NaN if there is no such thing."""
+        ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class NonFiniteTrial(Exception):
+    """An optimiser met a loss that is not finite inside its update and cannot go on; `loss` is that value."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(loss)
+        self.loss = loss
+
+
+@dataclass(slots=True)
+class Block:
+    """The records of consecutive accepted evaluations. Row r is step `first_step + r`; the parameters stand at the last row.
+
+    Attributes:
+        columns: float64 tensors on the CPU, shape (rows, starts), by name. Always there: `loss`, `gradient_norm` (of the
+            evaluation that moved the parameters), `step_norm` (largest absolute change of an unknown since the row
+            before, NaN at the first row and where it was not measured), `learning_rate`, `evaluations`
+            (losses evaluated so far), `seconds`, and `full_loss`, `full_gradient_norm`: the same as the first two,
+            but over all data, so NaN at rows where these were not evaluated.
+        measured: Shape (rows,): the rows at which `full_loss` was evaluated.
+        cut_short: Why the update after the last row could not be made: None, "budget", or the loss that was not finite.
+    """
+
+    first_step: int
+    columns: dict[str, Tensor]
+    measured: Tensor
+    cut_short: str | float | None = None
+
+    def __getitem__(self, column: str) -> Tensor:
+        return self.columns[column]
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+    @property
+    def last_step(self) -> int:
+        return self.first_step + len(self) - 1
+
+    def upto(self, row: int) -> "Block":
+        """The block without the rows behind `row`."""
+        if row == len(self) - 1:
+            return self
+        columns = {name: column[: row + 1] for name, column in self.columns.items()}
+        return Block(self.first_step, columns, self.measured[: row + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The values of a column that need nobody's attention: low < value < high. NaN lies outside."""
+
+    low: float = -torch.inf
+    high: float = torch.inf
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What a criterion found in a block, per start.
+
+    Attributes:
+        code: `Status.code` per start, -1 where it goes on; shape (starts,), int64.
+        row: The row of the block at which that holds; shape (starts,), int64.
+        evidence: Numbers by name, shape (starts,), float64; or one object for all starts.
+    """
+
+    code: Tensor
+    row: Tensor
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def one(cls, status: Status, row: int, **evidence: Any) -> "Judgement":
+        """The judgement of a run of one start."""
+        return cls(torch.tensor([status.code]), torch.tensor([row]), evidence)
+
+    def of(self, start: int) -> dict[str, Any]:
+        """The evidence on one start, as numbers."""
+        return {
+            name: value[start].item() if isinstance(value, Tensor) and value.ndim == 1 else value
+            for name, value in self.evidence.items()
+        }
+
+
+class Criterion(Protocol):
+    """Decides whether a run ends. It is asked after each block, and a block ends where a criterion wants to be asked.
+
+    Results are as if every row were judged before its update: a row outside a criterion's bands, and a step for which
+    it is `due`, always ends its block, whichever engine runs.
+    """
+
+    def bands(self) -> Mapping[str, Band]:
+        """The bands of the columns it watches. Read anew before each block, so they may move."""
+        ...
+
+    def due(self, step: int) -> float:
+        """The first step after `step` at which it must be asked; infinity if its bands say enough."""
+        ...
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        """Judge a block whose last row is where the parameters stand. None: go on."""
+        ...
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        """The reason for people: the numbers, and what to try if it failed. Asked only for an ending that is shown."""
+        ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+class Engine(Protocol):
+    """Executes steps. `oracle` is what it built round the objective."""
+
+    oracle: Oracle
+
+    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+        """Evaluate up to `limit` steps, each but the first after an update; end at the first row outside `bands`.
+
+        The block ends on a row that has been evaluated and not updated. It ends early once `seconds` have gone by, so that
+        the clock and Ctrl-C are seen.
+        """
+        ...
+
+    def rewind(self, row: int) -> None:
+        """Set parameters, optimiser and counts to the exact state of a row of the last block, before its update."""
+        ...
+
+    def update(self) -> None:
+        """Make the update after the last row. The state behind it is complete: here a run can be saved."""
+        ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What an observer is told before the first step.
+
+    Attributes:
+        directory: Where files may be written; None: write none.
+        config: The resolved configuration, plain containers.
+        facts: What the run is made of, for people: objective, optimiser, device, engine, ... in this order.
+        start: The evaluation at the start.
+        parameters: The unknowns by name, at the start; a copy.
+        budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
+    """
+
+    directory: str | None
+    config: Mapping[str, Any]
+    facts: Mapping[str, str]
+    start: Evaluation
+    parameters: Mapping[str, Tensor]
+    budget: float
+
+
+class Observer(Protocol):
+    """Watches a run and writes about it. One that raises is reported once and dropped; it never harms the run."""
+
+    def open(self, run: Run) -> None:
+        """Called once, before the first step."""
+        ...
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Called with each block in order. `metrics()` evaluates the objective's metrics at the block's last row; it costs
+        time, so call it only when they are due."""
+        ...
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        """Called once at every kind of ending: with the result, or with what was raised instead."""
+        ...
+

@@ -1,0 +1,1 @@
+"""Criteria decide when a run ends, and say why."""

@@ -1,0 +1,175 @@
+"""Budgets: a run always ends. Reaching one is neither success nor failure."""
+
+import math
+import signal
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from gradopt.contracts import Band, Block, Judgement, Oracle, State
+from gradopt.mistakes import Mistake
+from gradopt.verdict import Status
+
+
+class MaxSteps:
+    """Ends after `limit` steps; as an epoch budget if `steps_per_epoch` is given, and `limit` counts epochs."""
+
+    def __init__(self, limit: int, steps_per_epoch: int | None = None) -> None:
+        if limit < 0:
+            raise Mistake(f"max_{'steps' if steps_per_epoch is None else 'epochs'} must be 0 or more, got {limit}")
+        self._limit, self._epoch = limit, steps_per_epoch
+        self.last_step = limit * (steps_per_epoch or 1)
+
+    def bands(self) -> Mapping[str, Band]:
+        return {}
+
+    def due(self, step: int) -> float:
+        return self.last_step
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if block.last_step < self.last_step:
+            return None
+        status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
+        return Judgement.one(status, len(block) - 1, **where(block, oracle), limit=self._limit)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        return f"stopped after {status.value}={evidence['limit']}; {state_of_affairs(evidence)}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered."""
+
+
+class MaxEvaluations:
+    """Ends when the oracle has spent its evaluations: not one more is made."""
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise Mistake(f"max_evaluations must be 1 or more, got {limit}")
+        self.limit = limit
+
+    def bands(self) -> Mapping[str, Band]:
+        return {"evaluations": Band(high=self.limit)}
+
+    def due(self, step: int) -> float:
+        return math.inf
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if oracle.num_losses < self.limit and block.cut_short != "budget":
+            return None
+        return Judgement.one(Status.MAX_EVALUATIONS, len(block) - 1, **where(block, oracle), limit=self.limit)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        return f"stopped after max_evaluations={evidence['limit']}; {state_of_affairs(evidence)}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered."""
+
+
+class MaxSeconds:
+    """Ends at the first step after `limit` seconds."""
+
+    def __init__(self, limit: float) -> None:
+        if not limit > 0:
+            raise Mistake(f"max_seconds must be above 0, got {limit}")
+        self.limit = limit
+
+    def bands(self) -> Mapping[str, Band]:
+        return {"seconds": Band(high=self.limit)}
+
+    def due(self, step: int) -> float:
+        return math.inf
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if block["seconds"][-1, 0].item() < self.limit:
+            return None
+        return Judgement.one(Status.MAX_SECONDS, len(block) - 1, **where(block, oracle), limit=self.limit)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        return f"stopped after max_seconds={evidence['limit']:g}; {state_of_affairs(evidence)}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered: the clock is the engine's."""
+
+
+class Interrupt:
+    """Ends the run at the next step after Ctrl-C or SIGTERM; a second Ctrl-C raises `KeyboardInterrupt` at once.
+
+    Use it as a context: inside, the signals are taken; outside, they are as they were. Signals can only be taken in the main
+    thread; elsewhere the context changes nothing, and `request` does the same by hand.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self.request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def request(self, number: int, frame: FrameType | None = None) -> None:
+        """End the run, as if the signal `number` had come."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def bands(self) -> Mapping[str, Band]:
+        return {}
+
+    def due(self, step: int) -> float:
+        return math.inf
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if self.signal is None:
+            return None
+        return Judgement.one(Status.INTERRUPTED, len(block) - 1, **where(block, oracle), signal=self.signal)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        name = "Ctrl-C" if evidence["signal"] == signal.SIGINT else signal.Signals(evidence["signal"]).name
+        return f"interrupted by {name}; {state_of_affairs(evidence)}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered."""
+
+
+def where(block: Block, oracle: Oracle) -> dict[str, Any]:
+    """What a person asks first about a run that ended without an answer."""
+    return {
+        "step": block.last_step,
+        "loss": block["loss"][-1, 0].item(),
+        "gradient_norm": block["gradient_norm"][-1, 0].item(),
+        "judged": bool(block.measured[-1]) or oracle.best is not None and oracle.has_full_loss,
+        "proof": oracle.unbounded_below(),
+    }
+
+
+def state_of_affairs(evidence: Mapping[str, Any]) -> str:
+    """The numbers of `where` as half a sentence."""
+    text = (
+        f"the loss is {evidence['loss']:.10g} and the largest gradient entry {evidence['gradient_norm']:.3g} "
+        f"at step {evidence['step']}"
+    )
+    if evidence["proof"]:
+        text += f". Note: {evidence['proof']}"
+    if not evidence["judged"]:
+        text += ". Convergence was never judged: on batches that takes an objective with full_loss()"
+    return text

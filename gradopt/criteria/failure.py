@@ -1,0 +1,289 @@
+"""Failures: endings that are no answer, told apart and named."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
+from gradopt.verdict import Status
+
+EVERY = 100
+"""Steps between two looks of the criteria that watch a trend."""
+
+
+class NonFinite:
+    """Ends before a loss or gradient that is NaN or +inf moves anything."""
+
+    def bands(self) -> Mapping[str, Band]:
+        return {"loss": Band(), "gradient_norm": Band(), "full_loss": Band(), "full_gradient_norm": Band()}
+
+    def due(self, step: int) -> float:
+        return math.inf
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        row = len(block) - 1
+        loss, gradient = block["loss"][row, 0].item(), block["gradient_norm"][row, 0].item()
+        if block.measured[row] and math.isfinite(loss):
+            loss = block["full_loss"][row, 0].item()
+        trial = block.cut_short if isinstance(block.cut_short, float) else None
+        if trial is not None:
+            loss = trial
+        if loss == -math.inf or (math.isfinite(loss) and math.isfinite(gradient)):
+            return None
+        before = block["loss"][row - 1, 0].item() if row and trial is None else math.nan
+        best = math.nan if oracle.best is None else oracle.best.loss
+        return Judgement.one(
+            Status.NON_FINITE,
+            row,
+            loss=loss,
+            gradient_norm=gradient,
+            step=block.last_step,
+            before=before,
+            best=best,
+            trial=trial is not None,
+        )
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        step, loss = evidence["step"], evidence["loss"]
+        if math.isfinite(loss):
+            what = f"the gradient is not finite at step {step} though the loss is {loss:.6g}"
+            hint = "look for sqrt, abs or a norm at 0, or a division hidden by where()"
+        else:
+            what = f"the loss became {loss:g} {'inside' if evidence['trial'] else 'at'} step {step}"
+            if evidence["before"] == evidence["before"]:
+                what += f", after {evidence['before']:.6g} one step earlier"
+            hint = "try a smaller learning rate, bounds that keep the unknowns in the domain, or gradient clipping"
+            if step == 0:
+                hint = "the objective has no finite value at the start: move x0 into its domain"
+        best = f"; the best point kept has loss {evidence['best']:.10g}" if math.isfinite(evidence["best"]) else ""
+        return f"{what}; nothing was moved by it{best}. To mend: {hint}"
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing is remembered."""
+
+
+class Diverged:
+    """Ends when the loss climbs and does not come back.
+
+    An alarm goes off 1e8 times as far above the best loss as the run has ever moved it; the run has diverged if the loss
+    then climbs 1e4 times higher still, or has not come back below the alarm 50 steps later.
+    """
+
+    def __init__(self) -> None:
+        self._start = math.nan
+        self._best = math.inf
+        self._scale = 0.0
+        self._alarm_step: int | None = None
+        self._alarm_loss = math.inf
+
+    def bands(self) -> Mapping[str, Band]:
+        if self._alarm_step is not None:
+            return {"full_loss": Band(high=self._alarm_loss + 1e4 * (self._alarm_loss - self._best))}
+        return {"full_loss": Band(high=self._ceiling())}
+
+    def due(self, step: int) -> float:
+        return math.inf if self._alarm_step is None else self._alarm_step + 50
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        losses = block["full_loss"][block.measured, 0]
+        losses = losses[losses.isfinite()]
+        if not len(losses):
+            return None
+        loss, ceiling = losses[-1].item(), self._ceiling()
+        if self._start != self._start:
+            self._start = losses[0].item()
+        before = self._best
+        self._best = min(self._best, losses.min().item())
+        self._scale = max(self._scale, abs(self._start), self._start - self._best)
+        if self._alarm_step is None:
+            if before < math.inf and loss >= ceiling:
+                self._alarm_step, self._alarm_loss = block.last_step, loss
+            return None
+        higher = loss > self._alarm_loss + 1e4 * (self._alarm_loss - self._best)
+        if not higher and block.last_step < self._alarm_step + 50:
+            return None
+        if not higher and losses.min() <= self._alarm_loss:
+            self._alarm_step, self._scale = None, max(self._scale, self._alarm_loss - self._best)
+            return None
+        evidence = {"loss": loss, "best": self._best, "start": self._start, "step": block.last_step}
+        return Judgement.one(Status.DIVERGED, len(block) - 1, **evidence)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        return (
+            f"the loss climbed to {evidence['loss']:.3g} at step {evidence['step']} and does not come back "
+            f"(start {evidence['start']:.6g}, best {evidence['best']:.10g}, which is returned). To mend: try a learning "
+            "rate ten times smaller, or gradient clipping"
+        )
+
+    def state_dict(self) -> State:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: State) -> None:
+        vars(self).update(state)
+
+    def _ceiling(self) -> float:
+        return self._best + 1e8 * self._scale if self._scale > 0 else math.inf
+
+
+class Unbounded:
+    """Ends when the loss falls without limit.
+
+    By evidence: the loss is -inf; or it is 1e15 times below the start's (at least -1e15) while the unknowns have grown
+    and the gradient has not shrunk. By proof: the objective shows that descent from here never ends, and the loss has
+    been falling for a while. Never by evidence when every unknown is bounded on both sides.
+    """
+
+    def __init__(self) -> None:
+        self._loss = math.nan
+        self._gradient_norm = math.nan
+        self._size = 0.0
+        self._floor = -math.inf
+        self._next = 0
+
+    def bands(self) -> Mapping[str, Band]:
+        return {"full_loss": Band(low=self._floor)}
+
+    def due(self, step: int) -> float:
+        return self._next
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        last = len(block) - 1
+        loss = block["full_loss"][last, 0].item()
+        gradient_norm = block["full_gradient_norm"][last, 0].item()
+        self._next = max(self._next, (block.last_step // EVERY + 1) * EVERY)
+        if block.cut_short == -math.inf:
+            loss = -math.inf
+        elif not block.measured[last]:
+            return None
+        point = oracle.read()
+        size = point.abs().max().item()
+        if self._loss != self._loss:
+            self._loss, self._gradient_norm, self._size = loss, gradient_norm, size
+            self._floor = -1e15 * max(1.0, abs(loss))
+            if loss != -math.inf:
+                return None
+        evidence = {"loss": loss, "start": self._loss, "size": size, "step": block.last_step}
+        boxed = (
+            oracle.lower is not None
+            and oracle.upper is not None
+            and bool((oracle.lower.isfinite() & oracle.upper.isfinite()).all())
+        )
+        grown = size > 10 * self._size and gradient_norm >= 0.5 * self._gradient_norm
+        if loss == -math.inf or (loss < self._floor and grown and not boxed):
+            return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
+        if loss < self._floor:
+            self._floor *= 1e3
+        falling = loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
+        if falling and (proof := oracle.unbounded_below()):
+            return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=proof)
+        return None
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        proof = evidence["proof"] or "no proof, but the loss falls, the unknowns grow and the gradient does not shrink"
+        return (
+            f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, with "
+            f"unknowns up to {evidence['size']:.3g}: {proof}. There is no minimum to find; give the unknowns bounds "
+            "(objective.bounds), or check the sign of the objective"
+        )
+
+    def state_dict(self) -> State:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: State) -> None:
+        vars(self).update(state)
+
+
+class Stalled:
+    """Ends when the parameters have not changed by a single bit for 50 steps and the gradient is not small.
+
+    Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
+    zero in this dtype: `noise_floor`.
+    """
+
+    PATIENCE = 50
+
+    def __init__(self) -> None:
+        self._still = 0
+        self._next = EVERY
+
+    def bands(self) -> Mapping[str, Band]:
+        return {}
+
+    def due(self, step: int) -> float:
+        return self._next
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        moved = (block["step_norm"][:, 0] != 0).nonzero()
+        self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
+        self._next = max(self._next, (block.last_step // EVERY + 1) * EVERY)
+        if self._still < self.PATIENCE:
+            return None
+        gradient_norm = block["gradient_norm"][-1, 0].item()
+        loss = block["loss"][-1, 0].item()
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            return None
+        scatter = _scatter(oracle)
+        status = Status.NOISE_FLOOR if gradient_norm <= scatter else Status.STALLED
+        point = oracle.read()
+        return Judgement.one(
+            status,
+            len(block) - 1,
+            step=block.last_step,
+            loss=loss,
+            gradient_norm=gradient_norm,
+            scatter=scatter,
+            learning_rate=block["learning_rate"][-1, 0].item(),
+            dtype=str(point.dtype).removeprefix("torch."),
+            spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
+        )
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        if status is Status.NOISE_FLOOR:
+            return (
+                f"the gradient ({evidence['gradient_norm']:.3g}) is within its own rounding "
+                f"({evidence['scatter']:.3g}) at loss {evidence['loss']:.10g}: in {evidence['dtype']} it cannot be "
+                "told from zero"
+            )
+        rate, dtype = evidence["learning_rate"], evidence["dtype"]
+        if rate == 0:
+            cause = "the learning rate is 0; lengthen the schedule"
+        elif dtype != "float64":
+            cause = (
+                f"the steps round to nothing in {dtype}, which resolves {evidence['spacing']:.1g} here; "
+                "try dtype=float64 or a larger learning rate"
+            )
+        else:
+            cause = f"steps below {evidence['spacing']:.1g} round to nothing; try a larger learning rate (now {rate:g})"
+        return (
+            f"the parameters no longer change, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
+            f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {cause}"
+        )
+
+    def state_dict(self) -> State:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: State) -> None:
+        vars(self).update(state)
+
+
+def _scatter(oracle: Oracle) -> float:
+    """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds)."""
+    point = oracle.read()
+    step = point.abs() * torch.finfo(point.dtype).eps
+    signs = torch.randint(0, 2, (4, *point.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    try:
+        gradients = []
+        for sign in signs.to(point):
+            moved = point + sign * step
+            if oracle.lower is not None and oracle.upper is not None:
+                moved = moved.clamp(oracle.lower, oracle.upper)
+            gradients.append(oracle.gradient(moved))
+    except BudgetSpent:
+        return 0.0
+    table = torch.stack(gradients)
+    return (table - table.mean(0)).abs().max().item()

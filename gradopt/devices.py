@@ -1,0 +1,66 @@
+"""Devices, and what a run changes in the process: it is put back afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gradopt.mistakes import Mistake
+
+SMALL = 100_000
+"""Unknowns below which one thread is used: a second one, on a busy machine, makes a small step 40 times slower."""
+
+
+def resolve(name: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype of a run. "auto" takes a GPU if there is one.
+
+    Raises:
+        Mistake: The device is not there, or cannot hold the dtype. There is no silent fall-back.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if number == 0:
+            built = "" if torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
+            raise Mistake(f"device={name}: there is no CUDA device here{built}; use device=cpu or device=auto")
+        if device.index is not None and device.index >= number:
+            raise Mistake(f"device={name}: there are {number} CUDA devices, cuda:0 to cuda:{number - 1}")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise Mistake(f"device={name}: there is no MPS device here; use device=cpu or device=auto")
+        if dtype == "float64":
+            raise Mistake("device=mps has no float64; use dtype=float32")
+    return device, getattr(torch, dtype)
+
+
+@contextmanager
+def defaults(device: torch.device, dtype: torch.dtype, seed: int | None = None) -> Iterator[None]:
+    """New tensors are made on `device` in `dtype`; with a seed, random numbers start from it and are put back."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    state = torch.get_rng_state() if seed is not None else None
+    if seed is not None:
+        torch.manual_seed(seed)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+        if state is not None:
+            torch.set_rng_state(state)
+
+
+@contextmanager
+def threads(number: int | str, size: int) -> Iterator[int]:
+    """Run with a number of threads; "auto": one for fewer than `SMALL` unknowns, else as many as there were."""
+    before = torch.get_num_threads()
+    wanted = (1 if size < SMALL else before) if number == "auto" else int(number)
+    if wanted != before:
+        torch.set_num_threads(wanted)
+    try:
+        yield wanted
+    finally:
+        if wanted != before:
+            torch.set_num_threads(before)

@@ -1,0 +1,175 @@
+"""One evaluation after another, in plain Python: always right, and what every other engine is compared with."""
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, NonFiniteTrial, Optimiser, State
+from gradopt.mistakes import Mistake
+from gradopt.oracle import AutogradOracle
+
+COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
+FULL_COLUMNS = ("full_loss", "full_gradient_norm")
+
+
+class EagerEngine:
+    """An `Engine` for any objective and any optimiser. It runs one start.
+
+    Values are read as they come: on the CPU that is cheaper than keeping tensors. `seconds` counts from `__init__`.
+    """
+
+    def __init__(self, oracle: AutogradOracle, optimiser: Optimiser) -> None:
+        self.oracle = oracle
+        self.optimiser = optimiser
+        self.step = 0
+        self._batches = oracle.objective.batches
+        self._evaluation: Evaluation | None = None
+        self._row: tuple[float, ...] = ()
+        self._previous: Tensor | None = None
+        self._cut_short: str | float | None = None
+        self._length = 0
+        self._began = time.perf_counter()
+
+    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+        """Evaluate up to `limit` steps; see `Engine.advance`."""
+        if self._cut_short is not None:  # the update after the last row failed: that row once more, for the verdict
+            row = self._row[:4] + (float(self.oracle.num_losses), time.perf_counter() - self._began) + self._row[6:]
+            return self._block([row], [True])
+        always, when_measured = self._watched(bands)
+        rows: list[tuple[float, ...]] = []
+        measured: list[bool] = []
+        stop = time.perf_counter() + seconds
+        while True:
+            try:
+                evaluation, full = self._evaluate()
+            except (BudgetSpent, NonFiniteTrial) as cause:
+                if self._evaluation is None:
+                    raise Mistake("the budget of evaluations is too small for one step of this objective") from cause
+                self._restore(cause)
+                self.step -= 1
+                break
+            now = time.perf_counter()
+            row = self._record(evaluation, full, now)
+            rows.append(row)
+            measured.append(full is not None)
+            if (
+                any([not low < row[index] < high for index, low, high in always])
+                or (full is not None and any([not low < row[index] < high for index, low, high in when_measured]))
+                or len(rows) == limit
+                or now >= stop
+                or self.oracle.num_losses >= self.oracle.max_evaluations
+            ):
+                break
+            self.update()
+            if self._cut_short is not None:
+                break
+        return self._block(rows or [self._row], measured or [True])
+
+    def update(self) -> None:
+        """Make the update after the last row; see `Engine.update`."""
+        assert self._evaluation is not None, "update() comes after advance()"
+        try:
+            self.optimiser.update(self._evaluation, self.oracle)
+        except (BudgetSpent, NonFiniteTrial) as cause:
+            self._restore(cause)
+            return
+        self.oracle.project()
+        self.step += 1
+
+    def rewind(self, row: int) -> None:
+        """Nothing to do for the last row: it has not been updated.
+
+        Raises:
+            ValueError: An earlier row. A criterion must announce by its bands or `due` the rows it may end at.
+        """
+        if self._evaluation is None or row != self._length - 1:
+            raise ValueError("the eager engine keeps the last row only: announce rows by bands() or due()")
+        self.oracle.write(self._evaluation.point)
+
+    def state_dict(self) -> State:
+        """The state at the cut after `update()`: continuing from it repeats the run bit for bit."""
+        best = self.oracle.best
+        return {
+            "step": self.step,
+            "objective": {name: value.clone() for name, value in self.oracle.objective.state_dict().items()},
+            "optimiser": self.optimiser.state_dict(),
+            "counts": (self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products),
+            "best": None if best is None else (best.loss, best.gradient_norm, best.point),
+            "previous": self._previous,
+            "seconds": time.perf_counter() - self._began,
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue where `state_dict()` was taken. The objective and the optimiser are built the same way before."""
+        self.step = state["step"]
+        self.oracle.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products = state["counts"]
+        self.oracle.best = None if state["best"] is None else Evaluation(*state["best"])
+        self._previous = state["previous"]
+        self._began = time.perf_counter() - state["seconds"]
+        torch.set_rng_state(state["random"])
+
+    def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
+        """The next accepted evaluation, and the one over all data where that is due (the same one without batches)."""
+        oracle = self.oracle
+        full = None
+        if self._batches is not None:
+            oracle.micro_batches = self._batches.at(self.step)
+            if self.step % self._batches.steps_per_epoch == 0:
+                full = oracle.evaluate_full()
+        evaluation = oracle.evaluate()
+        while not self.optimiser.accepts(evaluation):
+            self.optimiser.update(evaluation, oracle)
+            oracle.project()
+            evaluation = oracle.evaluate()
+        self._evaluation = evaluation
+        return evaluation, evaluation if self._batches is None else full
+
+    def _record(self, evaluation: Evaluation, full: Evaluation | None, now: float) -> tuple[float, ...]:
+        step_norm = math.nan
+        if self._previous is not None:
+            step_norm = torch.linalg.vector_norm(evaluation.point - self._previous, math.inf).item()
+        self._previous = evaluation.point
+        self._row = (
+            evaluation.loss,
+            evaluation.gradient_norm,
+            step_norm,
+            self.optimiser.learning_rate(),
+            float(self.oracle.num_losses),
+            now - self._began,
+        )
+        if self._batches is not None:
+            self._row += (math.nan, math.nan) if full is None else (full.loss, full.gradient_norm)
+        return self._row
+
+    def _restore(self, cause: BudgetSpent | NonFiniteTrial) -> None:
+        """Back to the last accepted point; the next block says why."""
+        self._cut_short = cause.loss if isinstance(cause, NonFiniteTrial) else "budget"
+        if self._evaluation is not None:
+            self.oracle.write(self._evaluation.point)
+
+    def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
+        table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)
+        names = COLUMNS if self._batches is None else COLUMNS + FULL_COLUMNS
+        columns = dict(zip(names, table, strict=True))
+        if self._batches is None:
+            columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
+        self._length = len(rows)
+        return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short)
+
+    def _watched(self, bands: Mapping[str, Band]) -> tuple[list[tuple[int, float, float]], ...]:
+        """(index in the row, low, high) of the columns to check at every row, and at measured rows only."""
+        names = COLUMNS + FULL_COLUMNS
+        always, when_measured = [], []
+        for name, band in bands.items():
+            index = names.index(name)
+            if self._batches is None:  # the full loss is the loss: columns 6, 7 are columns 0, 1
+                always.append((index % len(COLUMNS), band.low, band.high))
+            else:
+                (when_measured if name in FULL_COLUMNS else always).append((index, band.low, band.high))
+        return always, when_measured

@@ -1,0 +1,64 @@
+"""Exceptions of Hydra and OmegaConf as one line for people. No torch here."""
+
+import re
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from gradopt.mistakes import Mistake, did_you_mean
+
+
+def explain(error: BaseException, excuse: str = "") -> str | None:
+    """One line that says what to mend, or None if this is no mistake of the user's.
+
+    Args:
+        excuse: What to add where a name was not found: the plugins that could not be asked for it.
+    """
+    if isinstance(error, Mistake):
+        return _one_line(str(error))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        choices = sorted({*(error.options or ())} - {"schema"})
+        return f"there is no {group or 'config'} named {name!r}.{did_you_mean(name, choices)} Available: {', '.join(choices)}.{excuse}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read the override {error.override!r}: {_first(error)}; write key=value, and quote values with "
+            "spaces or special characters: 'key=\"a value\"'"
+        )
+    inner = _unknown_key(error)
+    if inner is not None:
+        return inner
+    if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+        text = _first(cause or error)
+        key = re.search(r"full_key: (\S+)", str(cause or error))
+        prefix = f"{key[1]}: " if key and key[1] not in text else ""
+        missing = re.match(r"Could not override '([^']+)'", _first(error))
+        if missing and cause is None:
+            return f"there is no option {missing[1]!r}"
+        group = re.match(r"Could not override '(.+)'\. No match in the defaults list", _first(error))
+        return f"there is no config group {group[1]!r}" if group else prefix + text
+    return None
+
+
+def _unknown_key(error: BaseException) -> str | None:
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, ConfigAttributeError | ConfigKeyError):
+        seen = seen.__cause__
+    parent = getattr(seen, "parent_node", None)
+    if seen is None or parent is None or not hasattr(parent, "keys"):
+        return None
+    key, keys = str(seen.key), [str(known) for known in parent.keys()]
+    path = parent._get_full_key(None)
+    return (
+        f"there is no option {f'{path}.' if path else ''}{key!r}.".replace(f"{path}.'", f"'{path}." if path else "'")
+        + f"{did_you_mean(key, keys)} Available: {', '.join(sorted(keys))}."
+    )
+
+
+def _first(error: BaseException) -> str:
+    return _one_line(str(error).partition("\n")[0])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

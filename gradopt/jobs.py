@@ -1,0 +1,264 @@
+"""Runs from a config: one Hydra job is one run, a multirun is many, each in its own directory."""
+
+import json
+import logging
+import math
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from gradopt import __version__
+from gradopt.explain import explain
+from gradopt.mistakes import Mistake
+from gradopt.plugins import config_directory, registry
+from gradopt.result import MAX_LISTED, Result, write_json
+from gradopt.selection import check_names
+from gradopt.settings import Settings, parse, schema
+
+log = logging.getLogger("gradopt")
+
+STAMP = "GRADOPT_STAMP"
+JOBS = "GRADOPT_JOBS"
+GROUPS = ("objective", "optimiser", "schedule")
+FAILED = 3
+
+
+class PluginConfigs(SearchPathPlugin):
+    """Lets Hydra find the YAML presets of plugins."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the config paths of plugins; gradopt's own come first and cannot be shadowed."""
+        for name, path in registry().config_paths():
+            search_path.append(provider=f"gradopt-plugin:{name}", path=path)
+
+
+def start(arguments: list[str]) -> int:
+    """Hand the overrides to Hydra, and return the exit code."""
+    show_traces = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
+    # Set anew by each process: a run started from a run must not share its directory.
+    os.environ[STAMP] = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
+    sys.argv = [sys.argv[0], *arguments]
+    signal.signal(signal.SIGTERM, _terminate)  # joblib's workers end with their parent only if it unwinds
+    multirun = any(word in ("-m", "--multirun") for word in arguments)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ[JOBS] = os.fspath(Path(place) / "jobs")
+        code = 0
+        try:
+            register()
+            _warn_of_broken()
+            options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+            hydra.main(config_path=os.fspath(config_root()), config_name="config", **options)(run)()
+        except Exception as error:
+            code = _report(error, show_traces=show_traces, multirun=multirun)
+        jobs = list(_finished())
+    if multirun and jobs:
+        print(table(jobs))
+        return 1 if code or any(job["status"] == "error" for job in jobs) else 0
+    return code or next((job["exit_code"] for job in jobs), 0)
+
+
+def run(config: DictConfig) -> float:
+    """One Hydra job: one run. Returns the loss for a sweeper: the worst infinity for a failing verdict.
+
+    Raises:
+        Mistake: The config does not fit. Whatever the objective raises is passed on, after it has been written down.
+    """
+    context = HydraConfig.get()
+    directory = Path(context.runtime.output_dir)
+    multirun = context.mode == RunMode.MULTIRUN
+    description: dict[str, Any] = {
+        "gradopt": __version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "overrides": list(context.overrides.task),
+    }
+    try:
+        result = _minimise(config, directory)
+    except Exception as error:
+        message = explain(error) or f"{type(error).__name__}: {error}"
+        if not isinstance(error, Mistake):
+            log.info("the run ended with an error", exc_info=True)  # at this level it goes to the run's log file alone
+        _finish(directory, {**description, "status": "error", "message": message, "exit_code": 1})
+        raise
+    status = result.status
+    signal_number = result.verdict.evidence.get("signal", signal.SIGINT)
+    code = FAILED if status.failure else 0
+    if status.value == "interrupted":
+        code = 128 + int(signal_number)
+    _finish(directory, {**description, **_described(result, directory), "exit_code": code})
+    if multirun and status.value == "interrupted":
+        raise SystemExit(code)
+    if status.failure:
+        return -math.inf if context.sweeper.get("direction") == "maximize" else math.inf
+    return float(result.fun)
+
+
+def _minimise(config: DictConfig, directory: Path) -> Result:
+    settings = parse(config)
+    check_names(settings)
+    # Only now, when the config is known to be good: importing torch takes longer than all of the above.
+    import torch
+
+    from gradopt import api, assemble, devices
+
+    device, dtype = devices.resolve(settings.device, settings.dtype)
+    torch.manual_seed(settings.seed)
+    with devices.defaults(device, dtype):
+        target = assemble.objective(settings.objective).to(device)
+    assembly = assemble.assemble(
+        target,
+        settings.optimiser,
+        schedule=settings.schedule,
+        stop=settings.stop,
+        extra_criteria=assemble.criteria(settings.criteria),
+    )
+    return api.execute(
+        assembly,
+        assemble.observers(settings.observers),
+        api.form_of(target),
+        directory=directory,
+        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+        thread_count=settings.threads,
+    )
+
+
+def table(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """The jobs of a multirun, one line each: what was chosen, how it ended, and the loss. Failures are rows."""
+    rows = [("job", "overrides", "status", "loss", "steps", "directory")]
+    for number, job in enumerate(jobs):
+        loss = job.get("fun", "")
+        rows.append(
+            (
+                str(number),
+                ",".join(job.get("overrides", ())),
+                job["status"],
+                f"{loss:.8g}" if isinstance(loss, float | int) else str(loss),
+                str(job.get("nit", "")),
+                job["directory"],
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    errors = [f"  job {number}: {job['message']}" for number, job in enumerate(jobs) if job["status"] == "error"]
+    return "\n".join(["", *lines, *errors])
+
+
+def _described(result: Result, directory: Path) -> dict[str, Any]:
+    import torch  # it is loaded by now: a result holds tensors
+
+    leaves = list(_leaves(result.x))
+    size = sum(leaf.numel() for _, leaf in leaves)
+    evidence = {
+        name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)
+    }
+    listed: Any = {name or "x": leaf.tolist() for name, leaf in leaves}
+    if size > MAX_LISTED:
+        torch.save(result.x, directory / "x.pt")
+        listed = "x.pt"
+    return {
+        "status": result.status.value,
+        "success": result.success,
+        "message": result.message,
+        "fun": result.fun,
+        "x": listed,
+        "nit": result.nit,
+        "nfev": result.nfev,
+        "njev": result.njev,
+        "nhev": result.nhev,
+        "seconds": result.seconds,
+        "metrics": dict(result.metrics),
+        "evidence": evidence,
+        "torch": torch.__version__,
+    }
+
+
+def _leaves(x: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(x, Mapping):
+        yield from ((str(name), leaf) for name, leaf in x.items())
+    elif isinstance(x, tuple):
+        yield from ((f"x{index}", leaf) for index, leaf in enumerate(x))
+    else:
+        yield "", x
+
+
+def _finish(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write `result.json`, and tell the process that started the job where it is."""
+    write_json(directory / "result.json", content)
+    if JOBS in os.environ:
+        with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:
+            file.write(f"{directory}\n")
+
+
+def _finished() -> Iterator[dict[str, Any]]:
+    place = Path(os.environ.pop(JOBS))
+    directories = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
+    for directory in sorted(directories, key=lambda text: [int(p) if p.isdigit() else p for p in Path(text).parts[-1:]]):
+        yield {**json.loads((Path(directory) / "result.json").read_text(encoding="utf-8")), "directory": _short(directory)}
+
+
+def _short(directory: str) -> str:
+    return os.path.relpath(directory) if Path(directory).is_relative_to(Path.cwd()) else directory
+
+
+def _report(error: Exception, *, show_traces: bool, multirun: bool) -> int:
+    message = None if show_traces else explain(error, registry().excuse())
+    if message is None:
+        traceback.print_exception(error)
+        return 1
+    print(f"gradopt: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _warn_of_broken() -> None:
+    broken = registry().broken
+    if broken:
+        names = ", ".join(f"{one.name} ({one.distribution})" for one in broken)
+        print(f"gradopt: warning: broken plugins are left out: {names}; see: gradopt plugins", file=sys.stderr)
+
+
+def register() -> None:
+    """Make what plugins offer known to Hydra: their presets, and typed nodes made from their signatures."""
+    Plugins.instance().register(PluginConfigs)
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Settings, package="_global_", provider="gradopt")
+    presets = [config_root(), *(config_directory(path) for _, path in registry().config_paths())]
+    for kind in GROUPS:
+        for entry in registry().entries(kind):
+            try:
+                node: Any = schema(kind, entry.name, entry.signature())
+            except Mistake:  # said when somebody selects it
+                node = {"name": entry.name}
+            store.store(group=f"schema/{kind}", name=entry.name, node=node, provider=entry.plugin)
+            # A YAML preset of the same name takes its place, and inherits from the schema.
+            if not any((place / kind / f"{entry.name}.yaml").is_file() for place in presets):
+                store.store(group=kind, name=entry.name, node=node, provider=entry.plugin)
+
+
+def config_root() -> Path:
+    """The directory of gradopt's own configs: of the checkout, or inside the installed package."""
+    here = Path(__file__).resolve().parent
+    for place in (here.parent / "configs", here / "configs"):
+        if (place / "config.yaml").is_file():
+            return place
+    raise FileNotFoundError(f"gradopt's configs are missing beside {here}; install gradopt again")

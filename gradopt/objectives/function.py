@@ -1,0 +1,190 @@
+"""A plain function of tensors as an objective: from Python, and from a user's file or module."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.contracts import Bound, Objective
+from gradopt.mistakes import Mistake, did_you_mean
+
+Structure = Any
+"""A tensor, or a dict or tuple of tensors."""
+
+
+class FunctionObjective(Objective):
+    """A function of one start: a tensor, or a dict or tuple of tensors, given as it was given in `x0`.
+
+    Args:
+        function: Returns the loss, shape (); called with the unknowns in the form of `x0`.
+        x0: Tensors keep their dtype and device and are copied, never modified; numbers, lists and NumPy arrays take the
+            default dtype.
+        bounds: (lower, upper), each broadcastable to x0 or in its form; None where free. For a dict also
+            {name: (lower, upper)}.
+        maximise: Minimise minus the function.
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], x0: Structure, bounds: Any = None, *, maximise: bool = False
+    ) -> None:
+        super().__init__()
+        self._function = function
+        self._maximise = maximise
+        self._names: tuple[Any, ...] | None = None
+        if isinstance(x0, Mapping):
+            self._names = tuple(x0)
+            self._tuple = False
+        elif isinstance(x0, tuple) and x0 and all(isinstance(part, Tensor) for part in x0):
+            self._names = tuple(range(len(x0)))
+            self._tuple = True
+        parts = [x0] if self._names is None else [x0[name] for name in self._names]
+        for name, part in zip(self._keys(), parts, strict=True):
+            self.register_parameter(name, nn.Parameter(_tensor(part, name)))
+        self._bounds = self._named_bounds(bounds)
+
+    def forward(self, batch: None = None) -> Tensor:
+        """The function at the current unknowns."""
+        value = self._function(self.unknowns())
+        return -value if self._maximise else value
+
+    def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
+        """As given, by parameter name."""
+        return self._bounds
+
+    def unknowns(self) -> Structure:
+        """The live parameters in the form of `x0`."""
+        if self._names is None:
+            return self.get_parameter("x")
+        return self.structured([self.get_parameter(key) for key in self._keys()])
+
+    def structured(self, parts: Sequence[Tensor]) -> Structure:
+        """Tensors in the order of the parameters, in the form of `x0`."""
+        if self._names is None:
+            return parts[0]
+        if self._tuple:
+            return tuple(parts)
+        return dict(zip(self._names, parts, strict=True))
+
+    def describe(self) -> str:
+        """Where the function comes from."""
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        module = getattr(self._function, "__module__", None)
+        number = sum(parameter.numel() for parameter in self.parameters())
+        return f"{'minus ' if self._maximise else ''}{module + '.' if module else ''}{name}, n = {number}"
+
+    def _keys(self) -> tuple[str, ...]:
+        if self._names is None:
+            return ("x",)
+        # Parameter names of torch hold no dots and no digits first.
+        return tuple(f"x{name}" if isinstance(name, int) else str(name).replace(".", "_") for name in self._names)
+
+    def _named_bounds(self, bounds: Any) -> Mapping[str, tuple[Bound, Bound]]:
+        if bounds is None:
+            return {}
+        if isinstance(bounds, Mapping):
+            for name in bounds:
+                if self._names is None or name not in self._names:
+                    raise Mistake(f"bounds are given for {name!r}, but x0 has {list(self._names or ['one tensor'])}")
+            return {str(name).replace(".", "_"): _pair(side) for name, side in bounds.items()}
+        lower, upper = _pair(bounds)
+        if self._names is None:
+            return {"x": (lower, upper)}
+        sides = {}
+        for index, (name, key) in enumerate(zip(self._names, self._keys(), strict=True)):
+            inside = index if self._tuple else name
+            sides[key] = tuple(
+                side[inside] if isinstance(side, Mapping | tuple | list) else side  # type: ignore[index,call-overload]
+                for side in (lower, upper)
+            )
+        return sides  # type: ignore[return-value]
+
+
+class Function(FunctionObjective):
+    """Your own function, from a file or a module: objective.target=my_problem.py:loss objective.x0=[1,2].
+
+    Args:
+        target: path/to/file.py:name, or package.module:name.
+        x0: A number, a list of numbers, or a dict of these.
+        bounds: [lower, upper], each a number, a list or null; for a dict x0: {name: [lower, upper]}.
+        options: Further keyword arguments of the function.
+    """
+
+    def __init__(
+        self, target: str, x0: Any, bounds: Any = None, options: dict[str, Any] | None = None
+    ) -> None:
+        function = load(target)
+        keywords = dict(options or {})
+        super().__init__((lambda x: function(x, **keywords)) if keywords else function, x0, bounds)
+        self._target = target
+
+    def describe(self) -> str:
+        """The target and the size."""
+        return f"{self._target}, n = {sum(parameter.numel() for parameter in self.parameters())}"
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function (or class) that "file.py:name" or "module:name" names.
+
+    Raises:
+        Mistake: There is no such file, module or name, or importing it failed.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise Mistake(f"target {target!r} is not of the form file.py:name or module:name")
+    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    if not hasattr(module, name):
+        public = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+        raise Mistake(f"{place} defines no {name!r}.{did_you_mean(name, public)} It defines: {', '.join(public) or 'nothing'}")
+    found = getattr(module, name)
+    if not callable(found):
+        raise Mistake(f"{target} is a {type(found).__name__}, not a function")
+    return found
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise Mistake(f"there is no file {str(path)!r} (looked in {Path.cwd() if not path.is_absolute() else path.parent})")
+    name = f"gradopt_target_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # classes and dataclasses in the file look their module up
+    sys.path.insert(0, str(path.resolve().parent))  # as `python file.py` does, so that it may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise Mistake(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise Mistake(f"module {name!r} could not be imported: {type(error).__name__}: {error}") from error
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            value = value.to(torch.get_default_dtype())
+        return value.detach().clone()
+    try:
+        return torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Mistake(f"the start {name} = {value!r} is no number, list of numbers or tensor ({error})") from error
+
+
+def _pair(bounds: Any) -> tuple[Any, Any]:
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise Mistake(f"bounds must be (lower, upper), got {bounds!r}")
+    return bounds[0], bounds[1]
+

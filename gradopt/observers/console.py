@@ -1,0 +1,89 @@
+"""What a person reads in the terminal: the problem, a live line, the verdict."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from gradopt.contracts import Block, Run
+from gradopt.result import Result
+
+MARKS = {True: "+", False: "x", None: "-"}
+
+
+class Console:
+    """The objective and its start, a live progress line when on a terminal, and the verdict with its numbers.
+
+    Args:
+        stream: Where to write; standard output if left out.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._bar: Any = None
+
+    def open(self, run: Run) -> None:
+        """Say what is about to run."""
+        self._run = run
+        width = max(map(len, run.facts))
+        for name, value in run.facts.items():
+            self._write(f"{name:<{width}}  {value}")
+        self._write("")
+        self._bar = tqdm(
+            total=None if run.budget == float("inf") else int(run.budget),
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            unit=" steps",
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Move the live line on."""
+        if self._bar is None or self._bar.disable:
+            return
+        last = len(block) - 1
+        loss, gradient = block["loss"][last, 0].item(), block["gradient_norm"][last, 0].item()
+        self._bar.set_postfix_str(f"loss {loss:.8g}, gradient {gradient:.3g}", refresh=False)
+        self._bar.update(block.last_step - self._bar.n)
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        """Say how it ended."""
+        if self._bar is not None:
+            self._bar.close()
+        if result is None:
+            return
+        rows = {
+            "best point" if not result.success else "point": _point(result.x),
+            "loss": f"{result.fun:.12g}",
+            **({"metrics": ", ".join(f"{k} {v:.6g}" for k, v in result.metrics.items())} if result.metrics else {}),
+            "work": (
+                f"{result.nit} steps, {result.nfev} evaluations, {result.njev} gradients, {result.nhev} Hessian products "
+                f"in {result.seconds:.3g} s"
+            ),
+            **({"run": result.directory} if result.directory else {}),
+            **({"dashboards": f"tensorboard --logdir {result.directory}"} if result.directory else {}),
+        }
+        fine = True if result.success else None if not result.status.failure else False
+        self._write(f"{MARKS[fine]} {result.status.value}: {result.message}")
+        self._write("")
+        width = max(map(len, rows))
+        for name, value in rows.items():
+            self._write(f"{name:<{width}}  {value}")
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _point(x: Any) -> str:
+    """The unknowns, the first few of each."""
+    if isinstance(x, Mapping):
+        return ", ".join(f"{name} = {_point(value)}" for name, value in x.items())
+    if isinstance(x, tuple):
+        return ", ".join(_point(value) for value in x)
+    values = x.flatten()[:6].tolist()
+    text = ", ".join(f"{value:.10g}" for value in values)
+    if x.ndim == 0:
+        return text
+    return f"[{text}{f', ... ({x.numel()} in all)' if x.numel() > 6 else ''}]"

@@ -1,0 +1,122 @@
+"""The history of a run: every step in float64, in memory or on disk."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy
+import torch
+from torch import Tensor
+
+from gradopt.contracts import Block, Run
+from gradopt.result import Result
+
+MAX_VALUES = 1_000_000
+"""Values kept of a run; beyond them only every second, then every fourth step, ... of what comes is kept."""
+
+COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
+FULL = ("full_loss", "full_gradient_norm")
+
+
+class History:
+    """The columns of all rows in memory, for `Result.history`."""
+
+    def __init__(self) -> None:
+        self._thinned = Thinned()
+        self._blocks: list[Mapping[str, Tensor]] = []
+
+    def open(self, run: Run) -> None:
+        """Nothing to prepare."""
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Keep the block's rows that are due."""
+        self._blocks.append(self._thinned.table(block))
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        """Nothing to finish."""
+
+    def columns(self) -> dict[str, Tensor]:
+        """Shape (steps,) each, float64; `step` says which."""
+        if not self._blocks:
+            return {}
+        return {name: torch.cat([block[name] for block in self._blocks]) for name in self._blocks[0]}
+
+
+class HistoryFile:
+    """Every step of the run in `history.npy`, in float64: numpy.load gives the columns by name.
+
+    Rows are appended in chunks, and the header says how many there are: what a kill loses is the last chunk.
+    """
+
+    def __init__(self) -> None:
+        self._thinned = Thinned()
+        self._file: BinaryIO | None = None
+        self._rows = 0
+        self._pending: list[numpy.ndarray] = []
+        self._written = 0.0
+
+    def open(self, run: Run) -> None:
+        """Create the file."""
+        if run.directory is not None:
+            self._file = (Path(run.directory) / "history.npy").open("wb")
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Append; written out at most twice a second."""
+        table = self._thinned.table(block)
+        if self._file is None or not len(table["step"]):
+            return
+        self._pending.append(torch.stack(list(table.values()), dim=1).numpy())
+        self._names = tuple(table)
+        now = block["seconds"][-1, 0].item()
+        if now - self._written >= 0.5:
+            self._written = now
+            self._flush()
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        """Write the rest."""
+        if self._file is not None:
+            self._flush()
+            self._file.close()
+
+    def _flush(self) -> None:
+        assert self._file is not None
+        if not self._pending:
+            return
+        rows = numpy.concatenate(self._pending)
+        self._pending.clear()
+        if self._rows == 0:
+            self._file.write(self._header(0))
+        self._file.seek(0, 2)
+        self._file.write(numpy.ascontiguousarray(rows, "<f8").tobytes())
+        self._file.flush()
+        self._rows += len(rows)
+        self._file.seek(0)
+        self._file.write(self._header(self._rows))
+        self._file.flush()
+
+    def _header(self, rows: int) -> bytes:
+        """Version 1.0 of the npy format, padded to 1024 bytes so that it can be written again in place."""
+        fields = ", ".join(f"('{name}', '<f8')" for name in self._names)
+        text = f"{{'descr': [{fields}], 'fortran_order': False, 'shape': ({rows},), }}"
+        return b"\x93NUMPY\x01\x00" + (1014).to_bytes(2, "little") + text.ljust(1013).encode("latin1") + b"\n"
+
+
+class Thinned:
+    """Rows of blocks as columns, fewer and fewer of them once `MAX_VALUES` is reached."""
+
+    def __init__(self) -> None:
+        self.stride = 1
+        self._count = 0
+
+    def table(self, block: Block) -> dict[str, Tensor]:
+        """The rows to keep: columns of shape (rows,), `step` first."""
+        names = [name for name in COLUMNS[1:] + FULL if name in block.columns]
+        if block["full_loss"] is block["loss"]:
+            names = [name for name in names if name not in FULL]
+        steps = torch.arange(block.first_step, block.last_step + 1, dtype=torch.float64)
+        keep = (steps % self.stride == 0).nonzero().flatten() if self.stride > 1 else slice(None)
+        kept = {"step": steps[keep], **{name: block[name][keep, 0] for name in names}}
+        self._count += len(kept["step"]) * len(kept)
+        self.stride = 2 ** max(0, math.ceil(math.log2(max(1.0, self._count / MAX_VALUES))))
+        return kept

@@ -1,0 +1,1 @@
+"""Optimisers: everything of `torch.optim`, through an adapter."""

@@ -1,0 +1,223 @@
+"""Every `torch.optim.Optimizer` as an `Optimiser`: torch's own, and anybody's subclass."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State
+from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.optimisers.torch_internals import lean_step
+
+Factory = Callable[..., torch.optim.Optimizer]
+
+COUPLING = {
+    "LBFGS": "its step mixes all unknowns",
+    "Muon": "it orthogonalises whole matrices",
+    "Adafactor": "it factors and clips whole matrices",
+}
+"""Classes of torch whose step is not elementwise, so that a projection on bounds would spoil their state."""
+
+OWN_TOLERANCES = {"LBFGS": {"tolerance_grad": 0.0, "tolerance_change": 0.0}}
+"""Stopping tests inside a class, switched off: whether a run ends is for the criteria alone."""
+
+
+class TorchOptimiser:
+    """Drives a `torch.optim.Optimizer` by `.grad`, or by a closure if its `step` demands one.
+
+    Clipping changes `.grad` between the evaluation and the step, as `torch.nn.utils.clip_grad_*` do; the records hold
+    the norm before it.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        scheduler: Any = None,
+        schedule_every: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self._every = schedule_every
+        self._num_updates = 0
+        self._clip_norm, self._clip_value = clip_norm, clip_value
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.uses_closure = needs_closure(type(optimizer))
+        self._step = optimizer.step if self.uses_closure or scheduler is not None else lean_step(optimizer)
+
+    def accepts(self, evaluation: Evaluation) -> bool:
+        """Always: a torch optimiser steps from wherever it is."""
+        return True
+
+    def update(self, evaluation: Evaluation, oracle: Oracle) -> None:
+        """One `step()`, then one of the schedule where it is due.
+
+        Raises:
+            BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
+        """
+        self._clip()
+        if self.uses_closure:
+            self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
+        else:
+            self._step()
+        self._num_updates += 1
+        if self.scheduler is not None and self._num_updates % self._every == 0:
+            if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self.scheduler.step(evaluation.loss)
+            else:
+                self.scheduler.step()
+
+    def learning_rate(self) -> float:
+        """Of the first group; NaN if the class has none."""
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
+
+    def state_dict(self) -> State:
+        """Everything the next update needs. Tensors are copied: torch's own `state_dict` aliases the live ones."""
+        return {
+            "optimizer": _copied(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else _copied(self.scheduler.state_dict()),
+            "num_updates": self._num_updates,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state of an optimiser built with the same options."""
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(_copied(state["scheduler"]))
+        self._num_updates = state["num_updates"]
+
+    def _clip(self) -> None:
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        if self._clip_value is not None:
+            nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+
+    def _closure(self, evaluation: Evaluation, oracle: Oracle) -> Callable[[], Tensor]:
+        """The closure of one step. Its first call is given the evaluation that is there already: none is wasted."""
+        fresh = True
+
+        def closure() -> Tensor:
+            nonlocal fresh
+            known = evaluation if fresh and torch.equal(oracle.read(), evaluation.point) else None
+            fresh = False
+            with torch.enable_grad():
+                current = known or oracle.evaluate()
+            if not math.isfinite(current.loss):
+                raise NonFiniteTrial(current.loss)
+            if known is None:
+                self._clip()
+            return evaluation.point.new_tensor(current.loss)
+
+        return closure
+
+
+def build(
+    factory: Factory,
+    named: Mapping[str, nn.Parameter],
+    groups: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+) -> tuple[torch.optim.Optimizer, Mapping[str, Any]]:
+    """Build an optimiser over trainable parameters, and say which tolerances of its own were switched off.
+
+    Args:
+        factory: A class, or any callable of parameters (or groups) and options.
+        named: The trainable parameters.
+        groups: As `Objective.parameter_groups`; empty for one group. Frozen parameters in them are left out.
+        options: Keyword arguments of `factory`; one tuple-valued default given as a list is made a tuple.
+
+    Raises:
+        Mistake: The class refuses the parameters or the options, with its reason.
+    """
+    own = {
+        name: value for name, value in OWN_TOLERANCES.get(_name(factory), {}).items() if name not in options
+    }
+    keywords = {name: _tuples(value) for name, value in {**options, **own}.items()}
+    parameters: Any = list(named.values())
+    if groups:
+        trainable = set(map(id, named.values()))
+        parameters = [
+            {**group, "params": [p for p in group["params"] if id(p) in trainable]} for group in groups
+        ]
+        parameters = [group for group in parameters if group["params"]]
+    try:
+        return factory(parameters, **keywords), own
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise Mistake(f"{_name(factory)} refuses these parameters or options: {error}") from error
+
+
+def group_parameters(
+    named: Mapping[str, nn.Parameter], patterns: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Parameter groups from {pattern of a name: options}, first match wins; what matches none keeps the defaults.
+
+    Raises:
+        Mistake: A pattern that matches no unknown.
+    """
+    chosen: dict[str | None, list[nn.Parameter]] = {pattern: [] for pattern in (None, *patterns)}
+    for name, parameter in named.items():
+        match = next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+        chosen[match].append(parameter)
+    for pattern in patterns:
+        if not chosen[pattern]:
+            raise Mistake(
+                f"the group {pattern!r} matches none of the unknowns ({', '.join(named)}).{did_you_mean(pattern, named)}"
+            )
+    options: dict[str | None, Mapping[str, Any]] = {None: {}, **patterns}
+    return [{"params": members, **options[pattern]} for pattern, members in chosen.items() if members]
+
+
+def needs_closure(cls: type) -> bool:
+    """Whether `step` of this class cannot be called without a closure."""
+    step = inspect.signature(inspect.unwrap(cls.step)).parameters  # type: ignore[attr-defined]
+    return "closure" in step and step["closure"].default is inspect.Parameter.empty
+
+
+def refusal(optimizer: torch.optim.Optimizer, *, bounded: bool, elementwise: bool | None) -> str | None:
+    """Why this optimiser cannot minimise this objective, after its first gradient; None if it can.
+
+    Args:
+        bounded: Whether any unknown has a bound.
+        elementwise: What is known about the class from elsewhere; None: nothing.
+    """
+    name = type(optimizer).__name__
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    sparse = any(gradient.is_sparse for gradient in gradients)
+    if name == "SparseAdam" and not sparse:
+        return "SparseAdam takes sparse gradients only, and this objective's are dense; use adam"
+    if bounded:
+        own = type(optimizer).__module__.startswith("torch.optim")
+        if elementwise is None:
+            elementwise = name not in COUPLING if own else getattr(optimizer, "elementwise", None)
+        if elementwise is False:
+            why = COUPLING.get(name, "it is declared as not elementwise")
+            return f"{name} cannot keep bounds: {why}; use an elementwise optimiser such as adam, or drop the bounds"
+        if elementwise is None:
+            return (
+                f"it is not known whether {name} treats each unknown on its own, which bounds need; "
+                "if it does, say optimiser.elementwise=true"
+            )
+    return None
+
+
+def _name(factory: Factory) -> str:
+    return getattr(factory, "__name__", type(factory).__name__)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

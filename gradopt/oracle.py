@@ -1,0 +1,250 @@
+"""The only caller of autograd: losses, gradients and Hessian products of an objective, counted and budgeted."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.constraints.box import Box, projected_gradient
+from gradopt.contracts import BudgetSpent, Evaluation, Objective
+from gradopt.mistakes import Mistake
+
+
+class AutogradOracle:
+    """An `Oracle` round an objective on one device.
+
+    Raises:
+        Mistake: Nothing to optimise, unknowns that are not real floating point, or a start outside the bounds.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        named = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        if not named:
+            raise Mistake(
+                f"{type(objective).__name__} has no trainable parameters: make each unknown a torch.nn.Parameter"
+            )
+        for name, parameter in named.items():
+            if not parameter.dtype.is_floating_point:
+                raise Mistake(f"unknown {name!r} is {parameter.dtype}; unknowns must be real floating point")
+            if not bool(parameter.isfinite().all()):
+                raise Mistake(f"the start is not finite: {name} = {parameter.detach().flatten()[:8].tolist()}")
+        self.names = tuple(named)
+        self.parameters: list[nn.Parameter] = list(named.values())
+        bounds = objective.bounds()
+        self.box = Box({name: p.detach() for name, p in named.items()}, bounds) if bounds else None
+        self.lower = None if self.box is None else self.box.lower
+        self.upper = None if self.box is None else self.box.upper
+        self.num_losses = 0
+        self.num_gradients = 0
+        self.num_hessian_products = 0
+        self.max_evaluations = math.inf
+        self.best: Evaluation | None = None
+        self.has_full_loss = True
+        self._full_gradient: Tensor | None = None
+        self.micro_batches: Sequence[Any] | None = None
+
+    def evaluate(self) -> Evaluation:
+        """Forward and backward on the batch of the current step."""
+        self._spend()
+        for parameter in self.parameters:
+            parameter.grad = None
+        if self.micro_batches is None:
+            output = self.objective()
+            self._backward(output)
+            loss = output.item()
+        else:
+            # The mean of the micro-batches' gradients, summed up in .grad, is the gradient of the mean loss.
+            share = 1.0 / len(self.micro_batches)
+            loss = 0.0
+            for batch in self.micro_batches:
+                output = self.objective(batch) * share
+                self._backward(output)
+                loss += output.item()
+        self.num_gradients += 1
+        evaluation = self._evaluation(loss)
+        if self.micro_batches is None:
+            self._keep(evaluation)
+        return evaluation
+
+    def evaluate_full(self) -> Evaluation | None:
+        """As `evaluate`, on all data: None if there is no full loss. `.grad` is left alone."""
+        self._spend()
+        output = self.objective.full_loss()
+        if output is None:
+            self.num_losses -= 1
+            self.has_full_loss = False
+            return None
+        gradient = self._full_gradient = self._gradient(output)
+        self.num_gradients += 1
+        point = self.read()
+        evaluation = Evaluation(output.item(), self._norm(gradient, point), point)
+        self._keep(evaluation)
+        return evaluation
+
+    def loss(self, point: Tensor) -> float:
+        """The full loss at `point`; the parameters are moved there and back."""
+        self._spend()
+        here = self.read()
+        self.write(point)
+        try:
+            with torch.no_grad():
+                output = self.objective.full_loss()
+        finally:
+            self.write(here)
+        return math.nan if output is None else output.item()
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """The gradient of the full loss at `point`, shape (n,); the parameters are moved there and back."""
+        self._spend()
+        here = self.read()
+        self.write(point)
+        try:
+            output = self.objective.full_loss()
+            gradient = torch.full_like(here, math.nan) if output is None else self._gradient(output)
+        finally:
+            self.write(here)
+        self.num_gradients += 1
+        return gradient
+
+    def full_gradient(self) -> Tensor:
+        """The gradient of the full loss where it was last evaluated, shape (n,)."""
+        if self.micro_batches is not None and self._full_gradient is not None:
+            return self._full_gradient
+        return self._vector([parameter.grad for parameter in self.parameters])
+
+    def hessian(self) -> Callable[[Tensor], Tensor] | None:
+        """The map v -> H v of the full loss here; None where autograd has no second derivatives.
+
+        One graph serves all products. Random numbers drawn by the objective are put back, so asking changes no run.
+        """
+        devices = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
+        with torch.random.fork_rng(devices=devices):
+            output = self.objective.full_loss()
+            if output is None:
+                return None
+            try:
+                gradients = torch.autograd.grad(output, self.parameters, create_graph=True, allow_unused=True)
+            except RuntimeError:  # an operation without a second derivative
+                return None
+        curved = [(g, p) for g, p in zip(gradients, self.parameters, strict=True) if g is not None and g.requires_grad]
+
+        def product(vector: Tensor) -> Tensor:
+            self.num_hessian_products += 1
+            parts = dict(zip(map(id, self.parameters), self._parts(vector), strict=True))
+            if not curved:  # the gradient does not depend on the unknowns: a linear loss
+                return torch.zeros_like(vector)
+            outer = torch.autograd.grad(
+                [g for g, _ in curved],
+                self.parameters,
+                [parts[id(p)] for _, p in curved],
+                retain_graph=True,
+                allow_unused=True,
+            )
+            return self._vector(outer)
+
+        try:
+            product(torch.zeros_like(self.read()))
+        except RuntimeError:
+            return None
+        finally:
+            self.num_hessian_products -= 1
+        return product
+
+    def read(self) -> Tensor:
+        """The unknowns as one vector, shape (n,): a copy."""
+        if len(self.parameters) == 1:
+            return self.parameters[0].detach().reshape(-1).clone()
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+
+    def write(self, point: Tensor) -> None:
+        """Set the parameters, in place, to the entries of `point`."""
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, self._parts(point), strict=True):
+                parameter.copy_(part)
+
+    def metrics(self) -> Mapping[str, float]:
+        """The objective's metrics here; random numbers it draws are put back."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return self.objective.metrics()
+
+    def unbounded_below(self) -> str | None:
+        """A proof that descent from here never ends, if the objective has one. Bounds on every side refute it."""
+        return self.objective.unbounded_below()
+
+    def project(self) -> None:
+        """Move the parameters, in place, into their bounds."""
+        if self.box is not None:
+            self.box.project(self.parameters)
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        """Keep the lowest finite loss, ties to the smaller gradient: its point survives every ending."""
+        loss, best = evaluation.loss, self.best
+        if best is None:
+            self.best = evaluation
+        elif loss <= best.loss or not math.isfinite(best.loss):
+            if loss == best.loss and evaluation.gradient_norm >= best.gradient_norm:
+                return
+            if math.isfinite(loss):
+                self.best = evaluation
+
+    def _spend(self) -> None:
+        if self.num_losses >= self.max_evaluations:
+            raise BudgetSpent
+        self.num_losses += 1
+
+    def _backward(self, output: Tensor) -> None:
+        try:
+            output.backward()
+        except (RuntimeError, AttributeError):
+            self._check(output)  # a clearer word for the mistakes people make
+            raise
+
+    def _check(self, output: Any) -> None:
+        name = type(self.objective).__name__
+        if not isinstance(output, Tensor):
+            raise Mistake(f"the loss of {name} must be a tensor of shape (), it is a {type(output).__name__}: {output!r}")
+        if output.numel() != 1:
+            raise Mistake(
+                f"the loss of {name} must be one number, it has shape {tuple(output.shape)}; take its sum or mean"
+            )
+        if not output.requires_grad:
+            raise Mistake(
+                f"the loss of {name} does not depend on the unknowns by differentiable operations (no grad_fn): "
+                "compute it from the parameters, without .item(), .detach(), torch.tensor(...) or NumPy on the way"
+            )
+
+    def _evaluation(self, loss: float) -> Evaluation:
+        point = self.read()
+        if len(self.parameters) == 1 and self.box is None:
+            gradient = self.parameters[0].grad
+            if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
+                return Evaluation(loss, torch.linalg.vector_norm(gradient, math.inf).item(), point)
+        gradient = self._vector([parameter.grad for parameter in self.parameters])
+        return Evaluation(loss, self._norm(gradient, point), point)
+
+    def _norm(self, gradient: Tensor, point: Tensor) -> float:
+        if self.lower is not None and self.upper is not None:
+            gradient = projected_gradient(gradient, point, self.lower, self.upper)
+        return torch.linalg.vector_norm(gradient, math.inf).item()
+
+    def _gradient(self, output: Tensor) -> Tensor:
+        try:
+            return self._vector(torch.autograd.grad(output, self.parameters, allow_unused=True))
+        except (RuntimeError, TypeError):
+            self._check(output)
+            raise
+
+    def _vector(self, parts: Sequence[Tensor | None]) -> Tensor:
+        """One vector of tensors shaped like the parameters; None stands for zeros."""
+        flat = []
+        for part, parameter in zip(parts, self.parameters, strict=True):
+            dense = torch.zeros_like(parameter) if part is None else part.to_dense() if part.is_sparse else part
+            flat.append(dense.detach().reshape(-1))
+        return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+    def _parts(self, vector: Tensor) -> list[Tensor]:
+        pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
+        return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self.parameters, strict=True)]

@@ -1,0 +1,86 @@
+"""What a run returns, and what it leaves on disk as `result.json`."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradopt.verdict import Status, Verdict
+
+MAX_LISTED = 1000
+"""Unknowns that `result.json` lists itself; more go to `x.pt` beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The ending of a run. The keys are SciPy's where SciPy has one.
+
+    Attributes:
+        x: The unknowns, in the form in which the start was given; a detached copy. On success the judged point, otherwise
+            the best one.
+        fun: The loss at `x`.
+        jac: The gradient at `x`, in the form of `x`.
+        nit: Steps made. nfev, njev, nhev: losses, gradients and Hessian products evaluated.
+        history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
+        metrics: The objective's metrics at `x`.
+        directory: Where the run wrote its files, None if it wrote none.
+    """
+
+    x: Any
+    fun: float
+    jac: Any
+    verdict: Verdict
+    nit: int
+    nfev: int
+    njev: int
+    nhev: int
+    seconds: float
+    history: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    directory: str | None = None
+
+    @property
+    def success(self) -> bool:
+        """True only for a minimum or the target; a used-up budget is no success."""
+        return self.verdict.success
+
+    @property
+    def status(self) -> Status:
+        return self.verdict.status
+
+    @property
+    def message(self) -> str:
+        return self.verdict.reason
+
+    @property
+    def grad(self) -> Any:
+        """The same as `jac`."""
+        return self.jac
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict.status.value}: {self.verdict.reason}\n"
+            f"  fun {self.fun:.10g}, {self.nit} steps, {self.nfev} evaluations, {self.seconds:.3g} s"
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write valid JSON, whatever the numbers are (NaN and infinities become strings), in one piece or not at all."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    temporary = path.with_suffix(path.suffix + ".part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,36 @@
+"""From a name in the config to the entry it names and its checked options. Nothing is imported on the way."""
+
+from typing import Any
+
+from gradopt.mistakes import Mistake
+from gradopt.plugins import Entry, registry
+from gradopt.settings import Settings, check, schema
+
+
+def selected(kind: str, node: Any) -> tuple[Entry, dict[str, Any]]:
+    """The entry a config node names, and its options checked. Nothing is imported.
+
+    Raises:
+        Mistake: No such name, or options that do not fit.
+    """
+    node = {"name": node} if isinstance(node, str) else dict(node or {})
+    name = node.get("name")
+    if not isinstance(name, str) or not name:
+        raise Mistake(f"{kind} has no name; say {kind}=NAME")
+    entry = registry().find(kind, name)
+    signature = entry.signature()
+    made = schema(kind, name, signature)
+    own = entry.target.startswith("torch.optim")
+    return entry, check(kind, str(entry), signature, node, made, torch_ranges=own)
+
+
+def check_names(settings: Settings) -> None:
+    """Check every name and option of the config, without importing torch or a plugin's implementation."""
+    selected("objective", settings.objective)
+    selected("optimiser", settings.optimiser)
+    if settings.schedule and settings.schedule.get("name"):
+        selected("schedule", settings.schedule)
+    for node in settings.criteria:
+        selected("criterion", node)
+    for node in settings.observers:
+        selected("observer", node)
