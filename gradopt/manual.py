@@ -90,7 +90,12 @@ def _chosen(arguments: Sequence[str]) -> Iterator[Entry]:
 
 
 def _options(entry: Entry) -> Iterator[str]:
-    for argument in options(entry.kind, entry.signature()):
+    try:
+        arguments = options(entry.kind, entry.signature())
+    except Mistake as mistake:
+        yield str(mistake)
+        return
+    for argument in arguments:
         default = ""
         if argument.default is REQUIRED:
             default = "  (required)"

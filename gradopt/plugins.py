@@ -36,6 +36,8 @@ TORCH_SCHEDULES = {
     "one_cycle": "OneCycleLR",
     "plateau": "ReduceLROnPlateau",
 }
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing that can be selected by name."""
@@ -53,8 +55,8 @@ class Entry:
         """
         try:
             return signature(self.target)
-        except (ValueError, SyntaxError, OSError) as error:
-            raise Mistake(f"{self} cannot be read from {self.target!r}: {error}") from error
+        except (ValueError, SyntaxError, OSError, RecursionError) as error:
+            raise Mistake(f"{self} cannot be read from {self.target!r}: {_one_line(error)}") from error
 
     def load(self) -> Any:
         """Import what the entry names.
@@ -68,7 +70,7 @@ class Entry:
             for part in name.split("."):
                 found = getattr(found, part)
         except (Exception, SystemExit) as error:
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {_one_line(error)}"
             raise Mistake(f"{self} could not be loaded from {self.target!r}: {cause}") from error
         return found
 
@@ -85,6 +87,8 @@ class Plugin:
     version: str
     entries: tuple[Entry, ...] = ()
     config_path: str | None = None
+    presets: frozenset[tuple[str, str]] = frozenset()
+    """(group, name) of each YAML file below the config path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class Broken:
     version: str
     cause: str
     trace: str = field(repr=False, default="")
+    meant: frozenset[tuple[str, str]] = frozenset()
+    """(kind, name) of what it had registered when it broke."""
 
 
 class Staged:
@@ -136,13 +142,14 @@ class Staged:
 
 
 class Registry:
-    """Everything that can be selected by name. Built-in names cannot be taken; two plugins may claim one name, and only
-    selecting it is then an error."""
+    """Everything that can be selected by name.
+
+    Built-in names cannot be taken; two plugins may claim one name, and only selecting it is then an error.
+    """
 
     def __init__(self, *, disabled: frozenset[str] = frozenset(), autoload: bool = True) -> None:
-        self._hooks = pluggy.PluginManager(GROUP)
-        self._hooks.add_hookspecs(Specs)
-        self._disabled = disabled
+        self._switched_off = disabled
+        self._autoload = autoload
         self.plugins: list[Plugin] = [Plugin(BUILTIN, "gradopt", __version__, tuple(builtin_entries()))]
         self.broken: list[Broken] = []
         self.disabled: list[str] = []
@@ -160,20 +167,37 @@ class Registry:
         if len(found) == 1:
             return found[0]
         if found:
-            owners = " and ".join(repr(entry.plugin) for entry in found)
-            raise Mistake(
-                f"{kind} {name!r} is ambiguous: plugins {owners} both offer it; switch one off with --disable-plugin NAME"
-            )
+            raise Mistake(_ambiguous(f"{kind} {name!r}", [entry.plugin for entry in found]))
         names = sorted({entry.name for entry in self.entries(kind)})
         message = f"there is no {kind} named {name!r}.{did_you_mean(name, names)} Available: {', '.join(names)}."
-        raise Mistake(message + self.excuse())
+        raise Mistake(message + self.excuse(kind, name))
 
-    def excuse(self) -> str:
-        """What to add to a message about a missing name: the plugins that could not be asked."""
-        text = "".join(f" Plugin {one.name!r} is broken: {one.cause}." for one in self.broken)
+    def excuse(self, kind: str = "", name: str = "") -> str:
+        """What to add to a message about a missing name: the plugin that meant to offer it, or all that may have."""
+        known = [one for one in self.broken if (kind, name) in one.meant]
+        text = "".join(
+            f" Plugin {one.name!r} ({one.distribution}) is broken: {one.cause}." for one in known or self.broken
+        )
         if self.disabled:
             text += f" Switched off: {', '.join(self.disabled)}."
+        if not self._autoload:
+            text += " GRADOPT_PLUGIN_AUTOLOAD=0 keeps all plugins from being loaded."
         return text
+
+    def never_met(self) -> list[str]:
+        """The names that were to be switched off and that no installed plugin has."""
+        met = {_canonical(name) for name in self.disabled}
+        return sorted(name for name in self._switched_off if _canonical(name) not in met)
+
+    def check_preset(self, group: str, name: str) -> None:
+        """Refuse a YAML preset that two plugins have: the search path would silently take the first.
+
+        Raises:
+            Mistake: They are named.
+        """
+        owners = [plugin.name for plugin in self.plugins if (group, name) in plugin.presets]
+        if len(owners) > 1:
+            raise Mistake(_ambiguous(f"preset {group}={name}", owners))
 
     def entries(self, kind: str) -> Iterator[Entry]:
         """All entries of one kind, built-in ones first."""
@@ -184,46 +208,55 @@ class Registry:
         return ((p.name, p.config_path) for p in self.plugins if p.config_path is not None)
 
     def _add(self, point: EntryPoint) -> None:
-        if point.name in self._disabled:
-            self.disabled.append(point.name)
+        name, number = _origin(point.dist)
+        off = {_canonical(one) for one in self._switched_off} & {_canonical(point.name), _canonical(name)}
+        if off:
+            self.disabled += sorted(off.difference(self.disabled))
             return
-        distribution = point.dist
-        name, number = ("?", "?") if distribution is None else (distribution.name, distribution.version)
+        staged = Staged(point.name)
         try:
-            self.plugins.append(self._load(point, name, number))
+            self.plugins.append(self._load(point, staged, name, number))
         except (Exception, SystemExit) as error:
-            cause = f"{type(error).__name__}: {error}".replace("\n", " ").strip()
-            self.broken.append(Broken(point.name, name, number, cause, traceback.format_exc()))
+            cause = f"{type(error).__name__}: {_one_line(error)}"
+            meant = frozenset((entry.kind, entry.name) for entry in staged.entries)
+            self.broken.append(Broken(point.name, name, number, cause, traceback.format_exc(), meant))
 
-    def _load(self, point: EntryPoint, distribution: str, number: str) -> Plugin:
+    def _load(self, point: EntryPoint, staged: Staged, distribution: str, number: str) -> Plugin:
         if any(plugin.name == point.name for plugin in self.plugins):
             raise ValueError(f"another plugin is named {point.name!r} already")
         if point.dist is not None and (needed := _incompatible(point.dist)):
-            raise RuntimeError(f"it needs {needed}, this is gradopt {version('gradopt')}")
+            raise RuntimeError(f"it needs {needed}, this is gradopt {__version__}")
         module = point.load()
         # A manager of its own checks both the arguments and the names of the hooks, for this plugin only.
         trial = pluggy.PluginManager(GROUP)
         trial.add_hookspecs(Specs)
         trial.register(module, name=point.name)
         trial.check_pending()
-        staged = Staged(point.name)
+        if not trial.get_hookcallers(module):
+            raise ValueError(f"{point.value} has no hook; mark gradopt_register with gradopt.hookimpl")
         trial.hook.gradopt_register(registry=staged)
         reserved = {(entry.kind, entry.name) for entry in self.plugins[0].entries}
         for entry in staged.entries:
             if (entry.kind, entry.name) in reserved:
                 raise ValueError(f"{entry.kind} {entry.name!r} is a name of gradopt itself; choose another")
-        path = next((path for path in trial.hook.gradopt_config_path() if path is not None), None)
-        if path is not None:
-            config_directory(path)
-        self._hooks.register(module, name=point.name)
-        return Plugin(point.name, distribution, number, tuple(staged.entries), path)
+        path = next((os.fspath(path) for path in trial.hook.gradopt_config_path() if path is not None), None)
+        presets = frozenset() if path is None else frozenset(_presets(config_directory(path)))
+        for group, name in sorted(presets):
+            # Hydra takes the first file of a name, and a file before what is made from a signature.
+            if (group, name) in reserved or group.partition("/")[0] == "schema":
+                raise ValueError(f"its preset {group}/{name}.yaml has a name of gradopt itself; choose another")
+        return Plugin(point.name, distribution, number, tuple(staged.entries), path, presets)
 
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of this process. `GRADOPT_DISABLE_PLUGINS` (names, comma separated) switches plugins off,
-    `GRADOPT_PLUGIN_AUTOLOAD=0` all of them."""
-    disabled = frozenset(filter(None, os.environ.get("GRADOPT_DISABLE_PLUGINS", "").split(",")))
+    """The registry of this process.
+
+    `GRADOPT_DISABLE_PLUGINS` (names of plugins or of their distributions, comma separated) switches plugins off,
+    `GRADOPT_PLUGIN_AUTOLOAD=0` all of them.
+    """
+    names = (name.strip() for name in os.environ.get("GRADOPT_DISABLE_PLUGINS", "").split(","))
+    disabled = frozenset(filter(None, names))
     return Registry(disabled=disabled, autoload=os.environ.get("GRADOPT_PLUGIN_AUTOLOAD", "1") != "0")
 
 
@@ -266,17 +299,43 @@ def _torch_imports() -> Iterator[tuple[str, str]]:
             yield words[3], words[1]
 
 
+def _origin(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version; an interrupted installation leaves a distribution without metadata."""
+    try:
+        return ("?", "?") if distribution is None else (distribution.name or "?", distribution.version or "?")
+    except Exception:  # what is raised then differs between versions of Python
+        return "?", "?"
+
+
 def _incompatible(distribution: Distribution) -> str | None:
     """The requirement on gradopt that this version does not meet, if any."""
     for line in distribution.requires or ():
-        if not line.lower().startswith("gradopt"):
+        if not line.lower().startswith(BUILTIN):
             continue
         requirement = Requirement(line)
-        if requirement.name.lower() == "gradopt" and not requirement.specifier.contains(
-            __version__, prereleases=True
-        ):
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        meets = requirement.specifier.contains(__version__, prereleases=True)
+        if requirement.name.lower() == BUILTIN and applies and not meets:
             return f"gradopt{requirement.specifier}"
     return None
+
+
+def _ambiguous(title: str, owners: list[str]) -> str:
+    names = " and ".join(repr(owner) for owner in owners)
+    return f"{title} is ambiguous: plugins {names} both offer it; switch one off with --disable-plugin NAME"
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _presets(directory: Path) -> Iterator[tuple[str, str]]:
+    for file in directory.rglob("*.yaml"):
+        yield file.parent.relative_to(directory).as_posix(), file.stem
 
 
 def config_directory(path: str) -> Path:
@@ -288,6 +347,8 @@ def config_directory(path: str) -> Path:
     package = path.removeprefix("pkg://")
     if package == path:
         places = [Path(path.removeprefix("file://"))]
+        if not places[0].is_absolute():
+            raise ValueError(f"its config path {path!r} is neither absolute nor pkg://package.directory")
     else:
         top, *rest = package.replace("/", ".").split(".")
         spec = importlib.util.find_spec(top)

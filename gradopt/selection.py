@@ -19,7 +19,10 @@ def selected(kind: str, node: Any) -> tuple[Entry, dict[str, Any]]:
         raise Mistake(f"{kind} has no name; say {kind}=NAME")
     entry = registry().find(kind, name)
     signature = entry.signature()
-    made = schema(kind, name, signature)
+    try:
+        made = schema(kind, name, signature)
+    except Mistake as mistake:
+        raise Mistake(f"{mistake} (plugin {entry.plugin!r})") from mistake
     own = entry.target.startswith("torch.optim")
     return entry, check(kind, str(entry), signature, node, made, torch_ranges=own)
 

@@ -125,7 +125,7 @@ def schema(kind: str, name: str, signature: Signature) -> type:
     """A dataclass of the options of an entry, for Hydra to type the command line with.
 
     Raises:
-        Mistake: An argument that cannot be an option (`name`, or *args).
+        Mistake: An argument that cannot be an option, such as `name`.
     """
     fields: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
     for argument in options(kind, signature):
@@ -141,7 +141,10 @@ def schema(kind: str, name: str, signature: Signature) -> type:
             kept = Optional[kept] if default is None and kept is not Any else kept  # noqa: UP045
             make = (lambda value=default: value) if isinstance(default, list | dict) else None
             fields.append((argument.name, kept, field(default_factory=make) if make else field(default=default)))
-    return dataclasses.make_dataclass(re.sub(r"\W", "_", f"{name}_{kind}").title().replace("_", ""), fields)
+    try:
+        return dataclasses.make_dataclass(re.sub(r"\W", "_", f"{name}_{kind}").title().replace("_", ""), fields)
+    except (TypeError, ValueError) as error:  # a name of ours, a default no YAML file could say
+        raise Mistake(f"{kind} {name!r} has an argument that cannot become an option: {error}") from error
 
 
 def options(kind: str, signature: Signature) -> list[Argument]:
