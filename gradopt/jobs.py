@@ -10,12 +10,14 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -26,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradopt import __version__
 from gradopt.explain import explain
-from gradopt.mistakes import Mistake
+from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plugins import config_directory, registry
 from gradopt.result import MAX_LISTED, Result, write_json
 from gradopt.selection import check_names
@@ -38,6 +40,9 @@ STAMP = "GRADOPT_STAMP"
 JOBS = "GRADOPT_JOBS"
 GROUPS = ("objective", "optimiser", "schedule")
 FAILED = 3
+
+_errors: list[Exception] = []
+"""What the runs of this process raised. Hydra is not told: it would end a sweep for it, and print more than a line."""
 
 
 class PluginConfigs(SearchPathPlugin):
@@ -57,30 +62,33 @@ def start(arguments: list[str]) -> int:
     os.environ[STAMP] = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
     sys.argv = [sys.argv[0], *arguments]
     signal.signal(signal.SIGTERM, _terminate)  # joblib's workers end with their parent only if it unwinds
-    multirun = any(word in ("-m", "--multirun") for word in arguments)
+    multirun = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in arguments)
     with tempfile.TemporaryDirectory() as place:
         os.environ[JOBS] = os.fspath(Path(place) / "jobs")
         code = 0
         try:
             register()
-            _warn_of_broken()
+            if not {"-sc", "--shell-completion"}.intersection(arguments):  # nobody wants to read it behind a prompt
+                _warn()
             options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
             hydra.main(config_path=os.fspath(config_root()), config_name="config", **options)(run)()
+            if _errors and not multirun:
+                raise _errors[0]
         except Exception as error:
-            code = _report(error, show_traces=show_traces, multirun=multirun)
+            code = _report(error, show_traces=show_traces)
+        except SystemExit as ending:
+            if not multirun or ending.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+                raise
+            code = ending.code  # interrupted: the jobs that are done are shown all the same
         jobs = list(_finished())
     if multirun and jobs:
         print(table(jobs))
-        return 1 if code or any(job["status"] == "error" for job in jobs) else 0
+        return code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
     return code or next((job["exit_code"] for job in jobs), 0)
 
 
 def run(config: DictConfig) -> float:
-    """One Hydra job: one run. Returns the loss for a sweeper: the worst infinity for a failing verdict.
-
-    Raises:
-        Mistake: The config does not fit. Whatever the objective raises is passed on, after it has been written down.
-    """
+    """One Hydra job: one run. Returns the loss for a sweeper: the worst infinity for a failing verdict or an error."""
     context = HydraConfig.get()
     directory = Path(context.runtime.output_dir)
     multirun = context.mode == RunMode.MULTIRUN
@@ -89,25 +97,27 @@ def run(config: DictConfig) -> float:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "overrides": list(context.overrides.task),
     }
+    worst = -math.inf if str(context.sweeper.get("direction")).endswith("maximize") else math.inf
     try:
+        for group, name in context.runtime.choices.items():
+            registry().check_preset(group, str(name))
         result = _minimise(config, directory)
     except Exception as error:
         message = explain(error) or f"{type(error).__name__}: {error}"
         if not isinstance(error, Mistake):
             log.info("the run ended with an error", exc_info=True)  # at this level it goes to the run's log file alone
-        _finish(directory, {**description, "status": "error", "message": message, "exit_code": 1})
-        raise
+        _finish(context, {**description, "status": "error", "message": message, "exit_code": 1})
+        _errors.append(error)
+        return worst
     status = result.status
     signal_number = result.verdict.evidence.get("signal", signal.SIGINT)
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(directory, {**description, **_described(result, directory), "exit_code": code})
+    _finish(context, {**description, **_described(result, directory), "exit_code": code})
     if multirun and status.value == "interrupted":
         raise SystemExit(code)
-    if status.failure:
-        return -math.inf if context.sweeper.get("direction") == "maximize" else math.inf
-    return float(result.fun)
+    return worst if status.failure else float(result.fun)
 
 
 def _minimise(config: DictConfig, directory: Path) -> Result:
@@ -142,11 +152,11 @@ def _minimise(config: DictConfig, directory: Path) -> Result:
 def table(jobs: Sequence[Mapping[str, Any]]) -> str:
     """The jobs of a multirun, one line each: what was chosen, how it ended, and the loss. Failures are rows."""
     rows = [("job", "overrides", "status", "loss", "steps", "directory")]
-    for number, job in enumerate(jobs):
+    for job in jobs:
         loss = job.get("fun", "")
         rows.append(
             (
-                str(number),
+                str(job["job"]),
                 ",".join(job.get("overrides", ())),
                 job["status"],
                 f"{loss:.8g}" if isinstance(loss, float | int) else str(loss),
@@ -156,7 +166,7 @@ def table(jobs: Sequence[Mapping[str, Any]]) -> str:
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    errors = [f"  job {number}: {job['message']}" for number, job in enumerate(jobs) if job["status"] == "error"]
+    errors = [f"  job {job['job']}: {job['message']}" for job in jobs if job["status"] == "error"]
     return "\n".join(["", *lines, *errors])
 
 
@@ -165,9 +175,7 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
 
     leaves = list(_leaves(result.x))
     size = sum(leaf.numel() for _, leaf in leaves)
-    evidence = {
-        name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)
-    }
+    evidence = {name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)}
     listed: Any = {name or "x": leaf.tolist() for name, leaf in leaves}
     if size > MAX_LISTED:
         torch.save(result.x, directory / "x.pt")
@@ -198,27 +206,31 @@ def _leaves(x: Any) -> Iterator[tuple[str, Any]]:
         yield "", x
 
 
-def _finish(directory: Path, content: Mapping[str, Any]) -> None:
+def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:
     """Write `result.json`, and tell the process that started the job where it is."""
-    write_json(directory / "result.json", content)
+    directory = context.runtime.output_dir
+    write_json(Path(directory) / "result.json", content)
     if JOBS in os.environ:
-        with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:
-            file.write(f"{directory}\n")
+        number = context.job.num if context.mode == RunMode.MULTIRUN else 0
+        with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:  # one short write: workers do not mix lines
+            file.write(json.dumps([number, directory]) + "\n")
 
 
 def _finished() -> Iterator[dict[str, Any]]:
     place = Path(os.environ.pop(JOBS))
-    directories = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
-    for directory in sorted(directories, key=lambda text: [int(p) if p.isdigit() else p for p in Path(text).parts[-1:]]):
-        yield {**json.loads((Path(directory) / "result.json").read_text(encoding="utf-8")), "directory": _short(directory)}
+    lines = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
+    for number, directory in sorted(map(json.loads, lines)):
+        content = json.loads((Path(directory) / "result.json").read_text(encoding="utf-8"))
+        yield {**content, "job": number, "directory": _short(directory)}
 
 
 def _short(directory: str) -> str:
     return os.path.relpath(directory) if Path(directory).is_relative_to(Path.cwd()) else directory
 
 
-def _report(error: Exception, *, show_traces: bool, multirun: bool) -> int:
-    message = None if show_traces else explain(error, registry().excuse())
+def _report(error: Exception, *, show_traces: bool) -> int:
+    group, _, name = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    message = None if show_traces else explain(error, registry().excuse(group, name))
     if message is None:
         traceback.print_exception(error)
         return 1
@@ -230,11 +242,15 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _warn_of_broken() -> None:
+def _warn() -> None:
     broken = registry().broken
     if broken:
         names = ", ".join(f"{one.name} ({one.distribution})" for one in broken)
         print(f"gradopt: warning: broken plugins are left out: {names}; see: gradopt plugins", file=sys.stderr)
+    for name in registry().never_met():
+        known = [plugin.name for plugin in registry().plugins[1:]] + [one.name for one in broken]
+        text = f"no plugin {name!r} is there to be switched off.{did_you_mean(name, known)}"
+        print(f"gradopt: warning: {text}", file=sys.stderr)
 
 
 def register() -> None:
@@ -244,15 +260,18 @@ def register() -> None:
     store.store(group="schema", name="config", node=Settings, package="_global_", provider="gradopt")
     presets = [config_root(), *(config_directory(path) for _, path in registry().config_paths())]
     for kind in GROUPS:
+        offered = Counter(entry.name for entry in registry().entries(kind))
         for entry in registry().entries(kind):
+            # A YAML preset of the same name takes the node's place, and inherits from the schema.
+            preset = any((place / kind / f"{entry.name}.yaml").is_file() for place in presets)
             try:
-                node: Any = schema(kind, entry.name, entry.signature())
-            except Mistake:  # said when somebody selects it
-                node = {"name": entry.name}
-            store.store(group=f"schema/{kind}", name=entry.name, node=node, provider=entry.plugin)
-            # A YAML preset of the same name takes its place, and inherits from the schema.
-            if not any((place / kind / f"{entry.name}.yaml").is_file() for place in presets):
-                store.store(group=kind, name=entry.name, node=node, provider=entry.plugin)
+                if offered[entry.name] > 1:
+                    raise Mistake("two plugins offer it")
+                node = OmegaConf.structured(schema(kind, entry.name, entry.signature()))
+            except Exception:  # of a plugin's making: it takes any option, so that selecting it says what is wrong
+                node = OmegaConf.create({"name": entry.name}, flags={"struct": False})
+            for group in (f"schema/{kind}",) if preset else (f"schema/{kind}", kind):
+                store.store(group=group, name=entry.name, node=node, provider=entry.plugin)
 
 
 def config_root() -> Path:
