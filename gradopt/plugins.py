@@ -149,6 +149,7 @@ class Registry:
 
     def __init__(self, *, disabled: frozenset[str] = frozenset(), autoload: bool = True) -> None:
         self._switched_off = disabled
+        self._met: set[str] = set()
         self._autoload = autoload
         self.plugins: list[Plugin] = [Plugin(BUILTIN, "gradopt", __version__, tuple(builtin_entries()))]
         self.broken: list[Broken] = []
@@ -186,8 +187,7 @@ class Registry:
 
     def never_met(self) -> list[str]:
         """The names that were to be switched off and that no installed plugin has."""
-        met = {_canonical(name) for name in self.disabled}
-        return sorted(name for name in self._switched_off if _canonical(name) not in met)
+        return sorted(name for name in self._switched_off if _canonical(name) not in self._met)
 
     def check_preset(self, group: str, name: str) -> None:
         """Refuse a YAML preset that two plugins have: the search path would silently take the first.
@@ -211,7 +211,8 @@ class Registry:
         name, number = _origin(point.dist)
         off = {_canonical(one) for one in self._switched_off} & {_canonical(point.name), _canonical(name)}
         if off:
-            self.disabled += sorted(off.difference(self.disabled))
+            self._met |= off
+            self.disabled += [] if point.name in self.disabled else [point.name]
             return
         staged = Staged(point.name)
         try:
