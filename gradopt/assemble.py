@@ -97,7 +97,7 @@ def assemble(
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
     """
-    stop = stop or Stop()
+    stop = (stop or Stop()).bounded()
     oracle = AutogradOracle(target)
     built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule)
     interrupt = Interrupt()
@@ -126,9 +126,8 @@ def assemble(
 
 
 def _budgets(stop: Stop, target: Objective) -> Iterable[Criterion]:
-    steps = stop.budget_in_steps()
-    if steps is not None:
-        yield MaxSteps(steps)
+    if stop.max_steps is not None:
+        yield MaxSteps(stop.max_steps)
     if stop.max_epochs is not None:
         if target.batches is None:
             raise Mistake("stop.max_epochs is for objectives with batches, and this one has none; use stop.max_steps")

@@ -45,6 +45,10 @@ _errors: list[Exception] = []
 """What the runs of this process raised. Hydra is not told: it would end a sweep for it, and print more than a line."""
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C or SIGTERM, with the exit code that says which; it ends a sweep too."""
+
+
 class PluginConfigs(SearchPathPlugin):
     """Lets Hydra find the YAML presets of plugins."""
 
@@ -61,6 +65,7 @@ def start(arguments: list[str]) -> int:
     # Set anew by each process: a run started from a run must not share its directory.
     os.environ[STAMP] = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
     sys.argv = [sys.argv[0], *arguments]
+    _errors.clear()
     signal.signal(signal.SIGTERM, _terminate)  # joblib's workers end with their parent only if it unwinds
     multirun = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in arguments)
     with tempfile.TemporaryDirectory() as place:
@@ -76,10 +81,8 @@ def start(arguments: list[str]) -> int:
                 raise _errors[0]
         except Exception as error:
             code = _report(error, show_traces=show_traces)
-        except SystemExit as ending:
-            if not multirun or ending.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-                raise
-            code = ending.code  # interrupted: the jobs that are done are shown all the same
+        except Interrupted as ending:
+            code = int(str(ending.code))  # the jobs that are done are shown all the same
         jobs = list(_finished())
     if multirun and jobs:
         print(table(jobs))
@@ -102,12 +105,17 @@ def run(config: DictConfig) -> float:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
         result = _minimise(config, directory)
-    except Exception as error:
+    except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
+        code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
+        message = "interrupted where no step could be finished"
+        _finish(context, {**description, "status": "interrupted", "message": message, "exit_code": code})
+        raise Interrupted(code) from None
+    except (Exception, SystemExit) as error:
         message = explain(error) or f"{type(error).__name__}: {error}"
         if not isinstance(error, Mistake):
             log.info("the run ended with an error", exc_info=True)  # at this level it goes to the run's log file alone
         _finish(context, {**description, "status": "error", "message": message, "exit_code": 1})
-        _errors.append(error)
+        _errors.append(error if isinstance(error, Exception) else RuntimeError(message))
         return worst
     status = result.status
     signal_number = result.verdict.evidence.get("signal", signal.SIGINT)
@@ -116,7 +124,7 @@ def run(config: DictConfig) -> float:
         code = 128 + int(signal_number)
     _finish(context, {**description, **_described(result, directory), "exit_code": code})
     if multirun and status.value == "interrupted":
-        raise SystemExit(code)
+        raise Interrupted(code)
     return worst if status.failure else float(result.fun)
 
 
@@ -239,7 +247,7 @@ def _report(error: Exception, *, show_traces: bool) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Interrupted(128 + number)
 
 
 def _warn() -> None:

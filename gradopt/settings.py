@@ -50,7 +50,8 @@ class Stop:
     Attributes:
         gradient_tolerance: Of the scaled first-order test; null: eps^0.6 of the dtype (4e-10 in float64, 7e-5 in float32).
         target: The loss that is good enough.
-        max_steps, max_evaluations, max_seconds, max_epochs: Budgets; null: no such limit. Without any, 10 000 steps.
+        max_steps, max_evaluations, max_seconds, max_epochs: Budgets; null: no such limit. Without any, 10 000 steps and 20 000
+            evaluations.
     """
 
     gradient_tolerance: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
@@ -70,11 +71,11 @@ class Stop:
         if isinstance(self.target, int | float) and not math.isfinite(self.target):
             raise Mistake(f"stop.target must be finite, got {self.target}")
 
-    def budget_in_steps(self) -> int | None:
-        """`max_steps`, or 10 000 if no budget at all is given."""
-        if self.max_steps is None and (self.max_evaluations, self.max_seconds, self.max_epochs) == (None,) * 3:
-            return 10_000
-        return self.max_steps
+    def bounded(self) -> "Stop":
+        """The same, with the default budgets if there is none at all."""
+        if (self.max_steps, self.max_evaluations, self.max_seconds, self.max_epochs) == (None,) * 4:
+            return dataclasses.replace(self, max_steps=10_000, max_evaluations=20_000)
+        return self
 
 
 @dataclass

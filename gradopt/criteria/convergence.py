@@ -65,7 +65,9 @@ class Convergence:
     and of the unknowns. (|H| s)_i is estimated from below by products of H with s under three patterns of signs.
 
     It is asked at the start, when the gradient has fallen below what it last needed, and after every quarter more steps.
-    Then negative curvature on the free unknowns, below -10 n eps |lambda_max|, makes it a saddle point or a maximum.
+    Then negative curvature on the free unknowns, below -10 n eps |lambda_max|, makes it a saddle point or a maximum; and
+    a Newton step, H^-1 g, that would still move an unknown by more than eps^(1/3) of the largest size says that the
+    gradient is small only for the curvature of a valley, and the run goes on.
     """
 
     def __init__(self, tolerance: float | None = None) -> None:
@@ -100,26 +102,26 @@ class Convergence:
         return self._judge_point(block, oracle, gradient_norm)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
-        loss = f"loss {evidence['loss']:.10g} at step {evidence['step']}"
-        gradient = f"the largest {evidence['word']}gradient entry {evidence['gradient_norm']:.3g}"
+        place = f"at step {evidence['step']}, loss {evidence['loss']:.10g}"
+        gradient = f"{evidence['word']}gradient {evidence['gradient_norm']:.3g}"
         if status in (Status.SADDLE_POINT, Status.MAXIMUM):
             what = "a maximum" if status is Status.MAXIMUM else "a saddle point"
             return (
                 f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss falls along a "
-                f"direction of curvature {evidence['curvature_min']:.3g} ({loss}). To mend: start somewhere else"
+                f"direction of curvature {evidence['curvature_min']:.3g} ({place}). To mend: start somewhere else"
             )
         relative = f"{evidence['relative']:.2g} of its scale (tolerance {evidence['tolerance']:.2g})"
         if status is Status.NOISE_FLOOR:
             return (
-                f"{gradient} is at its own rounding, {relative}: no smaller one can be told from zero in this dtype; {loss}"
+                f"{gradient} is at its own rounding, {relative}, and cannot be told from zero in this dtype ({place})"
             )
         curvature = {
-            "positive": f"curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"curvature is nowhere negative (smallest {evidence['curvature_min']:.3g})",
-            "held": "every unknown is held by a bound, so no curvature can matter",
-            "unchecked": "curvature is unchecked: the objective has no second derivatives",
+            "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
+            "none": f"the curvature is nowhere negative (smallest {evidence['curvature_min']:.3g})",
+            "held": "every unknown is held by a bound",
+            "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]
-        return f"{gradient} is {relative}, and {curvature}; {loss}"
+        return f"first-order optimal, {gradient} is {relative}, and {curvature} ({place})"
 
     def state_dict(self) -> State:
         return dict(vars(self))
@@ -166,6 +168,8 @@ class Convergence:
             evidence |= found
             if curvature is not None:
                 status = curvature
+            elif found.get("newton_step", 0.0) > eps ** (1 / 3) * size.max().item():
+                return None
         return Judgement.one(status, row, **evidence)
 
 
@@ -222,11 +226,19 @@ def _curvature(
     def restricted(vector: Tensor) -> Tensor:
         return hessian(torch.zeros_like(point).index_put((indices,), vector.to(point)))[indices].double().cpu()
 
-    values, vectors = _dense(restricted, n) if n <= NUM_DENSE else _lanczos(restricted, n)
+    slope = gradient[indices].double().cpu()
+    values, vectors = _dense(restricted, n) if n <= NUM_DENSE else _lanczos(restricted, slope)
     smallest, largest = values[0].item(), values[-1].item()
     direction = torch.zeros_like(point).index_put((indices,), vectors[:, 0].to(point))
     threshold = 10 * len(point) * torch.finfo(point.dtype).eps * max(abs(smallest), abs(largest))
-    evidence: dict[str, Any] = {"curvature_min": smallest, "curvature_max": largest, "direction": direction}
+    along = vectors.T @ slope
+    newton = (along / values).masked_fill(values.abs() <= threshold, 0.0)
+    evidence: dict[str, Any] = {
+        "curvature_min": smallest,
+        "curvature_max": largest,
+        "newton_step": (vectors @ newton).abs().max().item(),
+        "direction": direction,
+    }
     if smallest < -threshold:
         status = Status.MAXIMUM if largest < -threshold and n == len(point) else Status.SADDLE_POINT
         return status, evidence | {"curvature": "negative"}
@@ -265,9 +277,17 @@ def _dense(product: Callable[[Tensor], Tensor], n: int) -> tuple[Tensor, Tensor]
     return torch.linalg.eigh((matrix + matrix.T) / 2)
 
 
-def _lanczos(product: Callable[[Tensor], Tensor], n: int) -> tuple[Tensor, Tensor]:
-    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3)."""
-    basis = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def _lanczos(product: Callable[[Tensor], Tensor], slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3).
+
+    It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
+    directions to which the gradient is orthogonal.
+    """
+    n = len(slope)
+    noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis = noise / noise.norm()
+    if slope.any():
+        basis = basis + slope / slope.norm()
     basis = (basis / basis.norm()).unsqueeze(0)
     alphas: list[Tensor] = []
     betas: list[Tensor] = []

@@ -55,7 +55,12 @@ class NonFinite:
             if evidence["before"] == evidence["before"]:
                 what += f", after {evidence['before']:.6g} one step earlier"
             hint = "try a smaller learning rate, bounds that keep the unknowns in the domain, or gradient clipping"
-            if step == 0:
+            if evidence["trial"]:
+                hint = (
+                    "the optimiser stepped out of the domain; try a smaller learning rate, or bounds that keep the "
+                    "unknowns in it with an optimiser that takes bounds, such as adam"
+                )
+            elif step == 0:
                 hint = "the objective has no finite value at the start: move x0 into its domain"
         best = f"; the best point kept has loss {evidence['best']:.10g}" if math.isfinite(evidence["best"]) else ""
         return f"{what}; nothing was moved by it{best}. To mend: {hint}"
