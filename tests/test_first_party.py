@@ -1,0 +1,38 @@
+"""Our own plugin packages, installed as anybody's are, pass their own tests."""
+
+import os
+
+import pytest
+from installed import REPOSITORY, install, python
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = sorted(path.parent for path in (REPOSITORY / "plugins").glob("*/pyproject.toml"))
+
+
+def test_every_folder_of_plugins_is_a_complete_distribution():
+    folders = [path for path in (REPOSITORY / "plugins").iterdir() if path.is_dir() and any(path.rglob("*.py"))]
+
+    assert {folder.name for folder in folders} >= {"gradopt-datafit", "gradopt-learning"}
+    for folder in folders:
+        for part in ("pyproject.toml", "README.md", "LICENSE", "tests"):
+            assert (folder / part).exists(), f"{folder.name} has no {part}"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_first_party_package_passes_its_own_tests_when_installed(package, tmp_path):
+    place = install(tmp_path / "installed", package)
+
+    listed = python("-m", "gradopt", "plugins", cwd=tmp_path, path=place)
+    tested = python(
+        *("-m", "pytest", "-q", "-rs", "--rootdir", os.fspath(package), "-p", "no:cacheprovider"),
+        *("-m", "slow or not slow", os.fspath(package / "tests")),
+        cwd=tmp_path,
+        path=place,
+    )
+
+    assert f"({package.name} " in listed.stdout
+    assert "BROKEN" not in listed.stdout
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "passed" in tested.stdout
+    assert "skipped" not in tested.stdout, tested.stdout
