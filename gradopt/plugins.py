@@ -134,8 +134,8 @@ class Staged:
     def _add(self, kind: str, name: str, target: str) -> None:
         if not isinstance(target, str) or target.count(":") != 1:
             raise TypeError(f"{kind} {name!r}: the target must be a string 'module:Name', got {target!r}")
-        if not name or not all(part.replace("-", "_").isidentifier() for part in name.split("/")):
-            raise ValueError(f"{kind} {name!r} is no usable name: letters, digits, _ and -, with / between groups")
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            raise ValueError(f"{kind} {name!r} is no usable name: take letters, digits, _ and -, a letter first")
         if any(entry.kind == kind and entry.name == name for entry in self.entries):
             raise ValueError(f"{kind} {name!r} is registered twice")
         self.entries.append(Entry(kind, name, target, self.plugin))

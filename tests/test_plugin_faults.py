@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from installed import STRANGERS, environment, gradopt, install, python
 
+from gradopt.plugins import Staged
+
 pytestmark = pytest.mark.slow
 
 BROKEN = {
@@ -224,6 +226,28 @@ def test_a_plugin_that_is_switched_off_is_not_even_imported(everything, tmp_path
     assert listed.returncode == 0, listed.stderr
     assert "broken_exit  switched off" in listed.stdout
     assert "no licence found" not in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "why"),
+    [
+        ("zoo/lion", "zoo:Lion", "no usable name"),
+        ("a lion", "zoo:Lion", "no usable name"),
+        ("", "zoo:Lion", "no usable name"),
+        (None, "zoo:Lion", "no usable name"),
+        ("lion", "zoo.Lion", "must be a string 'module:Name'"),
+        ("lion", dict, "must be a string 'module:Name'"),
+        ("tiger", "zoo:Tiger", "is registered twice"),
+    ],
+)
+def test_a_registration_that_could_never_be_selected_is_refused(name, target, why):
+    staged = Staged("zoo")
+    staged.objective("tiger", "zoo:Tiger")
+
+    with pytest.raises((TypeError, ValueError), match=why):
+        staged.objective(name, target)
+
+    assert [entry.name for entry in staged.entries] == ["tiger"]
 
 
 def test_without_autoload_no_plugin_is_loaded_and_the_message_says_so(everything, tmp_path):
