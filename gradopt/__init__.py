@@ -42,7 +42,7 @@ _HOMES = {
     "minimise": "api",
     "steps": "api",
 }
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - all are strings
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.assemble import Assembly, assemble
 from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
-from gradopt.loop import MAX_ROWS, Ending, iterate
+from gradopt.loop import Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.history import History
@@ -199,7 +199,8 @@ def execute(
 
 def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
     """From tensors shaped like the trainable parameters to what a `Result` shows: the form of x0, else one tensor or a
-    dict by name."""
+    dict by name.
+    """
     if isinstance(objective, FunctionObjective):
         return objective.structured
     names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
@@ -228,7 +229,9 @@ class _Watchers:
             except Exception as error:  # whatever it is: the run is worth more than its log
                 self._alive.remove(observer)
                 name = type(observer).__name__
-                log.warning("observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error)
+                log.warning(
+                    "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
+                )
 
 
 class _Callback:
@@ -266,7 +269,9 @@ def _target(
             raise Mistake("an Objective brings its own start, bounds and sign: leave out x0, bounds and maximise")
         return objective, form_of(objective)
     if isinstance(objective, torch.nn.Module):
-        raise Mistake(f"{type(objective).__name__} is an nn.Module: derive it from gradopt.Objective, or pass a function")
+        raise Mistake(
+            f"{type(objective).__name__} is an nn.Module: derive it from gradopt.Objective, or pass a function"
+        )
     if not callable(objective):
         raise Mistake(f"the objective must be a function or a gradopt.Objective, got {type(objective).__name__}")
     if x0 is None:
@@ -286,15 +291,15 @@ def _optimiser(
     return DEFAULT_OPTIMISER, {**DEFAULT_OPTIONS, **(options or {})}
 
 
-def _run(
-    assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int
-) -> Run:
+def _run(assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int) -> Run:
     oracle = assembly.oracle
     start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read())
     named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
     facts = dict(assembly.facts)
     facts["start"] = _start(start, oracle.full_gradient())
-    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (count > 1)
+    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
+        count > 1
+    )
     place = None if directory is None else str(directory)
     return Run(place, config, facts, start, named, assembly.budget)
 

@@ -193,9 +193,7 @@ def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwis
         raise Mistake(reason)
 
 
-def _schedule(
-    optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any] | None
-) -> tuple[Any, int, str]:
+def _schedule(optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any] | None) -> tuple[Any, int, str]:
     if not schedule or (isinstance(schedule, Mapping) and not schedule.get("name")):
         return None, 1, ""
     entry, values = selected("schedule", schedule)
@@ -214,8 +212,10 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _same(value: Any, default: Any) -> bool:
-    return type(value) is not bool and value == (list(default) if isinstance(default, tuple) else default) or (
-        isinstance(value, bool) and value is default
+    return (
+        (type(value) is not bool
+        and value == (list(default) if isinstance(default, tuple) else default))
+        or (isinstance(value, bool) and value is default)
     )
 
 

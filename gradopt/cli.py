@@ -13,7 +13,8 @@ COMMANDS = ("plugins",)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 success or a used-up budget, 3 a failing verdict, 2 a mistake in the configuration,
-    1 a bug or a broken environment, 130 or 143 interrupted."""
+    1 a bug or a broken environment, 130 or 143 interrupted.
+    """
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()

@@ -259,7 +259,7 @@ class Judgement:
     Attributes:
         code: `Status.code` per start, -1 where it goes on; shape (starts,), int64.
         row: The row of the block at which that holds; shape (starts,), int64.
-        evidence: Numbers by name, shape (starts,), float64; or one object for all starts.
+        evidence: By name a tensor of shape (starts, ...), or one object for all starts.
     """
 
     code: Tensor
@@ -272,11 +272,8 @@ class Judgement:
         return cls(torch.tensor([status.code]), torch.tensor([row]), evidence)
 
     def of(self, start: int) -> dict[str, Any]:
-        """The evidence on one start, as numbers."""
-        return {
-            name: value[start].item() if isinstance(value, Tensor) and value.ndim == 1 else value
-            for name, value in self.evidence.items()
-        }
+        """The evidence on one start."""
+        return {name: value[start] if isinstance(value, Tensor) else value for name, value in self.evidence.items()}
 
 
 class Criterion(Protocol):
@@ -363,10 +360,10 @@ class Observer(Protocol):
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Called with each block in order. `metrics()` evaluates the objective's metrics at the block's last row; it costs
-        time, so call it only when they are due."""
+        time, so call it only when they are due.
+        """
         ...
 
     def close(self, result: Result | None, error: BaseException | None) -> None:
         """Called once at every kind of ending: with the result, or with what was raised instead."""
         ...
-

@@ -9,7 +9,7 @@ class Mistake(ValueError):
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """" Did you mean 'adam'?" with a leading space, or "" if nothing allowed is near."""
+    """ " Did you mean 'adam'?" with a leading space, or "" if nothing allowed is near."""
     near = difflib.get_close_matches(given, list(allowed), n=3, cutoff=0.6)
     if not near:
         return ""

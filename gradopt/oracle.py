@@ -205,7 +205,9 @@ class AutogradOracle:
     def _check(self, output: Any) -> None:
         name = type(self.objective).__name__
         if not isinstance(output, Tensor):
-            raise Mistake(f"the loss of {name} must be a tensor of shape (), it is a {type(output).__name__}: {output!r}")
+            raise Mistake(
+                f"the loss of {name} must be a tensor of shape (), it is a {type(output).__name__}: {output!r}"
+            )
         if output.numel() != 1:
             raise Mistake(
                 f"the loss of {name} must be one number, it has shape {tuple(output.shape)}; take its sum or mean"

@@ -98,9 +98,7 @@ class Settings:
         for name, allowed in (("dtype", DTYPES), ("engine", ENGINES)):
             value = getattr(self, name)
             if value not in allowed:
-                raise Mistake(
-                    f"{name}={value} is not one of {', '.join(allowed)}.{did_you_mean(str(value), allowed)}"
-                )
+                raise Mistake(f"{name}={value} is not one of {', '.join(allowed)}.{did_you_mean(str(value), allowed)}")
         if not DEVICE.fullmatch(self.device):
             near = did_you_mean(self.device, ("auto", "cpu", "cuda", "mps"))
             raise Mistake(f"device={self.device} is not one of auto, cpu, cuda, cuda:N, mps.{near}")
@@ -167,7 +165,9 @@ def options(kind: str, signature: Signature) -> list[Argument]:
     return arguments
 
 
-def check(kind: str, title: str, signature: Signature, node: Any, schema: type, *, torch_ranges: bool) -> dict[str, Any]:
+def check(
+    kind: str, title: str, signature: Signature, node: Any, schema: type, *, torch_ranges: bool
+) -> dict[str, Any]:
     """The options of an entry as keyword arguments: typed, complete and in range.
 
     Args:
@@ -215,7 +215,9 @@ def _check_file(name: str, argument: Argument, value: Any) -> None:
     if not isinstance(value, str):
         return
     path = value.rpartition(":")[0] if argument.name == "target" else value
-    if (argument.name == "target" and path.endswith(".py") or "Path" in argument.annotation) and not Path(path).is_file():
+    if ((argument.name == "target" and path.endswith(".py")) or "Path" in argument.annotation) and not Path(
+        path
+    ).is_file():
         where = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
         raise Mistake(f"{name}={value}: there is no file {path!r}{where}")
 

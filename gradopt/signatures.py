@@ -185,7 +185,9 @@ def _literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError:
         pass
-    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("field"):  # dataclasses.field(default_factory=...)
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+        "field"
+    ):  # dataclasses.field(default_factory=...)
         for keyword in node.keywords:
             if keyword.arg == "default":
                 return _literal(keyword.value)

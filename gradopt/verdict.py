@@ -48,9 +48,7 @@ class Status(Enum):
 
 
 SUCCESS = frozenset({Status.CONVERGED, Status.TARGET_REACHED, Status.NOISE_FLOOR})
-EXHAUSTED = frozenset(
-    {Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS, Status.MAX_EPOCHS, Status.STOPPED}
-)
+EXHAUSTED = frozenset({Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS, Status.MAX_EPOCHS, Status.STOPPED})
 CODES = {status: code for code, status in enumerate(Status)}
 STATUSES = tuple(Status)
 

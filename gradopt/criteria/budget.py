@@ -157,7 +157,7 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),
         "gradient_norm": block["gradient_norm"][-1, 0].item(),
-        "judged": bool(block.measured[-1]) or oracle.best is not None and oracle.has_full_loss,
+        "judged": bool(block.measured[-1]) or (oracle.best is not None and oracle.has_full_loss),
         "proof": oracle.unbounded_below(),
     }
 

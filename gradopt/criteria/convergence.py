@@ -39,9 +39,7 @@ class Target:
             return None
         row = int(reached[0])
         loss = block["full_loss"][row, 0].item()
-        return Judgement.one(
-            Status.TARGET_REACHED, row, loss=loss, target=self.value, step=block.first_step + row
-        )
+        return Judgement.one(Status.TARGET_REACHED, row, loss=loss, target=self.value, step=block.first_step + row)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return (
@@ -146,7 +144,9 @@ class Convergence:
         if oracle.lower is not None and oracle.upper is not None:
             projected = projected_gradient(gradient, point, oracle.lower, oracle.upper)
         relative = _ratio(projected.abs(), scale)
-        self._needed = min(tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self._needed else math.inf)
+        self._needed = min(
+            tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self._needed else math.inf
+        )
         noise = 4 * eps
         if relative > max(tolerance, noise):
             return None
@@ -237,7 +237,7 @@ def _curvature(
         "curvature_min": smallest,
         "curvature_max": largest,
         "newton_step": (vectors @ newton).abs().max().item(),
-        "direction": direction,
+        "direction": direction.unsqueeze(0),
     }
     if smallest < -threshold:
         status = Status.MAXIMUM if largest < -threshold and n == len(point) else Status.SADDLE_POINT

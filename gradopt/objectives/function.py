@@ -115,9 +115,7 @@ class Function(FunctionObjective):
         options: Further keyword arguments of the function.
     """
 
-    def __init__(
-        self, target: str, x0: Any, bounds: Any = None, options: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, target: str, x0: Any, bounds: Any = None, options: dict[str, Any] | None = None) -> None:
         function = load(target)
         keywords = dict(options or {})
         super().__init__((lambda x: function(x, **keywords)) if keywords else function, x0, bounds)
@@ -140,7 +138,9 @@ def load(target: str) -> Callable[..., Any]:
     module = _file(Path(place)) if place.endswith(".py") else _module(place)
     if not hasattr(module, name):
         public = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
-        raise Mistake(f"{place} defines no {name!r}.{did_you_mean(name, public)} It defines: {', '.join(public) or 'nothing'}")
+        raise Mistake(
+            f"{place} defines no {name!r}.{did_you_mean(name, public)} It defines: {', '.join(public) or 'nothing'}"
+        )
     found = getattr(module, name)
     if not callable(found):
         raise Mistake(f"{target} is a {type(found).__name__}, not a function")
@@ -149,7 +149,9 @@ def load(target: str) -> Callable[..., Any]:
 
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise Mistake(f"there is no file {str(path)!r} (looked in {Path.cwd() if not path.is_absolute() else path.parent})")
+        raise Mistake(
+            f"there is no file {str(path)!r} (looked in {Path.cwd() if not path.is_absolute() else path.parent})"
+        )
     name = f"gradopt_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -187,4 +189,3 @@ def _pair(bounds: Any) -> tuple[Any, Any]:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise Mistake(f"bounds must be (lower, upper), got {bounds!r}")
     return bounds[0], bounds[1]
-

@@ -65,7 +65,11 @@ class Polynomial(Objective):
             if falls and bound is None and all((x - root) * side > 0 for root in roots):
                 end = "-infinity" if side < 0 else "+infinity"
                 kind = "odd" if degree % 2 else "even"
-                none = "it has no stationary point at all" if not roots else f"it has no stationary point beyond x = {x:.3g}"
+                none = (
+                    "it has no stationary point at all"
+                    if not roots
+                    else f"it has no stationary point beyond x = {x:.3g}"
+                )
                 return (
                     f"a polynomial of {kind} degree ({degree}) with leading coefficient {terms[0]:g} goes to -infinity as "
                     f"x goes to {end}, and {none}"

@@ -43,6 +43,4 @@ class Rosenbrock(Objective):
 
     def describe(self) -> str:
         """Formula and size."""
-        return (
-            f"y = sum {self.b:g} (x_[i+1] - x_i^2)^2 + ({self.a:g} - x_i)^2, n = {self.x.numel()}"
-        )
+        return f"y = sum {self.b:g} (x_[i+1] - x_i^2)^2 + ({self.a:g} - x_i)^2, n = {self.x.numel()}"

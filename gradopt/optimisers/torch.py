@@ -134,16 +134,12 @@ def build(
     Raises:
         Mistake: The class refuses the parameters or the options, with its reason.
     """
-    own = {
-        name: value for name, value in OWN_TOLERANCES.get(_name(factory), {}).items() if name not in options
-    }
+    own = {name: value for name, value in OWN_TOLERANCES.get(_name(factory), {}).items() if name not in options}
     keywords = {name: _tuples(value) for name, value in {**options, **own}.items()}
     parameters: Any = list(named.values())
     if groups:
         trainable = set(map(id, named.values()))
-        parameters = [
-            {**group, "params": [p for p in group["params"] if id(p) in trainable]} for group in groups
-        ]
+        parameters = [{**group, "params": [p for p in group["params"] if id(p) in trainable]} for group in groups]
         parameters = [group for group in parameters if group["params"]]
     try:
         return factory(parameters, **keywords), own

@@ -1,0 +1,313 @@
+"""Endings are true: no failure is called a success, no success a failure."""
+
+import math
+
+import pytest
+import torch
+
+import gradopt
+from gradopt.plugins import torch_optimisers
+from gradopt.verdict import Status
+from tests import functions as f
+
+FIRST_ORDER = sorted(set(torch_optimisers()) - {"lbfgs", "muon", "sparseadam"})
+DTYPES = (torch.float32, torch.float64)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+optimisers = pytest.mark.parametrize("optimiser", FIRST_ORDER)
+
+
+def run(function, x0, optimiser, dtype, *, steps=300, **options):
+    return gradopt.minimise(
+        function,
+        torch.tensor(x0, dtype=dtype),
+        optimiser=optimiser,
+        optimiser_options=options,
+        stop=gradopt.Stop(max_steps=steps),
+    )
+
+
+@dtypes
+@optimisers
+@pytest.mark.parametrize("x0", [-3.0, 0.0, 1.0, 2.0])
+def test_the_unbounded_cubic_is_never_called_converged(optimiser, dtype, x0):
+    result = run(f.cubic, x0, optimiser, dtype)
+
+    assert result.status in {Status.UNBOUNDED, Status.MAX_STEPS, Status.NON_FINITE, Status.DIVERGED}
+    assert not result.success
+    assert math.isfinite(result.fun)
+    assert result.fun <= f.cubic(torch.tensor(x0, dtype=dtype)).item()
+
+
+@dtypes
+@pytest.mark.parametrize("x0", [-3.0, 0.0, 1.0, 2.0])
+@pytest.mark.parametrize("options", [{}, {"line_search_fn": "strong_wolfe"}], ids=["fixed", "wolfe"])
+def test_lbfgs_ends_on_the_unbounded_cubic_without_crashing(dtype, x0, options):
+    result = run(f.cubic, x0, "lbfgs", dtype, **options)
+
+    assert result.status in {Status.UNBOUNDED, Status.NON_FINITE}
+    assert math.isfinite(result.fun)
+    assert result.fun <= f.cubic(torch.tensor(x0, dtype=dtype)).item()
+
+
+@dtypes
+def test_gradient_descent_on_the_cubic_is_called_unbounded(dtype):
+    result = run(f.cubic, 2.0, "sgd", dtype, lr=0.01)
+
+    assert result.status is Status.UNBOUNDED
+
+
+@dtypes
+@optimisers
+@pytest.mark.parametrize(
+    ("function", "x0", "status"),
+    [
+        (f.hill, 0.0, Status.MAXIMUM),
+        (f.saddle, [0.0, 0.0], Status.SADDLE_POINT),
+        (f.inflection, 0.0, Status.SADDLE_POINT),
+    ],
+    ids=["maximum", "saddle", "inflection"],
+)
+def test_a_start_where_the_gradient_vanishes_is_no_minimum(optimiser, dtype, function, x0, status):
+    result = run(function, x0, optimiser, dtype)
+
+    assert result.status is status
+    assert not result.success
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_descent_into_a_saddle_point_says_so(optimiser, dtype):
+    result = run(f.saddle, [1.0, 0.0], optimiser, dtype, steps=3000, lr=0.01)
+
+    assert result.status is Status.SADDLE_POINT
+    direction = result.verdict.evidence["direction"]
+    assert abs(direction[1].item()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_saddle_in_many_unknowns_is_found_by_lanczos():
+    # 100 unknowns, one of them with negative curvature: more than the dense check takes.
+    def high_saddle(x):
+        return (x[1:] ** 2).sum() - 0.01 * x[0] ** 2 + x[0] ** 4
+
+    result = run(high_saddle, [0.0] + [1.0] * 99, "sgd", torch.float64, steps=3000, lr=0.1)
+
+    assert result.status is Status.SADDLE_POINT
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "radam", "adamax"])
+def test_a_learning_rate_of_1e_12_is_no_success(optimiser, dtype):
+    result = run(f.parabola, [0.5], optimiser, dtype, lr=1e-12)
+
+    assert not result.success
+    assert result.status in {Status.MAX_STEPS, Status.STALLED}
+
+
+@pytest.mark.parametrize("optimiser", FIRST_ORDER)
+def test_a_loss_too_large_for_float32_is_not_converged_at_its_start(optimiser):
+    result = run(f.far_floor, [1.0], optimiser, torch.float32)
+
+    assert not (result.success and abs(result.x.item() - 1.0) < 0.5)
+    if result.success:
+        assert result.x.item() == pytest.approx(3.0, abs=1e-2)
+
+
+@dtypes
+@optimisers
+@pytest.mark.parametrize(
+    ("function", "x0"),
+    [
+        (f.quadratic_1e6, [0.0] * 4),
+        (f.rosenbrock, [-1.2, 1.0]),
+        (f.barrier, 0.9),
+        (f.flat_valley, [1000.0]),
+    ],
+    ids=["quadratic 1e6", "rosenbrock", "barrier", "flat valley"],
+)
+def test_no_false_alarm_on_bounded_functions(optimiser, dtype, function, x0):
+    lr = {"lr": 1e-3} if function in (f.rosenbrock, f.barrier) and optimiser in ("sgd", "asgd") else {}
+
+    result = run(function, x0, optimiser, dtype, **lr)
+
+    assert result.status not in {Status.UNBOUNDED, Status.DIVERGED}
+
+
+@dtypes
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_scale_of_the_loss_changes_no_verdict(dtype, scale):
+    result = run(lambda x: scale * (x - 3) ** 2, 0.0, "adam", dtype, steps=3000, lr=0.01, eps=1e-30)
+
+    assert result.status is Status.CONVERGED
+    assert result.x.item() == pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_slow_start_is_no_convergence_at_any_scale(scale):
+    result = run(lambda x: scale * (x - 3) ** 2, 0.0, "sgd", torch.float64, lr=1e-8 / scale)
+
+    assert result.status is Status.MAX_STEPS
+
+
+def test_minus_log_never_converges():
+    result = run(lambda x: -torch.log(x), 1.0, "adam", torch.float64, steps=1000, lr=1.0)
+
+    assert not result.success
+
+
+@dtypes
+def test_a_warm_start_ends_at_once(dtype):
+    result = run(f.parabola, [3.0, 3.0], "sgd", dtype)
+
+    assert (result.status, result.nit, result.nfev) == (Status.CONVERGED, 0, 1)
+
+
+@dtypes
+def test_too_large_a_learning_rate_is_called_diverged(dtype):
+    result = run(lambda x: 50 * x**2, 1.0, "sgd", dtype, lr=0.05)
+
+    assert result.status is Status.DIVERGED
+    assert result.fun == 50.0
+    assert "learning rate" in result.message
+
+
+@dtypes
+def test_steps_that_round_to_nothing_are_called_stalled(dtype):
+    result = run(f.parabola, [2.0], "sgd", dtype, lr=1e-17)
+
+    assert result.status is Status.STALLED
+    assert ("float64" in result.message) == (dtype is torch.float32)
+
+
+def test_a_gradient_of_mere_rounding_is_called_noise_floor():
+    # (1e8 + x) - 1e8 rounds to multiples of 8 in float32, so the gradient's sign is chance where it is small.
+    def noisy(x):
+        return (((x * 1e8 - 3e8) / 1e8) ** 2).sum()
+
+    result = gradopt.minimise(
+        noisy,
+        torch.tensor([2.0], dtype=torch.float32),
+        optimiser="sgd",
+        optimiser_options={"lr": 0.1},
+        stop=gradopt.Stop(gradient_tolerance=0.0, max_steps=2000),
+    )
+
+    assert result.status in {Status.CONVERGED, Status.NOISE_FLOOR}
+    assert result.x.item() == pytest.approx(3.0, abs=1e-5)
+
+
+class TurnsBad:
+    """A parabola that gives `bad` from its `n`-th evaluation on, and remembers where it was asked."""
+
+    def __init__(self, bad, n):
+        self.bad, self.n, self.points = bad, n, []
+
+    def __call__(self, x):
+        self.points.append(x.detach().clone())
+        return f.parabola(x) * (self.bad if len(self.points) >= self.n else 1.0)
+
+
+@dtypes
+@optimisers
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_turns_bad_moves_nothing_and_the_best_point_is_returned(optimiser, dtype, bad):
+    function = TurnsBad(bad, n=30)
+
+    result = gradopt.minimise(
+        function,
+        torch.tensor([1.0, 2.5], dtype=dtype),
+        optimiser=optimiser,
+        stop=gradopt.Stop(max_steps=100, gradient_tolerance=0.0),
+    )
+
+    assert result.status is Status.NON_FINITE
+    evaluated = torch.stack(function.points)
+    losses = ((evaluated - 3) ** 2).sum(1)[: function.n - 1]
+    assert result.fun == pytest.approx(losses.min().item(), rel=1e-6)
+    assert (result.x == evaluated[: function.n - 1]).all(1).any()
+
+
+@dtypes
+def test_a_gradient_that_is_not_finite_moves_nothing(dtype):
+    result = run(lambda x: torch.sqrt(x), 0.0, "sgd", dtype)
+
+    assert result.status is Status.NON_FINITE
+    assert result.x.item() == 0.0
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_bounds_are_kept_and_a_held_unknown_is_converged(optimiser, dtype):
+    seen = []
+
+    def watched(x):
+        seen.append(x.item())
+        return f.cubic(x)
+
+    result = gradopt.minimise(
+        watched,
+        torch.tensor(2.0, dtype=dtype),
+        bounds=(-2.0, 2.0),
+        optimiser=optimiser,
+        optimiser_options={"lr": 0.01},
+    )
+
+    assert (result.status, result.x.item(), result.fun) == (Status.CONVERGED, -2.0, -32.0)
+    assert min(seen) >= -2.0
+    assert max(seen) <= 2.0
+
+
+def test_a_bound_that_does_not_hold_leaves_a_maximum_a_maximum():
+    result = gradopt.minimise(lambda x: -(x**2), 0.0, bounds=(0.0, 1.0), optimiser="sgd")
+
+    assert result.status is Status.MAXIMUM
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        (gradopt.Stop(max_steps=7), Status.MAX_STEPS),
+        (gradopt.Stop(max_evaluations=7), Status.MAX_EVALUATIONS),
+        (gradopt.Stop(max_seconds=0.05), Status.MAX_SECONDS),
+        (gradopt.Stop(target=1.0), Status.TARGET_REACHED),
+        (gradopt.Stop(max_steps=0), Status.MAX_STEPS),
+    ],
+    ids=str,
+)
+def test_budgets_and_targets_end_a_run(stop, status):
+    result = gradopt.minimise(
+        f.parabola, [0.0], optimiser="sgd", optimiser_options={"lr": 1e-3 if stop.target is None else 0.1}, stop=stop
+    )
+
+    assert result.status is status
+    assert result.verdict.reason
+    if stop.max_steps is not None:
+        assert result.nit == stop.max_steps
+    if stop.max_evaluations is not None:
+        assert result.nfev == stop.max_evaluations
+    if stop.target is not None:
+        assert result.fun <= stop.target < result.history["loss"][-2]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 17, 40])
+def test_a_budget_of_evaluations_is_kept_inside_a_line_search(limit):
+    function = TurnsBad(1.0, n=10**9)
+
+    result = gradopt.minimise(
+        lambda x: f.rosenbrock(x) + 0 * function(x),
+        [-1.2, 1.0],
+        optimiser="lbfgs",
+        optimiser_options={"line_search_fn": "strong_wolfe"},
+        stop=gradopt.Stop(max_evaluations=limit),
+    )
+
+    assert result.status is Status.MAX_EVALUATIONS
+    assert result.nfev == limit
+    assert result.fun <= f.rosenbrock(torch.tensor([-1.2, 1.0])).item() * (1 + 1e-6)
+
+
+def test_the_best_point_is_returned_when_a_budget_ends_a_run_elsewhere():
+    result = run(f.parabola, [0.0], "sgd", torch.float64, steps=7, lr=1.02)
+
+    assert result.status is Status.MAX_STEPS
+    assert result.fun == result.history["loss"].min().item()
+    assert result.fun == pytest.approx(f.parabola(result.x).item())
