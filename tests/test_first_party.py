@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from installed import REPOSITORY, install, python
+
+from tests.installed import REPOSITORY, install, python
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from installed import REPOSITORY, install, pip, python
+
+from tests.installed import REPOSITORY, install, pip, python
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from installed import STRANGERS, environment, gradopt, install, python
 
 from gradopt.plugins import Staged
+from tests.installed import STRANGERS, environment, gradopt, install, python
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from installed import gradopt
+
+from tests.installed import gradopt
 
 pytestmark = pytest.mark.slow
 
