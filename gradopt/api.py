@@ -13,7 +13,7 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.assemble import Assembly, assemble
 from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
-from gradopt.loop import Ending, iterate
+from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.history import History
@@ -69,8 +69,8 @@ def minimise(
     Args:
         objective: A function of one start returning the loss, shape (); or an `Objective`, whose parameters are updated
             in place to the result.
-        x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a dict or
-            tuple of tensors. It is never modified. Not given with an `Objective`.
+        x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a
+            dict or tuple of tensors. It is never modified. Not given with an `Objective`.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
             `torch.optim.Optimizer`. Left out: L-BFGS with a strong Wolfe line search; with bounds, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
@@ -128,28 +128,22 @@ def steps(
     target, form = _target(objective, x0, bounds, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=criteria)
-    oracle = assembly.oracle
-    history = History()
-    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1)
+    oracle, history = assembly.oracle, History()
+    blocks = _Blocks(assembly, max_rows=1)
     held: Progress | None = None
-    while True:
-        try:
-            block = next(blocks)
-        except StopIteration as stopped:
-            assert held is not None
-            yield replace(held, result=_result(assembly, stopped.value, held_block, history, form, None))
-            return
+    for block in blocks:
         if held is not None:
             yield held
         if held is None or block.last_step > held.step:
             history.record(block, oracle.metrics)
-        held_block = block
         held = Progress(
             block.last_step,
             form(_parts(oracle, oracle.read())),
             block["loss"][-1, 0].item(),
             block["gradient_norm"][-1, 0].item(),
         )
+    assert held is not None, "a run has at least its start"
+    yield replace(held, result=_result(assembly, blocks, history, form, None))
 
 
 def execute(
@@ -177,19 +171,15 @@ def execute(
         result: Result | None = None
         error: BaseException | None = None
         try:
-            blocks = iterate(assembly.engine, assembly.criteria)
-            while True:
-                try:
-                    block = next(blocks)
-                except StopIteration as stopped:
-                    result = _result(assembly, stopped.value, last, history, form, directory)
-                    return result
-                last = block
+            blocks = _Blocks(assembly)
+            for block in blocks:
                 if last_recorded < 0:
                     watchers.open(_run(assembly, block, directory, config or {}, count))
                 if block.last_step > last_recorded:
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
+            result = _result(assembly, blocks, history, form, directory)
+            return result
         except BaseException as raised:
             error = raised
             raise
@@ -205,6 +195,24 @@ def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
         return objective.structured
     names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
     return lambda parts: parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))
+
+
+class _Blocks:
+    """The blocks of a run as an iterable that keeps the last one, and how the run ended."""
+
+    def __init__(self, assembly: Assembly, max_rows: int = MAX_ROWS) -> None:
+        self._blocks = iterate(assembly.engine, assembly.criteria, max_rows=max_rows)
+        self.last: Block
+        self.ending: Ending
+
+    def __iter__(self) -> Iterator[Block]:
+        while True:
+            try:
+                self.last = next(self._blocks)
+            except StopIteration as stopped:
+                self.ending = stopped.value
+                return
+            yield self.last
 
 
 class _Watchers:
@@ -312,14 +320,13 @@ def _start(start: Evaluation, gradient: Tensor) -> str:
 
 def _result(
     assembly: Assembly,
-    ending: Ending,
-    block: Block,
+    blocks: _Blocks,
     history: History,
     form: Callable[[Sequence[Tensor]], Any],
     directory: str | Path | None,
 ) -> Result:
     """On success the judged point, otherwise the best one; the parameters are put there."""
-    oracle, verdict = assembly.oracle, ending.verdicts[0]
+    oracle, block, verdict = assembly.oracle, blocks.last, blocks.ending.verdicts[0]
     here = oracle.read()
     loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
     best = oracle.best

@@ -162,7 +162,8 @@ def _optimiser(
     if extras["groups"]:
         groups = group_parameters(named, extras["groups"])
     if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
-        return factory(oracle.parameters, **keywords), f"{name}{_listed(keywords)}"
+        own: Any = factory
+        return own(oracle.parameters, **keywords), f"{name}{_listed(keywords)}"
     with _named(f"optimiser {name!r}"):
         optimizer, zeroed = build(factory, named, groups, keywords)
     _refuse(optimizer, oracle, extras["elementwise"])
@@ -212,10 +213,8 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _same(value: Any, default: Any) -> bool:
-    return (
-        (type(value) is not bool
-        and value == (list(default) if isinstance(default, tuple) else default))
-        or (isinstance(value, bool) and value is default)
+    return (type(value) is not bool and value == (list(default) if isinstance(default, tuple) else default)) or (
+        isinstance(value, bool) and value is default
     )
 
 

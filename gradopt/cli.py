@@ -12,8 +12,8 @@ COMMANDS = ("plugins",)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 success or a used-up budget, 3 a failing verdict, 2 a mistake in the configuration,
-    1 a bug or a broken environment, 130 or 143 interrupted.
+    """Run the command line and exit: 0 success or a used-up budget, 3 a failing verdict, 2 a mistake in the
+    configuration, 1 a bug or a broken environment, 130 or 143 interrupted.
     """
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -50,7 +50,8 @@ def _is_command(word: str) -> bool:
 def _command(name: str, rest: list[str]) -> int:
     if name not in COMMANDS:
         print(
-            f"gradopt: error: there is no command {name!r}.{did_you_mean(name, COMMANDS)} Commands: {', '.join(COMMANDS)}; "
+            f"gradopt: error: there is no command {name!r}.{did_you_mean(name, COMMANDS)} "
+            f"Commands: {', '.join(COMMANDS)}; "
             "an option is written key=value",
             file=sys.stderr,
         )

@@ -1,8 +1,9 @@
 """The contracts between the parts, in the order in which a run meets them: the manual for plugin authors.
 
-Every tensor a contract speaks of may carry a leading `starts` axis; one start is the plain case. What remembers anything
-has `state_dict()` and `load_state_dict()`; between `Engine.update()` and `Engine.advance()` the states of all parts together
-are the whole run, to the last bit.
+Every tensor a contract speaks of may carry a leading `starts` axis; one start is the plain case. What remembers
+anything
+has `state_dict()` and `load_state_dict()`; between `Engine.update()` and `Engine.advance()` the states of all parts
+together are the whole run, to the last bit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,20 +36,23 @@ class Batches(Protocol):
     steps_per_epoch: int
 
     def at(self, step: int) -> Sequence[Any]:
-        """The micro-batches of step `step`, counted from 0. Their mean loss is the step's loss (gradient accumulation)."""
+        """The micro-batches of step `step`, counted from 0. Their mean loss is the step's loss (gradient
+        accumulation).
+        """
         ...
 
 
 class Objective(nn.Module):
     """What is minimised: a module whose trainable parameters are the unknowns.
 
-    Only `forward` must be written. It is called once for each evaluation, on the device and in the dtype of the run, and
+    Only `forward` must be written. It is called once for each evaluation, on the device and in the dtype of the run,
+    and
     returns the loss: a tensor of shape () that depends on the parameters. Parameters that do not require a gradient
     are constants. The parameters are never moved outside their bounds.
 
     Attributes:
-        batches: Set it when the loss is a mean over data; `forward` is then given a micro-batch, and whether the run has
-            converged is judged only on `full_loss()`, once an epoch.
+        batches: Set it when the loss is a mean over data; `forward` is then given a micro-batch, and whether the run
+            has converged is judged only on `full_loss()`, once an epoch.
     """
 
     batches: Batches | None = None
@@ -58,7 +62,9 @@ class Objective(nn.Module):
         raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
 
     def full_loss(self) -> Tensor | None:
-        """The loss over all data, or None if there is no such thing. Without it a run on batches ends on its budgets."""
+        """The loss over all data, or None if there is no such thing. Without it a run on batches ends on its
+        budgets.
+        """
         return None if self.batches is not None else self()
 
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
@@ -70,7 +76,9 @@ class Objective(nn.Module):
         return ()
 
     def metrics(self) -> Mapping[str, float]:
-        """Numbers for people, such as an accuracy, at the current parameters. Asked at logged steps, without gradients."""
+        """Numbers for people, such as an accuracy, at the current parameters. Asked at logged steps, without
+        gradients.
+        """
         return {}
 
     def minimum(self) -> float | None:
@@ -78,7 +86,9 @@ class Objective(nn.Module):
         return None
 
     def unbounded_below(self) -> str | None:
-        """A sentence that proves that descent from the current parameters never ends, or None where there is no proof."""
+        """A sentence that proves that descent from the current parameters never ends, or None where there is no
+        proof.
+        """
         return None
 
     def describe(self) -> str:
@@ -137,11 +147,15 @@ class Oracle(Protocol):
         ...
 
     def loss(self, point: Tensor) -> float:
-        """The full loss at another point, which the parameters leave again; it is not counted towards `num_gradients`."""
+        """The full loss at another point, which the parameters leave again; it is not counted towards
+        `num_gradients`.
+        """
         ...
 
     def gradient(self, point: Tensor) -> Tensor:
-        """The gradient of the full loss at another point, as a vector; the parameters and their `.grad` are left alone."""
+        """The gradient of the full loss at another point, as a vector; the parameters and their `.grad` are left
+        alone.
+        """
         ...
 
     def full_gradient(self) -> Tensor:
@@ -170,7 +184,8 @@ class Oracle(Protocol):
 
 
 class Optimiser(Protocol):
-    """Moves the parameters. Also anything that builds a `torch.optim.Optimizer` from parameters is accepted as a plugin.
+    """Moves the parameters. Also anything that builds a `torch.optim.Optimizer` from parameters is accepted as a
+    plugin.
 
     The engine calls `accepts` with each evaluation, then `update` with the same one. Between the two the run may end or
     be rewound: so a loss that is not wanted never moves the parameters. (A line search returns False from `accepts` for
@@ -209,11 +224,12 @@ class NonFiniteTrial(Exception):
 
 @dataclass(slots=True)
 class Block:
-    """The records of consecutive accepted evaluations. Row r is step `first_step + r`; the parameters stand at the last row.
+    """The records of consecutive accepted evaluations. Row r is step `first_step + r`; the parameters stand at the
+    last row.
 
     Attributes:
-        columns: float64 tensors on the CPU, shape (rows, starts), by name. Always there: `loss`, `gradient_norm` (of the
-            evaluation that moved the parameters), `step_norm` (largest absolute change of an unknown since the row
+        columns: float64 tensors on the CPU, shape (rows, starts), by name. Always there: `loss`, `gradient_norm` (of
+            the evaluation that moved the parameters), `step_norm` (largest absolute change of an unknown since the row
             before, NaN at the first row and where it was not measured), `learning_rate`, `evaluations`
             (losses evaluated so far), `seconds`, and `full_loss`, `full_gradient_norm`: the same as the first two,
             but over all data, so NaN at rows where these were not evaluated.
@@ -264,7 +280,7 @@ class Judgement:
 
     code: Tensor
     row: Tensor
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def one(cls, status: Status, row: int, **evidence: Any) -> "Judgement":
@@ -305,15 +321,18 @@ class Criterion(Protocol):
 
 
 class Engine(Protocol):
-    """Executes steps. `oracle` is what it built round the objective."""
+    """Executes steps."""
 
-    oracle: Oracle
+    @property
+    def oracle(self) -> Oracle:
+        """What gives it losses and derivatives."""
+        ...
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps, each but the first after an update; end at the first row outside `bands`.
 
-        The block ends on a row that has been evaluated and not updated. It ends early once `seconds` have gone by, so that
-        the clock and Ctrl-C are seen.
+        The block ends on a row that has been evaluated and not updated. It ends early once `seconds` have gone by,
+        so that the clock and Ctrl-C are seen.
         """
         ...
 
@@ -359,8 +378,8 @@ class Observer(Protocol):
         ...
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
-        """Called with each block in order. `metrics()` evaluates the objective's metrics at the block's last row; it costs
-        time, so call it only when they are due.
+        """Called with each block in order. `metrics()` evaluates the objective's metrics at the block's last row; it
+        costs time, so call it only when they are due.
         """
         ...
 

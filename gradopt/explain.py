@@ -19,7 +19,8 @@ def explain(error: BaseException, excuse: str = "") -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         choices = sorted({*(error.options or ())} - {"schema"})
-        return f"there is no {group or 'config'} named {name!r}.{did_you_mean(name, choices)} Available: {', '.join(choices)}.{excuse}"
+        near = did_you_mean(name, choices)
+        return f"there is no {group or 'config'} named {name!r}.{near} Available: {', '.join(choices)}.{excuse}"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read the override {error.override!r}: {_first(error)}; write key=value, and quote values with "
@@ -48,7 +49,7 @@ def _unknown_key(error: BaseException) -> str | None:
     parent = getattr(seen, "parent_node", None)
     if seen is None or parent is None or not hasattr(parent, "keys"):
         return None
-    key, keys = str(seen.key), [str(known) for known in parent.keys()]
+    key, keys = str(seen.key), [str(known) for known in parent]
     path = parent._get_full_key(None)
     return (
         f"there is no option {f'{path}.' if path else ''}{key!r}.".replace(f"{path}.'", f"'{path}." if path else "'")

@@ -16,12 +16,13 @@ class Registrar(Protocol):
     """What `gradopt_register` is given. A name is what the user types after `objective=`, `optimiser=`, ...
 
     Every target is `"module:Name"`: a class, or a function. Its typed arguments become the options on the command line,
-    read from the source without importing it: `int`, `float`, `bool`, `str`, lists, tuples and dicts of them, `... | None`;
+    read from the source without importing it: `int`, `float`, `bool`, `str`, lists, tuples and dicts of them, `... |
+        None`;
     anything else is passed through as given. The first line of its docstring is shown by `--help`.
     """
 
     def objective(self, name: str, target: str) -> None:
-        """An `Objective` class, or a function of the unknowns returning the loss (its first argument's default is x0)."""
+        """An `Objective` class, or a function of the unknowns giving the loss; its first argument's default is x0."""
 
     def optimiser(self, name: str, target: str) -> None:
         """A `torch.optim.Optimizer` class, or an `Optimiser`; its first argument (the parameters) is no option."""

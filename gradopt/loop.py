@@ -26,8 +26,8 @@ def iterate(
 ) -> Generator[Block, None, Ending]:
     """Advance, judge, rewind to the first ending, hand over the block, update; until a criterion has a verdict.
 
-    While the caller holds a block, the parameters stand at its last row, evaluated and not yet updated. What a criterion
-    refuses never moves the parameters.
+    While the caller holds a block, the parameters stand at its last row, evaluated and not yet updated. What a
+    criterion refuses never moves the parameters.
 
     Raises:
         ValueError: No criterion: the run would never end.
@@ -68,9 +68,9 @@ def _first_ending(criteria: Sequence[Criterion], judgements: Sequence[Judgement 
     lowest, chosen = rank.min(dim=0)
     if bool((lowest == torch.iinfo(torch.int64).max).any()):
         return None
-    verdicts = []
-    for start, index in enumerate(chosen.tolist()):
-        criterion, judgement = found[index]
+    verdicts: list[Verdict] = []
+    for start, index in enumerate(chosen):
+        criterion, judgement = found[int(index)]
         status, evidence = STATUSES[int(judgement.code[start])], judgement.of(start)
         verdicts.append(Verdict(status, criterion.sentence(status, evidence), evidence))
     return Ending(tuple(verdicts), int(rows.gather(0, chosen.unsqueeze(0)).max()))

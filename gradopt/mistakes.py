@@ -1,4 +1,6 @@
-"""The one exception for what the user can mend: a sentence that says what was given, what is allowed and what to try."""
+"""The one exception for what the user can mend: a sentence that says what was given, what is allowed and what to
+try.
+"""
 
 import difflib
 from collections.abc import Iterable

@@ -32,7 +32,7 @@ class AutogradOracle:
             if not bool(parameter.isfinite().all()):
                 raise Mistake(f"the start is not finite: {name} = {parameter.detach().flatten()[:8].tolist()}")
         self.names = tuple(named)
-        self.parameters: list[nn.Parameter] = list(named.values())
+        self.parameters: Sequence[nn.Parameter] = list(named.values())
         bounds = objective.bounds()
         self.box = Box({name: p.detach() for name, p in named.items()}, bounds) if bounds else None
         self.lower = None if self.box is None else self.box.lower

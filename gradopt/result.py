@@ -18,8 +18,8 @@ class Result:
     """The ending of a run. The keys are SciPy's where SciPy has one.
 
     Attributes:
-        x: The unknowns, in the form in which the start was given; a detached copy. On success the judged point, otherwise
-            the best one.
+        x: The unknowns, in the form in which the start was given; a detached copy. On success the judged point,
+            otherwise the best one.
         fun: The loss at `x`.
         jac: The gradient at `x`, in the form of `x`.
         nit: Steps made. nfev, njev, nhev: losses, gradients and Hessian products evaluated.

@@ -1,14 +1,16 @@
 """The config: its typed dataclasses, and those made from the signatures of plugins. No torch here."""
 
 import ast
+import copy
 import dataclasses
+import functools
 import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,10 +50,11 @@ class Stop:
     """When a run ends. The defaults always end.
 
     Attributes:
-        gradient_tolerance: Of the scaled first-order test; null: eps^0.6 of the dtype (4e-10 in float64, 7e-5 in float32).
+        gradient_tolerance: Of the scaled first-order test; null: eps^0.6 of the dtype (4e-10 in float64, 7e-5 in
+            float32).
         target: The loss that is good enough.
-        max_steps, max_evaluations, max_seconds, max_epochs: Budgets; null: no such limit. Without any, 10 000 steps and 20 000
-            evaluations.
+        max_steps, max_evaluations, max_seconds, max_epochs: Budgets; null: no such limit. Without any, 10 000 steps
+            and 20 000 evaluations.
     """
 
     gradient_tolerance: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
@@ -80,7 +83,9 @@ class Stop:
 
 @dataclass
 class Settings:
-    """The whole config of one run; `objective`, `optimiser` and `schedule` are checked against their plugins' signatures."""
+    """The whole config of one run; `objective`, `optimiser` and `schedule` are checked against their plugins'
+    signatures.
+    """
 
     objective: Any = MISSING
     optimiser: Any = MISSING
@@ -91,7 +96,7 @@ class Settings:
     engine: str = "auto"
     threads: Any = "auto"
     stop: Stop = field(default_factory=Stop)
-    criteria: list[Any] = field(default_factory=list)
+    criteria: list[Any] = field(default_factory=list[Any])
     observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history"])
 
     def __post_init__(self) -> None:
@@ -117,7 +122,8 @@ def parse(config: DictConfig) -> Settings:
         values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Mistake(_first_line(error)) from error
-    return Settings(**{**values, "stop": Stop(**values["stop"])})
+    values["stop"] = Stop(**values["stop"])
+    return Settings(**values)
 
 
 def schema(kind: str, name: str, signature: Signature) -> type:
@@ -136,10 +142,13 @@ def schema(kind: str, name: str, signature: Signature) -> type:
         elif argument.default is DYNAMIC:
             fields.append((argument.name, Any, field(default=None)))
         else:
-            default = list(argument.default) if isinstance(argument.default, tuple) else argument.default
+            default: Any = argument.default
+            if isinstance(default, tuple):
+                default = list(cast("tuple[Any, ...]", default))
             kept = Optional[kept] if default is None and kept is not Any else kept  # noqa: UP045
-            make = (lambda value=default: value) if isinstance(default, list | dict) else None
-            fields.append((argument.name, kept, field(default_factory=make) if make else field(default=default)))
+            shared = isinstance(default, list | dict)
+            make: Callable[[], Any] = functools.partial(copy.copy, default)
+            fields.append((argument.name, kept, field(default_factory=make) if shared else field(default=default)))
     try:
         return dataclasses.make_dataclass(re.sub(r"\W", "_", f"{name}_{kind}").title().replace("_", ""), fields)
     except (TypeError, ValueError) as error:  # a name of ours, a default no YAML file could say
@@ -202,7 +211,7 @@ def check(
 
 def _hold(name: str, value: Any, ranges: Iterable[str]) -> None:
     if isinstance(value, list):
-        for index, entry in enumerate(value):
+        for index, entry in enumerate(cast("list[Any]", value)):
             _hold(f"{name}[{index}]", entry, ranges)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         for text in ranges:

@@ -64,7 +64,7 @@ class Verdict:
 
     status: Status
     reason: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def success(self) -> bool:

@@ -1,6 +1,6 @@
 """Boxes: lower <= parameter <= upper, entry by entry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Box:
         self.lower = torch.cat([low.reshape(-1) for low, _ in self._sides])
         self.upper = torch.cat([high.reshape(-1) for _, high in self._sides])
 
-    def project(self, parameters: list[torch.nn.Parameter]) -> None:
+    def project(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Move each parameter, in place, to the nearest point of the box."""
         with torch.no_grad():
             for parameter, (lower, upper) in zip(parameters, self._sides, strict=True):
@@ -76,7 +76,8 @@ def _side(name: str, word: str, bound: Bound, free: float, parameter: Tensor) ->
         return value.detach().expand(parameter.shape).clone()
     except RuntimeError:
         raise Mistake(
-            f"the {word} bound of {name} has shape {tuple(value.shape)}, which does not fit its {tuple(parameter.shape)}"
+            f"the {word} bound of {name} has shape {tuple(value.shape)}, which does not fit "
+            f"its {tuple(parameter.shape)}"
         ) from None
 
 

@@ -104,7 +104,8 @@ class MaxSeconds:
 class Interrupt:
     """Ends the run at the next step after Ctrl-C or SIGTERM; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
-    Use it as a context: inside, the signals are taken; outside, they are as they were. Signals can only be taken in the main
+    Use it as a context: inside, the signals are taken; outside, they are as they were. Signals can only be taken in
+        the main
     thread; elsewhere the context changes nothing, and `request` does the same by hand.
     """
 

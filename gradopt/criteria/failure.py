@@ -75,8 +75,8 @@ class NonFinite:
 class Diverged:
     """Ends when the loss climbs and does not come back.
 
-    An alarm goes off 1e8 times as far above the best loss as the run has ever moved it; the run has diverged if the loss
-    then climbs 1e4 times higher still, or has not come back below the alarm 50 steps later.
+    An alarm goes off 1e8 times as far above the best loss as the run has ever moved it; the run has diverged if the
+    loss then climbs 1e4 times higher still, or has not come back below the alarm 50 steps later.
     """
 
     def __init__(self) -> None:
@@ -121,8 +121,8 @@ class Diverged:
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return (
             f"the loss climbed to {evidence['loss']:.3g} at step {evidence['step']} and does not come back "
-            f"(start {evidence['start']:.6g}, best {evidence['best']:.10g}, which is returned). To mend: try a learning "
-            "rate ten times smaller, or gradient clipping"
+            f"(start {evidence['start']:.6g}, best {evidence['best']:.10g}, which is returned). To mend: try a "
+            "learning rate ten times smaller, or gradient clipping"
         )
 
     def state_dict(self) -> State:
@@ -191,9 +191,9 @@ class Unbounded:
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         proof = evidence["proof"] or "no proof, but the loss falls, the unknowns grow and the gradient does not shrink"
         return (
-            f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, with "
-            f"unknowns up to {evidence['size']:.3g}: {proof}. There is no minimum to find; give the unknowns bounds "
-            "(objective.bounds), or check the sign of the objective"
+            f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, "
+            f"with unknowns up to {evidence['size']:.3g}: {proof}. There is no minimum to find; give the "
+            "unknowns bounds (objective.bounds), or check the sign of the objective"
         )
 
     def state_dict(self) -> State:

@@ -36,7 +36,7 @@ class EagerEngine:
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
         if self._cut_short is not None:  # the update after the last row failed: that row once more, for the verdict
-            row = self._row[:4] + (float(self.oracle.num_losses), time.perf_counter() - self._began) + self._row[6:]
+            row = (*self._row[:4], float(self.oracle.num_losses), time.perf_counter() - self._began, *self._row[6:])
             return self._block([row], [True])
         always, when_measured = self._watched(bands)
         rows: list[tuple[float, ...]] = []
@@ -156,7 +156,7 @@ class EagerEngine:
     def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
         table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)
         names = COLUMNS if self._batches is None else COLUMNS + FULL_COLUMNS
-        columns = dict(zip(names, table, strict=True))
+        columns: dict[str, Tensor] = dict(zip(names, table, strict=True))
         if self._batches is None:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)

@@ -71,8 +71,8 @@ class Polynomial(Objective):
                     else f"it has no stationary point beyond x = {x:.3g}"
                 )
                 return (
-                    f"a polynomial of {kind} degree ({degree}) with leading coefficient {terms[0]:g} goes to -infinity as "
-                    f"x goes to {end}, and {none}"
+                    f"a polynomial of {kind} degree ({degree}) with leading coefficient {terms[0]:g} goes to -infinity "
+                    f"as x goes to {end}, and {none}"
                 )
         return None
 

@@ -27,6 +27,7 @@ class Quadratic(Objective):
         if x0 is not None and len(x0) != n:
             raise Mistake(f"x0 has {len(x0)} numbers, n is {n}")
         exponents = torch.linspace(0.0, -1.0, n) if n > 1 else torch.zeros(1)
+        self.curvatures: Tensor
         self.register_buffer("curvatures", torch.as_tensor(condition) ** exponents)
         self.x = nn.Parameter(torch.zeros(n) if x0 is None else torch.tensor([float(v) for v in x0]))
 

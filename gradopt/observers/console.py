@@ -59,8 +59,8 @@ class Console:
             "loss": f"{result.fun:.12g}",
             **({"metrics": ", ".join(f"{k} {v:.6g}" for k, v in result.metrics.items())} if result.metrics else {}),
             "work": (
-                f"{result.nit} steps, {result.nfev} evaluations, {result.njev} gradients, {result.nhev} Hessian products "
-                f"in {result.seconds:.3g} s"
+                f"{result.nit} steps, {result.nfev} evaluations, {result.njev} gradients, {result.nhev} Hessian "
+                f"products in {result.seconds:.3g} s"
             ),
             **({"run": result.directory} if result.directory else {}),
             **({"dashboards": f"tensorboard --logdir {result.directory}"} if result.directory else {}),

@@ -1,5 +1,8 @@
 """TensorBoard event files, written on a schedule with TensorBoard's own record writer."""
 
+# The protocol buffers make their classes when they are imported: the type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false
+
 import math
 import os
 import socket

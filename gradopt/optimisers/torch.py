@@ -162,7 +162,8 @@ def group_parameters(
     for pattern in patterns:
         if not chosen[pattern]:
             raise Mistake(
-                f"the group {pattern!r} matches none of the unknowns ({', '.join(named)}).{did_you_mean(pattern, named)}"
+                f"the group {pattern!r} matches none of the unknowns ({', '.join(named)})."
+                + did_you_mean(pattern, named)
             )
     options: dict[str | None, Mapping[str, Any]] = {None: {}, **patterns}
     return [{"params": members, **options[pattern]} for pattern, members in chosen.items() if members]
