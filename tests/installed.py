@@ -34,7 +34,11 @@ def environment(path: Path | None = None, **variables: str) -> dict[str, str]:
 
 
 def python(
-    *arguments: str, cwd: Path, path: Path | None = None, variables: Mapping[str, str] | None = None
+    *arguments: str,
+    cwd: Path,
+    path: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    seconds: float = 240,
 ) -> subprocess.CompletedProcess[str]:
     """Run this Python in `cwd`."""
     return subprocess.run(
@@ -43,7 +47,7 @@ def python(
         env=environment(path, **(variables or {})),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=seconds,
         check=False,
     )
 
