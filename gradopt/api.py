@@ -72,7 +72,8 @@ def minimise(
         x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a
             dict or tuple of tensors. It is never modified. Not given with an `Objective`.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
-            `torch.optim.Optimizer`. Left out: L-BFGS with a strong Wolfe line search; with bounds, Adam at lr 0.01.
+            `torch.optim.Optimizer`. Left out: L-BFGS with a strong Wolfe line search; with bounds, groups
+            or batches, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
@@ -294,7 +295,7 @@ def _optimiser(
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
     if optimiser is not None:
         return optimiser, options or {}
-    if target.bounds():
+    if target.bounds() or target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
     return DEFAULT_OPTIMISER, {**DEFAULT_OPTIONS, **(options or {})}
 

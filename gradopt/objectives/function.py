@@ -45,7 +45,10 @@ class FunctionObjective(Objective):
             self._tuple = True
         parts = [x0] if self._names is None else [x0[name] for name in self._names]
         for name, part in zip(self._keys(), parts, strict=True):
-            self.register_parameter(name, nn.Parameter(_tensor(part, name)))
+            try:
+                self.register_parameter(name, nn.Parameter(_tensor(part, name)))
+            except KeyError as error:  # such as "forward", which the module has already
+                raise Mistake(f"an unknown cannot be called {name!r}: {error}; rename it in x0") from error
         self._bounds = self._named_bounds(bounds)
 
     def forward(self, batch: None = None) -> Tensor:
@@ -60,8 +63,8 @@ class FunctionObjective(Objective):
     def unknowns(self) -> Structure:
         """The live parameters in the form of `x0`."""
         if self._names is None:
-            return self.get_parameter("x")
-        return self.structured([self.get_parameter(key) for key in self._keys()])
+            return self.x
+        return self.structured([getattr(self, key) for key in self._keys()])
 
     def structured(self, parts: Sequence[Tensor]) -> Structure:
         """Tensors in the order of the parameters, in the form of `x0`."""

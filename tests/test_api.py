@@ -1,0 +1,319 @@
+"""gradopt from Python: forms of the start, bounds, callbacks, interrupts, mistakes."""
+
+import os
+import signal
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import gradopt
+from gradopt.mistakes import Mistake
+from gradopt.verdict import Status
+from tests import functions as f
+
+
+@pytest.mark.parametrize(
+    ("x0", "dtype"),
+    [
+        ([0.0, 1.0], torch.float64),
+        (numpy.array([0.0, 1.0], dtype=numpy.float32), torch.float64),
+        (torch.tensor([0.0, 1.0]), torch.float32),
+        (torch.tensor([0, 1]), torch.float64),
+        (0.5, torch.float64),
+        (torch.tensor([0.0, 1.0], dtype=torch.float64), torch.float64),
+    ],
+)
+def test_the_start_keeps_its_dtype_or_becomes_float64(x0, dtype):
+    result = gradopt.minimise(f.parabola, x0)
+
+    assert result.x.dtype is dtype
+    assert result.success
+    assert not result.x.requires_grad
+
+
+def test_the_start_is_never_modified():
+    x0 = torch.tensor([0.0, 1.0])
+    kept = x0.clone()
+
+    gradopt.minimise(f.parabola, x0)
+
+    assert torch.equal(x0, kept)
+    assert not x0.requires_grad
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+def test_dicts_and_tuples_come_back_as_given(optimiser):
+    options = {} if optimiser == "lbfgs" else {"lr": 0.05}
+
+    by_name = gradopt.minimise(
+        lambda p: ((p["weight"] - 1) ** 2).sum() + (p["bias"] - 2) ** 2,
+        {"weight": [0.0, 0.0], "bias": 0.0},
+        optimiser=optimiser,
+        optimiser_options=options,
+    )
+    by_place = gradopt.minimise(
+        lambda p: ((p[0] - 1) ** 2).sum() + (p[1] - 2) ** 2,
+        (torch.zeros(2), torch.zeros(())),
+        optimiser=optimiser,
+        optimiser_options=options,
+    )
+
+    assert list(by_name.x) == ["weight", "bias"]
+    assert by_name.x["bias"].item() == pytest.approx(2.0, abs=1e-6)
+    assert by_name.jac["weight"].shape == (2,)
+    assert isinstance(by_place.x, tuple)
+    assert by_place.x[0].tolist() == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
+def test_bounds_of_named_unknowns_hold():
+    result = gradopt.minimise(
+        lambda p: (p["a"] - 5) ** 2 + (p["b"] - 5) ** 2,
+        {"a": 0.0, "b": 0.0},
+        bounds={"a": (None, 1.0)},
+        optimiser="adam",
+        optimiser_options={"lr": 0.1},
+    )
+
+    assert result.success
+    assert result.x["a"].item() == 1.0
+    assert result.x["b"].item() == pytest.approx(5.0, abs=1e-6)
+
+
+class Line(gradopt.Objective):
+    """Two named unknowns, one frozen constant, groups of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.0))
+        self.shift = nn.Parameter(torch.tensor(0.0))
+        self.scale = nn.Parameter(torch.tensor(2.0), requires_grad=False)
+
+    def forward(self, batch=None):
+        return self.scale * ((self.slope - 1) ** 2 + (self.shift - 3) ** 2)
+
+    def parameter_groups(self):
+        return [{"params": [self.slope, self.scale], "lr": 0.1}, {"params": [self.shift], "lr": 0.01}]
+
+
+def test_frozen_parameters_stay_frozen_and_groups_keep_their_rates():
+    objective = Line()
+
+    result = gradopt.minimise(objective, optimiser="sgd", stop=gradopt.Stop(max_steps=1))
+
+    assert objective.scale.item() == 2.0
+    assert set(result.x) == {"slope", "shift"}
+    # One step of gradient descent by hand: the gradients are -4 and -12.
+    assert result.x["slope"].item() == pytest.approx(0.4)
+    assert result.x["shift"].item() == pytest.approx(0.12)
+
+
+def test_groups_by_pattern_reach_the_optimiser():
+    result = gradopt.minimise(
+        lambda p: (p["a"] - 1) ** 2 + (p["b"] - 1) ** 2,
+        {"a": 0.0, "b": 0.0},
+        optimiser="sgd",
+        optimiser_options={"lr": 0.1, "groups": {"b": {"lr": 0.01}}},
+        stop=gradopt.Stop(max_steps=1),
+    )
+
+    assert result.x["a"].item() == pytest.approx(0.2)
+    assert result.x["b"].item() == pytest.approx(0.02)
+
+
+def test_an_objective_is_updated_in_place_to_the_result():
+    objective = Line()
+
+    result = gradopt.minimise(objective, optimiser="adam", optimiser_options={"lr": 0.1})
+
+    assert result.success
+    assert objective.slope.item() == result.x["slope"].item() == pytest.approx(1.0)
+
+
+def test_maximise_reports_the_function_itself():
+    result = gradopt.minimise(lambda x: 4 - (x - 1) ** 2, 0.0, maximise=True)
+
+    assert result.success
+    assert result.fun == pytest.approx(4.0)
+    assert result.x.item() == pytest.approx(1.0)
+
+
+def test_any_callable_that_builds_an_optimiser_is_accepted():
+    result = gradopt.minimise(
+        f.parabola, [0.0], optimiser=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
+    )
+
+    assert result.success
+
+
+def test_a_callback_may_stop_the_run():
+    seen = []
+
+    def callback(block):
+        seen.append(block.last_step)
+        return block.last_step >= 5
+
+    result = gradopt.minimise(f.parabola, [0.0], optimiser="sgd", callback=callback)
+
+    assert result.status is Status.STOPPED
+    assert result.nit == 5
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_history_holds_every_step():
+    result = gradopt.minimise(
+        f.parabola, [0.0], optimiser="sgd", optimiser_options={"lr": 0.25}, stop=gradopt.Stop(max_steps=3)
+    )
+
+    assert result.history["step"].tolist() == [0, 1, 2, 3]
+    assert result.history["loss"].tolist() == [9.0, 2.25, 0.5625, 0.140625]
+    assert result.history["gradient_norm"].tolist() == [6.0, 3.0, 1.5, 0.75]
+    assert result.history["step_norm"].tolist()[1:] == [1.5, 0.75, 0.375]
+    assert result.history["evaluations"].tolist() == [1, 2, 3, 4]
+
+
+def test_steps_can_be_left_at_any_time():
+    for progress in gradopt.steps(f.parabola, [0.0], optimiser="sgd"):
+        if progress.step == 3:
+            break
+
+    assert progress.step == 3
+    assert progress.result is None
+    assert progress.verdict is None
+
+
+def test_steps_and_minimise_agree():
+    stop = gradopt.Stop(max_steps=50)
+    result = gradopt.minimise(f.rosenbrock, [-1.2, 1.0], optimiser="adam", stop=stop)
+
+    *_, last = gradopt.steps(f.rosenbrock, [-1.2, 1.0], optimiser="adam", stop=stop)
+
+    assert last.result.verdict == result.verdict
+    assert torch.equal(last.result.x, result.x)
+
+
+def test_a_first_ctrl_c_ends_with_a_result():
+    def interrupted(x):
+        interrupted.calls += 1
+        if interrupted.calls == 50:
+            os.kill(os.getpid(), signal.SIGINT)
+        return f.parabola(x)
+
+    interrupted.calls = 0
+    before = signal.getsignal(signal.SIGINT)
+
+    result = gradopt.minimise(interrupted, [0.0], optimiser="sgd", optimiser_options={"lr": 1e-5})
+
+    assert result.status is Status.INTERRUPTED
+    assert "Ctrl-C" in result.message
+    assert result.nit < 9_000
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_raises():
+    def stubborn(x):
+        stubborn.calls += 1
+        if stubborn.calls == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return f.parabola(x)
+
+    stubborn.calls = 0
+
+    with pytest.raises(KeyboardInterrupt):
+        gradopt.minimise(stubborn, [0.0], optimiser="sgd")
+
+
+class Raises:
+    """An observer that fails at its second block."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def open(self, run):
+        pass
+
+    def record(self, block, metrics):
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError("disk full")
+
+    def close(self, result, error):
+        raise AssertionError("a dropped observer is not called again")
+
+
+def test_an_observer_that_raises_is_reported_once_and_dropped(caplog):
+    observer = Raises()
+
+    result = gradopt.minimise(f.parabola, [0.0], optimiser="sgd", optimiser_options={"lr": 0.1}, observers=[observer])
+
+    assert result.success
+    assert observer.calls == 2
+    assert [record.getMessage() for record in caplog.records if "Raises" in record.getMessage()] == [
+        "observer Raises failed and is left out from here on: OSError: disk full"
+    ]
+
+
+def test_no_file_is_written_unless_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    gradopt.minimise(f.parabola, [0.0])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"objective": f.parabola}, "needs a start"),
+        ({"objective": 3, "x0": 1.0}, "must be a function"),
+        ({"objective": nn.Linear(1, 1)}, "derive it from gradopt.Objective"),
+        ({"objective": f.parabola, "x0": "one"}, "no number"),
+        ({"objective": f.parabola, "x0": [float("nan")]}, "not finite"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "adm"}, "Did you mean 'adam'"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "adam", "optimiser_options": {"lrr": 1}}, "lrr"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "adam", "optimiser_options": {"lr": -1.0}}, ">= 0"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "muon"}, "2D"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "sparseadam"}, "sparse"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "lbfgs", "bounds": (0, 2)}, "cannot keep bounds"),
+        ({"objective": f.parabola, "x0": [9.0], "bounds": (0, 2)}, "outside the bounds"),
+        ({"objective": f.parabola, "x0": [1.0], "bounds": (2, 0)}, "leave no room"),
+        ({"objective": f.parabola, "x0": [1.0], "bounds": (0, [1.0, 2.0, 3.0])}, "does not fit"),
+        ({"objective": lambda x: x * 2, "x0": [1.0, 2.0]}, "must be one number"),
+        ({"objective": lambda x: torch.tensor(1.0), "x0": [1.0]}, "no grad_fn"),
+        ({"objective": lambda x: 1.0, "x0": [1.0]}, "must be a tensor"),
+        ({"objective": f.parabola, "x0": [1.0], "engine": "fast"}, "not one of"),
+        ({"objective": f.parabola, "x0": [1.0], "stop": gradopt.Stop(max_epochs=2)}, "max_epochs"),
+    ],
+    ids=str,
+)
+def test_mistakes_finish_their_sentence(arguments, part):
+    with pytest.raises(Mistake, match=part) as caught:
+        gradopt.minimise(**arguments)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_steps": -1},
+        {"max_evaluations": 0},
+        {"max_seconds": 0.0},
+        {"target": float("nan")},
+        {"gradient_tolerance": -1.0},
+    ],
+    ids=str,
+)
+def test_stop_refuses_values_out_of_range(fields):
+    with pytest.raises(Mistake, match=f"stop.{next(iter(fields))} must be"):
+        gradopt.Stop(**fields)
+
+
+def test_what_the_objective_raises_is_passed_on():
+    def broken(x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        gradopt.minimise(broken, [1.0])
