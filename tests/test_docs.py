@@ -1,0 +1,47 @@
+"""What the documents show is what happens: their commands are run and their plugin is installed."""
+
+import re
+
+import pytest
+
+from tests.installed import REPOSITORY, gradopt, install, python
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PLUGIN = (REPOSITORY / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"<!-- example: python -m gradopt (.*?) -->\n```text\n(.*?)\n```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("overrides", "shown"), EXAMPLES)
+def test_the_readme_shows_the_real_output(overrides, shown, tmp_path):
+    done = gradopt(*overrides.split(), cwd=tmp_path)
+
+    for line in filter(None, shown.splitlines()):
+        assert line in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_the_readme_has_examples():
+    assert len(EXAMPLES) == 2
+
+
+@pytest.mark.slow
+def test_the_plugin_of_the_documents_installs_and_runs(tmp_path):
+    source, target = tmp_path / "gradopt-wells", tmp_path / "site"
+    for name, text in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", PLUGIN, re.DOTALL):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text, encoding="utf-8")
+    install(target, source)
+    commands = re.search(r"<!-- run -->\n```sh\n(.*?)```", PLUGIN, re.DOTALL)[1].splitlines()
+
+    outputs = []
+    for command in commands:
+        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command)]
+        done = python(*words[1:], cwd=tmp_path, path=target)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        outputs.append(done.stdout)
+
+    assert "max_steps" in outputs[0] or "converged" in outputs[0]
+    assert "converged" in outputs[1]
+    assert "which is enough" in outputs[2]
+    assert re.search(r"counter: \d+ rows", outputs[2])
+    assert len(re.findall(r"^\d+ +objective=bowl", outputs[3], re.MULTILINE)) == 2
+    assert "gradopt-wells 0.1.0" in outputs[4]
