@@ -275,7 +275,7 @@ def register() -> None:
             try:
                 if offered[entry.name] > 1:
                     raise Mistake("two plugins offer it")
-                node = OmegaConf.structured(schema(kind, entry.name, entry.signature()))
+                node = OmegaConf.structured(schema(kind, entry.name, entry.signature(), overridable=True))
             except Exception:  # of a plugin's making: it takes any option, so that selecting it says what is wrong
                 node = OmegaConf.create({"name": entry.name}, flags={"struct": False})
             for group in (f"schema/{kind}",) if preset else (f"schema/{kind}", kind):

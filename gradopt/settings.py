@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, cast
+from typing import Any, Optional, cast, get_args, get_origin
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -126,8 +126,12 @@ def parse(config: DictConfig) -> Settings:
     return Settings(**values)
 
 
-def schema(kind: str, name: str, signature: Signature) -> type:
+def schema(kind: str, name: str, signature: Signature, *, overridable: bool = False) -> type:
     """A dataclass of the options of an entry, for Hydra to type the command line with.
+
+    Args:
+        overridable: Leave a dict that may be None untyped, as OmegaConf 2.3 cannot merge an override into a typed None.
+            `check` types it in any case.
 
     Raises:
         Mistake: An argument that cannot be an option, such as `name`.
@@ -146,6 +150,8 @@ def schema(kind: str, name: str, signature: Signature) -> type:
             if isinstance(default, tuple):
                 default = list(cast("tuple[Any, ...]", default))
             kept = Optional[kept] if default is None and kept is not Any else kept  # noqa: UP045
+            if overridable and default is None and any(get_origin(member) is dict for member in get_args(kept)):
+                kept = Any
             shared = isinstance(default, list | dict)
             make: Callable[[], Any] = functools.partial(copy.copy, default)
             fields.append((argument.name, kept, field(default_factory=make) if shared else field(default=default)))
