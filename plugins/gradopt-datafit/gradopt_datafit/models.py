@@ -12,8 +12,11 @@ from gradopt import Mistake
 from gradopt.mistakes import did_you_mean
 from gradopt.objectives.function import load
 
-MAX_FREQUENCIES = 2000
-"""Frequencies a sine is looked for at: a longer record is searched up to this many."""
+MAX_SEARCHED = 1000
+"""Rows, evenly chosen, in which the frequency of a sine is looked for, up to one period in 2 of them."""
+
+MAX_EXPONENT = 50.0
+"""Beyond it the height at x = 0 says nothing about the data in double precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,13 @@ def _start_exponential(x: Tensor, y: Tensor) -> Start:
     flat, steep = (last, 0) if decays else (first, -1)
     distance = max(abs((x[half_way] - x[steep]).item()), _range(x) / 20)
     rate = math.log(2) / distance * (1 if decays else -1)
-    amplitude = (y[steep].item() - flat) * math.exp(max(-700.0, min(700.0, rate * x[steep].item())))
-    return {"amplitude": amplitude, "rate": rate, "offset": flat}
+    exponent = rate * x[steep].item()
+    if abs(exponent) > MAX_EXPONENT:
+        raise Mistake(
+            f"objective.model=exponential: x, from {x[0].item():g} to {x[-1].item():g}, is too far from 0 for an "
+            f"amplitude, which is the height at x = 0; subtract {x[steep].item():g} from the x column"
+        )
+    return {"amplitude": (y[steep].item() - flat) * math.exp(exponent), "rate": rate, "offset": flat}
 
 
 def _start_saturation(x: Tensor, y: Tensor) -> Start:
@@ -116,8 +124,10 @@ def _start_michaelis_menten(x: Tensor, y: Tensor) -> Start:
 def _start_sine(x: Tensor, y: Tensor) -> Start:
     """The frequency at which sine, cosine and a constant explain most (Lomb, Astrophys. Space Sci. 39 (1976) 447)."""
     span = _range(x)
+    every = math.ceil(len(x) / MAX_SEARCHED)
+    x, y = x[::every], y[::every]
     best = (math.inf, 0.0, y[:1])
-    for number in range(2, min(4 * len(x), MAX_FREQUENCIES) // 2 + 2):
+    for number in range(2, max(3, 2 * len(x) - 1)):
         frequency = number / (4 * span)
         angle = 2 * math.pi * frequency * x
         waves = torch.stack([angle.sin(), angle.cos(), torch.ones_like(angle)], 1)

@@ -82,7 +82,7 @@ class DataFit(Objective):
             self._add(name, value, free=name in free)
         self._title = f"{found.formula}, fitted to {_count(len(targets), 'row')} of {table.path.name}"
         self._title += f" ({y} against {', '.join(columns)})"
-        self._try(found.formula)
+        self._try(found.formula, table)
 
     def forward(self, batch: None = None) -> Tensor:
         """The mean of the squared residuals, shape ()."""
@@ -122,7 +122,7 @@ class DataFit(Objective):
                 f"the model's parameter {name!r} has a name that torch modules use themselves; call it {name}_"
             ) from error
 
-    def _try(self, title: str) -> None:
+    def _try(self, title: str, table: Table) -> None:
         """Call the model once, so that what is wrong with a function is said before the run."""
         free = {name: p for name in self._names if (p := getattr(self, name)).requires_grad}
         try:
@@ -134,6 +134,13 @@ class DataFit(Objective):
             raise Mistake(
                 f"the model {title} must return a tensor with one value for each row, "
                 f"shape {tuple(self._y.shape)}, got {got}"
+            )
+        if not values.isfinite().all():
+            row = int((~values.isfinite()).expand_as(self._y).nonzero()[0])
+            start = ", ".join(f"{name} = {getattr(self, name).item():g}" for name in self._names)
+            raise Mistake(
+                f"the model {title} is not finite at line {table.line(row)} of {table.path} when it starts from "
+                f"{start}; choose another objective.start"
             )
         gradients = (
             torch.autograd.grad(values.sum(), list(free.values()), allow_unused=True)

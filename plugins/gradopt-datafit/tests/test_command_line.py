@@ -160,7 +160,7 @@ def test_a_mistake_in_the_config_is_found_before_torch_is_imported(case, gradopt
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
     assert expected in line
-    assert "gradopt_datafit" in imports
+    assert "gradopt.settings" in imports
     assert "torch" not in imports
 
 

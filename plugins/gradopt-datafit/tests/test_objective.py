@@ -134,6 +134,8 @@ MISTAKES = {
     "a column": ({"model": lambda x, a=1.0: (a * x).unsqueeze(1)}, ["(3,)", "shape (3, 1)"]),
     "no tensor": ({"model": lambda x, a=1.0: 1.0}, ["got a float"]),
     "raises": ({"model": lambda x, a=1.0: 1 / 0}, ["failed at the start", "ZeroDivisionError"]),
+    "infinite": ({"model": lambda x, a=1.0: a / x}, ["not finite at line 2 of", "a = 1", "objective.start"]),
+    "far from 0": ({"model": "exponential", "x": "year"}, ["from 1990 to 1992, is too far", "subtract"]),
     "cut off": ({"model": lambda x, a=1.0, b=1.0: a * x * math.exp(b)}, ["does not depend on b", "torch.exp"]),
     "a name of torch": ({"model": lambda x, half=1.0: half * x}, ["'half'", "call it half_"]),
     "no such file": ({"model": "mine.py:f"}, ["no file 'mine.py'"]),
@@ -145,7 +147,7 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_in_the_model_is_one_sentence_that_says_what_to_mend(case, write):
     given, expected = MISTAKES[case]
-    path = write("t,s,e,w,one\n0,1,1,4,7\n1,3,2,1,7\n2,4,4,0,7\n")
+    path = write("t,s,e,w,one,year\n0,1,1,4,7,1990\n1,3,2,1,7,1991\n2,4,4,0,7,1992\n")
 
     with pytest.raises(Mistake) as caught:
         DataFit(path, **{"x": "t", "y": "s", "model": "line", **given})
