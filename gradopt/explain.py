@@ -26,6 +26,15 @@ def explain(error: BaseException, excuse: str = "") -> str | None:
             f"cannot read the override {error.override!r}: {_first(error)}; write key=value, and quote values with "
             "spaces or special characters: 'key=\"a value\"'"
         )
+    text = _first(error)
+    if isinstance(error, ValueError) and text.startswith("Config group override must be a string"):  # objective=null
+        return "a config group needs a name, and was given null; say objective=NAME (schedule=none for no schedule)"
+    if text.startswith("Ambiguous value for argument"):
+        given = text.removeprefix("Ambiguous value for argument ").strip("'")
+        return f"{given}: several values need -m, one run for each: gradopt -m {given}"
+    if text.startswith("Multiple values for "):
+        group = text.removeprefix("Multiple values for ").partition(".")[0]
+        return f"{group} is chosen twice: say {group}=NAME, once and without +"
     inner = _unknown_key(error)
     if inner is not None:
         return inner
@@ -49,7 +58,7 @@ def _unknown_key(error: BaseException) -> str | None:
     parent = getattr(seen, "parent_node", None)
     if seen is None or parent is None or not hasattr(parent, "keys"):
         return None
-    key, keys = str(seen.key), [str(known) for known in parent]
+    key, keys = str(seen.key), [str(known) for known in parent if str(known) not in {"name", "hydra"}]
     path = parent._get_full_key(None)
     return (
         f"there is no option {f'{path}.' if path else ''}{key!r}.".replace(f"{path}.'", f"'{path}." if path else "'")

@@ -203,7 +203,7 @@ class AutogradOracle:
             raise
 
     def _check(self, output: Any) -> None:
-        name = type(self.objective).__name__
+        name = self.objective.describe()
         if not isinstance(output, Tensor):
             raise Mistake(
                 f"the loss of {name} must be a tensor of shape (), it is a {type(output).__name__}: {output!r}"

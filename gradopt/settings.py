@@ -192,6 +192,11 @@ def check(
     Raises:
         Mistake: What does not fit, by its full name.
     """
+    known = [one.name for one in dataclasses.fields(schema) if one.name != "name"]
+    for key in map(str, node):
+        if key != "name" and key not in known:
+            near = did_you_mean(key, known)
+            raise Mistake(f"{title} has no option {kind}.{key}.{near} Available: {', '.join(known) or 'none'}.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), node)
         missing = sorted(OmegaConf.missing_keys(merged))

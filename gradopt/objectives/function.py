@@ -185,7 +185,7 @@ def _tensor(value: Any, name: str) -> Tensor:
     try:
         return torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"the start {name} = {value!r} is no number, list of numbers or tensor ({error})") from error
+        raise Mistake(f"the start {name} = {value!r} is no number, list of numbers or tensor") from error
 
 
 def _pair(bounds: Any) -> tuple[Any, Any]:

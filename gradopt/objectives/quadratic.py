@@ -1,6 +1,7 @@
 """Convex quadratics of any size and condition number."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,12 @@ class Quadratic(Objective):
         x0: The start, n numbers; 0 everywhere if left out.
     """
 
-    def __init__(self, n: int = 2, condition: float = 10.0, x0: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        n: Annotated[int, ">= 1"] = 2,
+        condition: Annotated[float, ">= 1"] = 10.0,
+        x0: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if n < 1 or not condition >= 1:
             raise Mistake(f"n must be 1 or more and condition 1 or more, got n={n}, condition={condition:g}")

@@ -1,6 +1,7 @@
 """Rosenbrock's curved valley."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ class Rosenbrock(Objective):
         x0: The start, n numbers.
     """
 
-    def __init__(self, n: int = 2, a: float = 1.0, b: float = 100.0, x0: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, n: Annotated[int, ">= 2"] = 2, a: float = 1.0, b: float = 100.0, x0: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         if n < 2:
             raise Mistake(f"rosenbrock needs n of 2 or more, got {n}")

@@ -1,5 +1,6 @@
 """What a person reads in the terminal: the problem, a live line, the verdict."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -73,7 +74,10 @@ class Console:
             self._write(f"{name:<{width}}  {value}")
 
     def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough: the run goes on without one
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _point(x: Any) -> str:

@@ -143,6 +143,8 @@ def build(
         parameters = [group for group in parameters if group["params"]]
     try:
         return factory(parameters, **keywords), own
+    except Mistake:
+        raise
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise Mistake(f"{_name(factory)} refuses these parameters or options: {error}") from error
 
