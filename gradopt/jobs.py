@@ -275,7 +275,10 @@ def register() -> None:
             try:
                 if offered[entry.name] > 1:
                     raise Mistake("two plugins offer it")
-                node = OmegaConf.structured(schema(kind, entry.name, entry.signature(), overridable=True))
+                node = OmegaConf.structured(schema(kind, entry.name, entry.signature()))
+                for key in node:
+                    if OmegaConf.is_dict(node[key]):  # whose keys are the user's own
+                        OmegaConf.set_struct(node[key], False)
             except Exception:  # of a plugin's making: it takes any option, so that selecting it says what is wrong
                 node = OmegaConf.create({"name": entry.name}, flags={"struct": False})
             for group in (f"schema/{kind}",) if preset else (f"schema/{kind}", kind):

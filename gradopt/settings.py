@@ -122,16 +122,19 @@ def parse(config: DictConfig) -> Settings:
         values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Mistake(_first_line(error)) from error
+    known = [one.name for one in dataclasses.fields(Settings)]
+    for name in values:
+        if name not in known:  # `+name=...` adds it in spite of the schema
+            raise Mistake(f"there is no option {name!r}.{did_you_mean(name, known)} Available: {', '.join(known)}.")
     values["stop"] = Stop(**values["stop"])
     return Settings(**values)
 
 
-def schema(kind: str, name: str, signature: Signature, *, overridable: bool = False) -> type:
+def schema(kind: str, name: str, signature: Signature) -> type:
     """A dataclass of the options of an entry, for Hydra to type the command line with.
 
-    Args:
-        overridable: Leave a dict that may be None untyped, as OmegaConf 2.3 cannot merge an override into a typed None.
-            `check` types it in any case.
+    A dict whose default is None is an empty one here: OmegaConf 2.3 cannot merge an override into None, nor set a key
+    of it. `check` makes it None again.
 
     Raises:
         Mistake: An argument that cannot be an option, such as `name`.
@@ -150,8 +153,8 @@ def schema(kind: str, name: str, signature: Signature, *, overridable: bool = Fa
             if isinstance(default, tuple):
                 default = list(cast("tuple[Any, ...]", default))
             kept = Optional[kept] if default is None and kept is not Any else kept  # noqa: UP045
-            if overridable and default is None and any(get_origin(member) is dict for member in get_args(kept)):
-                kept = Any
+            if default is None and any(get_origin(member) is dict for member in get_args(kept)):
+                default = {}
             shared = isinstance(default, list | dict)
             make: Callable[[], Any] = functools.partial(copy.copy, default)
             fields.append((argument.name, kept, field(default_factory=make) if shared else field(default=default)))
@@ -215,6 +218,8 @@ def check(
             near = did_you_mean(str(value), map(str, choices))
             raise Mistake(f"{kind}.{argument.name}={value} is not one of {', '.join(map(str, choices))}.{near}")
         _check_file(f"{kind}.{argument.name}", argument, value)
+        if argument.default is None and value == {}:
+            values[argument.name] = None
         if argument.default is DYNAMIC and value is None:
             del values[argument.name]
     return values

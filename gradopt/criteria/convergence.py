@@ -136,7 +136,10 @@ class Convergence:
         tolerance = eps**0.6 if self._tolerance is None else self._tolerance
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
-        scale = _secant_scale(oracle, point, gradient, self._origin) if hessian is None else _scale(hessian, size)
+        if hessian is None:
+            scale = _secant_scale(oracle, point, gradient, self._origin)
+        else:
+            scale = _scale(hessian, size, block.last_step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
         if scale is None:
             return None
         # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
@@ -174,13 +177,18 @@ class Convergence:
         return Judgement.one(status, row, **evidence)
 
 
-def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor) -> Tensor:
-    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs, the first all plus."""
-    generator = torch.Generator().manual_seed(0)
-    scale = hessian(size).abs()
-    for _ in range(2):
+def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
+    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs.
+
+    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`.
+    """
+    generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
+    scale = torch.zeros_like(size)
+    for _ in range(3):
         signs = torch.randint(0, 2, size.shape, generator=generator).to(size) * 2 - 1
         scale = torch.maximum(scale, hessian(size * signs).abs())
+        if scale.max().item() < enough:
+            break
     return scale
 
 

@@ -142,11 +142,31 @@ def build(
         parameters = [{**group, "params": [p for p in group["params"] if id(p) in trainable]} for group in groups]
         parameters = [group for group in parameters if group["params"]]
     try:
-        return factory(parameters, **keywords), own
+        optimizer = factory(parameters, **keywords)
+        _check_groups(factory, optimizer, groups, keywords)
+        return optimizer, own
     except Mistake:
         raise
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise Mistake(f"{_name(factory)} refuses these parameters or options: {error}") from error
+
+
+def _check_groups(
+    factory: Factory,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Mapping[str, Any]],
+    keywords: Mapping[str, Any],
+) -> None:
+    """Refuse options of a group that the class would take in silence: an unknown name, a rate below 0."""
+    for group in groups:
+        given = {name: value for name, value in group.items() if name not in ("params", "param_names")}
+        for name in given:
+            if optimizer.defaults and name not in optimizer.defaults:
+                near = did_you_mean(name, optimizer.defaults)
+                known = ", ".join(optimizer.defaults)
+                raise Mistake(f"a parameter group of {_name(factory)} has no option {name!r}.{near} Available: {known}")
+        if given and type(optimizer).__module__.startswith("torch.optim"):
+            factory(list(group["params"]), **{**keywords, **given})  # torch checks values in its constructor alone
 
 
 def group_parameters(
@@ -155,8 +175,11 @@ def group_parameters(
     """Parameter groups from {pattern of a name: options}, first match wins; what matches none keeps the defaults.
 
     Raises:
-        Mistake: A pattern that matches no unknown.
+        Mistake: A pattern that matches no unknown, or options that are no options.
     """
+    for pattern, given in patterns.items():
+        if not isinstance(given, Mapping):
+            raise Mistake(f"the group {pattern!r} must be {{option: value}}, such as {{lr: 0.1}}, got {given!r}")
     chosen: dict[str | None, list[nn.Parameter]] = {pattern: [] for pattern in (None, *patterns)}
     for name, parameter in named.items():
         match = next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
