@@ -64,6 +64,7 @@ EARLY = [
     ("objective.x0=[1,", "cannot read the override 'objective.x0=[1,'"),
     ("objective=rosenbrock,polynomial", "several values need -m, one run for each"),
     ("+objective=rosenbrock", "objective is chosen twice: say objective=NAME, once and without +"),
+    ("+unknown=1", "there is no option 'unknown'. Available: objective, optimiser,"),
     ("criteria=[early]", "no criterion named 'early'"),
     ("observers=[tensorbord]", "no observer named 'tensorbord'. Did you mean 'tensorboard'?"),
     ("threads=0", "threads=0 is neither 'auto' nor a number of 1 or more"),
@@ -81,6 +82,9 @@ LATE = [
     ("optimiser=muon", "Muon only supports 2D parameters"),
     ("optimiser=sparseadam", "SparseAdam takes sparse gradients only"),
     ("optimiser=lbfgs", "LBFGS cannot keep bounds: its step mixes all unknowns; use an elementwise optimiser"),
+    ("optimiser.groups={x:{lrr:1}}", "a parameter group of SGD has no option 'lrr'. Did you mean 'lr'? Available: lr,"),
+    ("optimiser.groups={x:{lr:-1}}", "SGD refuses these parameters or options: Invalid learning rate: -1"),
+    ("optimiser.groups={x:3}", "the group 'x' must be {option: value}, such as {lr: 0.1}, got 3"),
     ("optimiser=custom optimiser.target=no_package:X", "module 'no_package' could not be imported"),
 ]
 
