@@ -311,3 +311,19 @@ def test_the_best_point_is_returned_when_a_budget_ends_a_run_elsewhere():
     assert result.status is Status.MAX_STEPS
     assert result.fun == result.history["loss"].min().item()
     assert result.fun == pytest.approx(f.parabola(result.x).item())
+
+
+def test_a_line_search_at_the_rounding_of_the_loss_has_converged():
+    # Near the minimum the loss differs from 1 by less than eps: a line search cannot come closer than sqrt(eps).
+    generator = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 12, 60, dtype=torch.float64)
+    noise = 0.02 * torch.randn(60, generator=generator, dtype=torch.float64)
+    y = 2 * torch.sin(2 * math.pi * 0.35 * t + 0.6) - 1 + noise
+
+    def misfit(p):
+        return ((p[0] * torch.sin(2 * math.pi * p[1] * t + p[2]) + p[3] - y) ** 2).mean()
+
+    result = run(misfit, [2.0, 0.35, 0.6, -1.0], "lbfgs", torch.float64, line_search_fn="strong_wolfe")
+
+    assert result.status is Status.CONVERGED, result
+    assert result.jac.abs().max() < 1e-7

@@ -18,6 +18,10 @@ NUM_DENSE = 50
 
 NUM_LANCZOS = 30
 
+RESTING = 10
+"""Steps without any change after which the default tolerance is eps^0.5, and the largest scale counts for all unknowns:
+closer than that no method comes that compares losses, as their differences round to nothing."""
+
 
 class Target:
     """Ends at the first loss at or below `value`."""
@@ -77,9 +81,11 @@ class Convergence:
         self._needed = 0.0
         self._next = 0
         self._overdue = False
+        self._still = 0
 
     def bands(self) -> Mapping[str, Band]:
-        return {"full_gradient_norm": Band(low=math.inf if self._overdue else self._needed)}
+        gradient = Band(low=math.inf if self._overdue else self._needed)
+        return {"full_gradient_norm": gradient, "step_norm": Band(low=0.0)}
 
     def due(self, step: int) -> float:
         return self._next
@@ -93,7 +99,9 @@ class Convergence:
         gradient_norm = block["full_gradient_norm"][-1, 0].item()
         if self._origin is None:
             self._origin = oracle.read()
-        if (step < self._next and gradient_norm > self._needed) or block.cut_short is not None:
+        self._still = self._still + 1 if block["step_norm"][-1, 0] == 0 else 0
+        resting = self._still > 0 and self._still % RESTING == 0
+        if (step < self._next and gradient_norm > self._needed and not resting) or block.cut_short is not None:
             return None
         if not (math.isfinite(gradient_norm) and math.isfinite(block["full_loss"][-1, 0].item())):
             return None
@@ -133,7 +141,9 @@ class Convergence:
         row, loss = len(block) - 1, block["full_loss"][-1, 0].item()
         point, gradient = oracle.read(), oracle.full_gradient()
         eps = torch.finfo(point.dtype).eps
-        tolerance = eps**0.6 if self._tolerance is None else self._tolerance
+        tolerance = self._tolerance
+        if tolerance is None:
+            tolerance = eps**0.5 if self._still >= RESTING else eps**0.6
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
         if hessian is None:
@@ -144,6 +154,8 @@ class Convergence:
             return None
         # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
         scale = scale + eps * scale.max()
+        if self._still >= RESTING:  # likewise the rounding of the whole
+            scale = scale.max().expand_as(scale)
         projected = gradient
         if oracle.lower is not None and oracle.upper is not None:
             projected = projected_gradient(gradient, point, oracle.lower, oracle.upper)
