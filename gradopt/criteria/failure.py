@@ -143,6 +143,8 @@ class Unbounded:
     been falling for a while. Never by evidence when every unknown is bounded on both sides.
     """
 
+    EVERY = 20
+
     def __init__(self) -> None:
         self._loss = math.nan
         self._gradient_norm = math.nan
@@ -160,7 +162,8 @@ class Unbounded:
         last = len(block) - 1
         loss = block["full_loss"][last, 0].item()
         gradient_norm = block["full_gradient_norm"][last, 0].item()
-        self._next = max(self._next, (block.last_step // EVERY + 1) * EVERY)
+        looked = block.last_step >= self._next
+        self._next = (block.last_step // self.EVERY + 1) * self.EVERY
         if block.cut_short == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:
@@ -183,7 +186,8 @@ class Unbounded:
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
         if loss < self._floor:
             self._floor *= 1e3
-        falling = loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
+        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
+        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
         if falling and (proof := oracle.unbounded_below()):
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=proof)
         return None
@@ -225,8 +229,9 @@ class Stalled:
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
-        self._next = max(self._next, (block.last_step // EVERY + 1) * EVERY)
-        if self._still < self.PATIENCE:
+        looked = block.last_step >= self._next
+        self._next = (block.last_step // EVERY + 1) * EVERY
+        if not looked or self._still < self.PATIENCE:
             return None
         gradient_norm = block["gradient_norm"][-1, 0].item()
         loss = block["loss"][-1, 0].item()
