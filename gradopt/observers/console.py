@@ -80,14 +80,17 @@ class Console:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
-def _point(x: Any) -> str:
-    """The unknowns, the first few of each."""
-    if isinstance(x, Mapping):
-        return ", ".join(f"{name} = {_point(value)}" for name, value in x.items())
-    if isinstance(x, tuple):
-        return ", ".join(_point(value) for value in x)
-    values = x.flatten()[:6].tolist()
-    text = ", ".join(f"{value:.10g}" for value in values)
-    if x.ndim == 0:
-        return text
-    return f"[{text}{f', ... ({x.numel()} in all)' if x.numel() > 6 else ''}]"
+def _point(x: Any, most: int = 12) -> str:
+    """The unknowns if they are few; otherwise how many there are."""
+    parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
+    number = sum(part.numel() for part in parts)
+    if number > most:
+        return f"{number} unknowns, in result.json"
+    names = [f"{name} = " for name in x] if isinstance(x, Mapping) else [""] * len(parts)
+    return ", ".join(name + _tensor(part) for name, part in zip(names, parts, strict=True))
+
+
+def _tensor(part: Any) -> str:
+    if part.ndim == 0:
+        return f"{part.item():.10g}"
+    return f"[{', '.join(f'{value:.10g}' for value in part.flatten().tolist())}]"
