@@ -42,17 +42,20 @@ class Classifier(Objective):
         Mistake: Values that do not fit together; see the message.
     """
 
+    train_images: Tensor
+    train_labels: Tensor
+
     def __init__(
         self,
         *,
-        batch_size: int | None,
-        accumulate: int,
-        validation_fraction: float,
-        test_fraction: float,
-        data_seed: int,
-        l2: float,
-        autocast: bool,
-        groups: Mapping[str, Mapping[str, Any]] | None,
+        batch_size: int | None = None,
+        accumulate: int = 1,
+        validation_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        data_seed: int = 0,
+        l2: float = 0.0,
+        autocast: bool = False,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         data = load(validation_fraction, test_fraction, data_seed)

@@ -1,6 +1,7 @@
 """Runs from the command line, as a user of the installed package makes them."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,16 @@ def test_the_plugin_is_listed_with_what_it_offers(gradopt):
     assert "objective: logistic_regression, mlp" in done.stdout
     assert "pkg://gradopt_learning.configs" in done.stdout
     assert "BROKEN" not in done.stdout
+
+
+def commands():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return [shlex.split(line)[3:] for line in text.splitlines() if line.startswith("    python -m gradopt ")]
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:60])
+def test_the_commands_of_the_readme_run(arguments, gradopt):
+    done = gradopt(*arguments, "stop.max_steps=2", "observers=[]")
+
+    assert done.returncode == 0, done.stderr
+    assert len(commands()) == 9

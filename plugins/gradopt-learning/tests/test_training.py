@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from gradopt_learning.classifiers import MLP, LogisticRegression
+from gradopt_learning.classifiers import MLP, Classifier, LogisticRegression
 
 import gradopt
 from gradopt import Mistake, Stop
@@ -97,6 +97,26 @@ def test_groups_that_cannot_be_are_refused(groups, expected):
         assemble(MLP(groups=groups), "sgd", {"lr": 0.1})
 
     assert expected in str(caught.value)
+
+
+class Prototypes(Classifier):
+    """A model of somebody's own: the nearest of ten images wins."""
+
+    def __init__(self, batch_size=64):
+        super().__init__(batch_size=batch_size)
+        self.images = torch.nn.Parameter(torch.rand(10, 64))
+
+    def logits(self, images):
+        return -torch.cdist(images, self.images)
+
+
+def test_a_model_of_ones_own_takes_its_logits_alone():
+    torch.manual_seed(0)
+
+    result = gradopt.minimise(Prototypes(), optimiser="adam", optimiser_options={"lr": 0.02}, stop=Stop(max_epochs=15))
+
+    assert result.status.value == "max_epochs"
+    assert result.metrics["test_accuracy"] >= 0.9
 
 
 def build(dtype):
