@@ -44,6 +44,7 @@ class AutogradOracle:
         self.best: Evaluation | None = None
         self.has_full_loss = True
         self._full_gradient: Tensor | None = None
+        self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
 
     def evaluate(self) -> Evaluation:
@@ -145,13 +146,15 @@ class AutogradOracle:
             )
             return self._vector(outer)
 
-        try:
-            product(torch.zeros_like(self.read()))
-        except RuntimeError:
-            return None
-        finally:
-            self.num_hessian_products -= 1
-        return product
+        if self._twice_differentiable is None:  # tried once: some operations refuse only when they are asked
+            try:
+                product(torch.zeros_like(self.read()))
+                self._twice_differentiable = True
+            except RuntimeError:
+                self._twice_differentiable = False
+            finally:
+                self.num_hessian_products -= 1
+        return product if self._twice_differentiable else None
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""

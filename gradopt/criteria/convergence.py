@@ -66,8 +66,7 @@ class Convergence:
     size, so the test says how far the unknowns are from optimal relative to that size, whatever the units of the loss
     and of the unknowns. (|H| s)_i is estimated from below by products of H with s under three patterns of signs.
 
-    It is asked at the start, when the gradient has fallen below what it last needed, and after half as many steps
-    again.
+    It is asked at the start, when the gradient has fallen below what it last needed, and when the steps have doubled.
     Then negative curvature on the free unknowns, below -10 n eps |lambda_max|, makes it a saddle point or a maximum;
     and a Newton step, H^-1 g, that would still move an unknown by more than eps^(1/3) of the largest size says that the
     gradient is small only for the curvature of a valley, and the run goes on.
@@ -105,7 +104,7 @@ class Convergence:
             return None
         if not (math.isfinite(gradient_norm) and math.isfinite(block["full_loss"][-1, 0].item())):
             return None
-        self._next = max(step + 10, math.ceil(1.5 * step))
+        self._next = max(step + 20, 2 * step)
         return self._judge_point(block, oracle, gradient_norm)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
