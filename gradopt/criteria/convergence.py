@@ -123,7 +123,7 @@ class Convergence:
             )
         curvature = {
             "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"the curvature is nowhere negative (smallest {evidence['curvature_min']:.3g})",
+            "none": f"the curvature is nowhere negative (smallest found {evidence['curvature_min']:.3g})",
             "held": "every unknown is held by a bound",
             "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]
@@ -263,7 +263,7 @@ def _curvature(
         status = Status.MAXIMUM if largest < -threshold and n == len(point) else Status.SADDLE_POINT
         return status, evidence | {"curvature": "negative"}
     if smallest > threshold:
-        return None, evidence | {"curvature": "positive"}
+        return None, evidence | {"curvature": "positive" if n <= NUM_DENSE else "none"}
     if _falls(direction, point, size, gradient, threshold, loss, oracle):
         return Status.SADDLE_POINT, evidence | {"curvature": "higher order"}
     return None, evidence | {"curvature": "none"}
