@@ -207,7 +207,7 @@ def check(
             raise Mistake(f"{title} needs {kind}.{missing[0]}; say {kind}.{missing[0]}=...")
         values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise Mistake(f"{title}: {_first_line(error)}") from error
+        raise Mistake(f"{title}: {_first_line(error, inside=f'{kind}.')}") from error
     values.pop("name", None)
     for argument in options(kind, signature):
         value = values[argument.name]
@@ -320,8 +320,8 @@ def _choices(annotation: str) -> tuple[Any, ...]:
     return tuple(p.value for p in _subscripts(annotation, "Literal") if isinstance(p, ast.Constant))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception, inside: str = "") -> str:
     """OmegaConf's own sentence with the full key, without the lines about object types."""
     line = str(error).partition("\n")[0]
     key = re.search(r"full_key: (\S+)", str(error))
-    return f"{key[1]}: {line}" if key and key[1] not in line else line
+    return f"{inside}{key[1]}: {line}" if key and key[1] not in line else line
