@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,8 @@ def _arguments(arguments: ast.arguments) -> Iterator[Argument]:
 
 
 def _literal(node: ast.expr) -> Any:
-    try:
+    with suppress(ValueError):  # no literal: it may still be a field or arithmetic
         return ast.literal_eval(node)
-    except ValueError:
-        pass
     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
         "field"
     ):  # dataclasses.field(default_factory=...)
