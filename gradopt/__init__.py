@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradopt.api import steps as steps
     from gradopt.contracts import Band as Band
     from gradopt.contracts import Block as Block
+    from gradopt.contracts import Constraint as Constraint
     from gradopt.contracts import Evaluation as Evaluation
     from gradopt.contracts import Judgement as Judgement
     from gradopt.contracts import Objective as Objective
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Band": "contracts",
     "Block": "contracts",
+    "Constraint": "contracts",
     "Evaluation": "contracts",
     "Judgement": "contracts",
     "Mistake": "mistakes",

@@ -1,9 +1,8 @@
 """The contracts between the parts, in the order in which a run meets them: the manual for plugin authors.
 
 Every tensor a contract speaks of may carry a leading `starts` axis; one start is the plain case. What remembers
-anything
-has `state_dict()` and `load_state_dict()`; between `Engine.update()` and `Engine.advance()` the states of all parts
-together are the whole run, to the last bit.
+anything has `state_dict()` and `load_state_dict()`; between `Engine.update()` and `Engine.advance()` the states of all
+parts together are the whole run, to the last bit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,10 +44,9 @@ class Batches(Protocol):
 class Objective(nn.Module):
     """What is minimised: a module whose trainable parameters are the unknowns.
 
-    Only `forward` must be written. It is called once for each evaluation, on the device and in the dtype of the run,
-    and
-    returns the loss: a tensor of shape () that depends on the parameters. Parameters that do not require a gradient
-    are constants. The parameters are never moved outside their bounds.
+    Only `forward` must be written, or `residuals` in its place. It is called once for each evaluation, on the device
+    and in the dtype of the run, and returns the loss: a tensor of shape () that depends on the parameters. Parameters
+    that do not require a gradient are constants. The parameters are never moved outside their bounds.
 
     Attributes:
         batches: Set it when the loss is a mean over data; `forward` is then given a micro-batch, and whether the run
@@ -58,8 +56,18 @@ class Objective(nn.Module):
     batches: Batches | None = None
 
     def forward(self, batch: Any = None) -> Tensor:
-        """Return the loss, of shape ()."""
-        raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
+        """Return the loss, of shape (). Left out: half the sum of squares of `residuals()`."""
+        residuals = self.residuals()
+        if residuals is None:
+            raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
+        return 0.5 * residuals.square().sum()
+
+    def residuals(self) -> Tensor | None:
+        """The residuals of a least-squares problem, any shape, or None if it is none.
+
+        The loss must then be half their sum of squares: leave `forward` as it is.
+        """
+        return None
 
     def full_loss(self) -> Tensor | None:
         """The loss over all data, or None if there is no such thing. Without it a run on batches ends on its
@@ -70,6 +78,12 @@ class Objective(nn.Module):
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
         """(lower, upper) by parameter name; parameters that are left out are free. Asked once, before the run."""
         return {}
+
+    def constraints(self) -> Sequence["Constraint"]:
+        """Constraints on functions of the parameters: `Constraint(self.volume, lower=1.0)`, with a method that takes
+        no argument. Asked once, before the run.
+        """
+        return ()
 
     def parameter_groups(self) -> Sequence[Mapping[str, Any]]:
         """Groups for `torch.optim`, each {"params": [...], option: value}; empty: one group with everything in it."""
@@ -94,6 +108,22 @@ class Objective(nn.Module):
     def describe(self) -> str:
         """One line for people: the formula, the size."""
         return type(self).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """lower <= function <= upper, entry by entry; with lower = upper an equality.
+
+    Attributes:
+        function: Of the unknowns (of nothing, for a method of an `Objective`), differentiable; returns a tensor.
+        lower, upper: Broadcastable to what it returns; infinite where there is no limit.
+        name: For messages; the function's own by default.
+    """
+
+    function: Callable[..., Tensor]
+    lower: Bound = None
+    upper: Bound = None
+    name: str = ""
 
 
 @dataclass(slots=True)

@@ -1,26 +1,29 @@
 """Exceptions of Hydra and OmegaConf as one line for people. No torch here."""
 
 import re
+from collections.abc import Iterable
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.mistakes import Mistake, available, did_you_mean
 
 
-def explain(error: BaseException, excuse: str = "") -> str | None:
+def explain(error: BaseException, excuse: str = "", names: Iterable[str] = ()) -> str | None:
     """One line that says what to mend, or None if this is no mistake of the user's.
 
     Args:
+        names: What is there beside the files that Hydra lists, where a name was not found.
         excuse: What to add where a name was not found: the plugins that could not be asked for it.
     """
     if isinstance(error, Mistake):
         return _one_line(str(error))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        choices = sorted({*(error.options or ())} - {"schema"})
-        near = did_you_mean(name, choices)
-        return f"there is no {group or 'config'} named {name!r}.{near} Available: {', '.join(choices)}.{excuse}"
+        group, slash, name = error.missing_cfg_file.partition("/")  # a name may hold more of them: mgh/helical_valley
+        if not slash:
+            group, name = "config", group
+        choices = sorted({*(error.options or ()), *names} - {"schema"})
+        return f"there is no {group} named {name!r}.{did_you_mean(name, choices)} {available(choices)}.{excuse}"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read the override {error.override!r}: {_first(error)}; write key=value, and quote values with "

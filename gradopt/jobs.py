@@ -237,8 +237,9 @@ def _short(directory: str) -> str:
 
 
 def _report(error: Exception, *, show_traces: bool) -> int:
-    group, _, name = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    message = None if show_traces else explain(error, registry().excuse(group, name))
+    group, _, name = str(getattr(error, "missing_cfg_file", None) or "").partition("/")
+    names = [entry.name for entry in registry().entries(group)]
+    message = None if show_traces else explain(error, registry().excuse(group, name), names)
     if message is None:
         traceback.print_exception(error)
         return 1
@@ -281,8 +282,10 @@ def register() -> None:
                         OmegaConf.set_struct(node[key], False)
             except Exception:  # of a plugin's making: it takes any option, so that selecting it says what is wrong
                 node = OmegaConf.create({"name": entry.name}, flags={"struct": False})
+            family, _, name = entry.name.rpartition("/")
             for group in (f"schema/{kind}",) if preset else (f"schema/{kind}", kind):
-                store.store(group=group, name=entry.name, node=node, provider=entry.plugin)
+                place = f"{group}/{family}" if family else group
+                store.store(group=place, name=name, node=node, package=kind, provider=entry.plugin)
 
 
 def config_root() -> Path:

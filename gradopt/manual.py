@@ -37,7 +37,7 @@ def manual(arguments: Sequence[str]) -> str:
     ]
     for kind, key in {**GROUPS, **LISTS}.items():
         lines.append(f"{key}={'[NAME, ...]' if kind in LISTS else 'NAME'}")
-        lines += [f"  {entry.name:<18} {_summary(entry)}" for entry in registry().entries(kind)]
+        lines += _choices(kind)
         lines.append("")
     lines.append("other keys")
     lines += [f"  {name:<26} {text}".rstrip() for name, text in KEYS.items()]
@@ -62,8 +62,9 @@ def plugin_list() -> str:
         for kind in ("objective", "optimiser", "schedule", "criterion", "observer"):
             names = [entry.name for entry in plugin.entries if entry.kind == kind]
             if names:
-                text = f"  {kind + ':':<11}{', '.join(names)}"
-                lines += textwrap.wrap(text, 100, subsequent_indent=" " * 13)
+                lines += textwrap.wrap(
+                    ", ".join(names), 100, initial_indent=f"  {kind + ':':<11}", subsequent_indent=" " * 13
+                )
         if plugin.config_path:
             lines.append(f"  configs:   {plugin.config_path}")
     for broken in found.broken:
@@ -72,13 +73,28 @@ def plugin_list() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _choices(kind: str) -> Iterator[str]:
+    """A line for each name, a paragraph for each family such as mgh/..."""
+    families: dict[str, list[str]] = {}
+    for entry in registry().entries(kind):
+        family, slash, member = entry.name.partition("/")
+        if slash:
+            families.setdefault(family, []).append(member)
+        else:
+            yield f"  {entry.name:<18} {_summary(entry)}"
+    for family, members in families.items():
+        yield from textwrap.wrap(
+            ", ".join(members), 100, initial_indent=f"  {family + '/...':<18} ", subsequent_indent=" " * 21
+        )
+
+
 def _summary(entry: Entry) -> str:
     try:
         summary = entry.signature().summary
     except Mistake as mistake:
         return f"(cannot be read: {mistake})"
     if not summary and entry.target.startswith("torch."):
-        return f"torch.optim.{entry.target.rpartition(':')[2]}".replace("torch.optim.lr", "torch.optim.lr")
+        return f"torch.optim.{entry.target.rpartition(':')[2]}"
     return summary
 
 

@@ -16,3 +16,9 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     if not near:
         return ""
     return f" Did you mean {' or '.join(repr(name) for name in near)}?"
+
+
+def available(names: Iterable[str]) -> str:
+    """ "Available: adam, sgd", without the full stop; families of names, such as mgh/..., are not spelt out."""
+    shown = dict.fromkeys(f"{name.partition('/')[0]}/..." if "/" in name else name for name in names)
+    return f"Available: {', '.join(shown) or 'none'}"

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from gradopt import __version__
 from gradopt.hookspecs import Specs
-from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.mistakes import Mistake, available, did_you_mean
 from gradopt.signatures import Signature, signature
 
 GROUP = "gradopt"
@@ -134,8 +134,10 @@ class Staged:
     def _add(self, kind: str, name: str, target: str) -> None:
         if not isinstance(target, str) or target.count(":") != 1:
             raise TypeError(f"{kind} {name!r}: the target must be a string 'module:Name', got {target!r}")
-        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
-            raise ValueError(f"{kind} {name!r} is no usable name: take letters, digits, _ and -, a letter first")
+        if not isinstance(name, str) or not all(part.replace("-", "_").isidentifier() for part in name.split("/")):
+            raise ValueError(
+                f"{kind} {name!r} is no usable name: take letters, digits, _ and -, a letter first; / makes families"
+            )
         if any(entry.kind == kind and entry.name == name for entry in self.entries):
             raise ValueError(f"{kind} {name!r} is registered twice")
         self.entries.append(Entry(kind, name, target, self.plugin))
@@ -170,7 +172,7 @@ class Registry:
         if found:
             raise Mistake(_ambiguous(f"{kind} {name!r}", [entry.plugin for entry in found]))
         names = sorted({entry.name for entry in self.entries(kind)})
-        message = f"there is no {kind} named {name!r}.{did_you_mean(name, names)} Available: {', '.join(names)}."
+        message = f"there is no {kind} named {name!r}.{did_you_mean(name, names)} {available(names)}."
         raise Mistake(message + self.excuse(kind, name))
 
     def excuse(self, kind: str = "", name: str = "") -> str:
