@@ -19,11 +19,7 @@ def explain(error: BaseException, excuse: str = "", names: Iterable[str] = ()) -
     if isinstance(error, Mistake):
         return _one_line(str(error))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, slash, name = error.missing_cfg_file.partition("/")  # a name may hold more of them: mgh/helical_valley
-        if not slash:
-            group, name = "config", group
-        choices = sorted({*(error.options or ()), *names} - {"schema"})
-        return f"there is no {group} named {name!r}.{did_you_mean(name, choices)} {available(choices)}.{excuse}"
+        return _unknown_name(error.missing_cfg_file, {*(error.options or ()), *names}) + excuse
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read the override {error.override!r}: {_first(error)}; write key=value, and quote values with "
@@ -52,6 +48,14 @@ def explain(error: BaseException, excuse: str = "", names: Iterable[str] = ()) -
         group = re.match(r"Could not override '(.+)'\. No match in the defaults list", _first(error))
         return f"there is no config group {group[1]!r}" if group else prefix + text
     return None
+
+
+def _unknown_name(file: str, known: set[str]) -> str:
+    group, slash, name = file.partition("/")  # a name may hold more of them: mgh/helical_valley
+    if not slash:
+        group, name = "config", group
+    names = sorted(known - {"schema"})
+    return f"there is no {group} named {name!r}.{did_you_mean(name, names)} {available(names)}."
 
 
 def _unknown_key(error: BaseException) -> str | None:
