@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradopt.api import Progress as Progress
     from gradopt.api import Stop as Stop
+    from gradopt.api import least_squares as least_squares
     from gradopt.api import minimise as minimise
     from gradopt.api import steps as steps
     from gradopt.contracts import Band as Band
@@ -41,6 +42,7 @@ _HOMES = {
     "Stop": "api",
     "Verdict": "verdict",
     "hookimpl": "hookspecs",
+    "least_squares": "api",
     "minimise": "api",
     "steps": "api",
 }

@@ -16,15 +16,18 @@ from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Obj
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
+from gradopt.objectives.least_squares import ResidualObjective
+from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
+from gradopt.oracle import AutogradOracle
 from gradopt.result import Result
 from gradopt.settings import Stop
 from gradopt.verdict import Status, Verdict
 
 log = logging.getLogger("gradopt")
 
-DEFAULT_OPTIMISER = "lbfgs"
-DEFAULT_OPTIONS = {"line_search_fn": "strong_wolfe"}
+MAX_COVARIANCE = 1000
+"""Unknowns up to which a fit comes with its covariance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,7 @@ def minimise(
         x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a
             dict or tuple of tensors. It is never modified. Not given with an `Objective`.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
-            `torch.optim.Optimizer`. Left out: L-BFGS with a strong Wolfe line search; with bounds, groups
-            or batches, Adam at lr 0.01.
+            `torch.optim.Optimizer`. Left out: `lbfgs`; with groups or batches, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
@@ -98,6 +100,62 @@ def minimise(
     assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=user)
     result = execute(assembly, observers, form, directory=directory)
     return replace(result, fun=-result.fun, jac=_negated(result.jac)) if maximise else result
+
+
+def least_squares(
+    residuals: Callable[..., Tensor] | Objective,
+    x0: Any = None,
+    *,
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    optimiser: str | Callable[..., Any] = "levenberg_marquardt",
+    optimiser_options: Mapping[str, Any] | None = None,
+    bounds: Any = None,
+    stop: Stop | None = None,
+    criteria: Sequence[Criterion] = (),
+    observers: Sequence[Observer] = (),
+    callback: Callable[[Block], bool | None] | None = None,
+    directory: str | Path | None = None,
+) -> Result:
+    """Minimise half the sum of squares of residuals, or a robust loss of them, by Levenberg-Marquardt.
+
+    The result's `covariance` and `standard_errors` are those of the unknowns.
+
+    Args:
+        residuals: A function of one start returning the residuals, of any shape; or an `Objective` that has them.
+        loss: linear, soft_l1, huber, cauchy or arctan, as in `scipy.optimize.least_squares`.
+        f_scale: The size of residual from which on outliers begin, in the units of the residuals.
+
+    Raises:
+        Mistake: As `minimise`.
+
+    Example:
+        >>> import gradopt, torch
+        >>> result = gradopt.least_squares(lambda x: torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]), [-1.2, 1.0])
+        >>> result.status.value, result.x.tolist()
+        ('converged', [1.0, 1.0])
+    """
+    target: Callable[..., Tensor] | Objective = residuals
+    if not isinstance(residuals, Objective):
+        if not callable(residuals) or x0 is None:
+            raise Mistake("least_squares needs a function and a start: least_squares(residuals, x0=[1.0, 2.0])")
+        with devices.defaults(torch.device("cpu"), torch.float64):
+            target = ResidualObjective(residuals, x0, bounds, robust=RobustLoss(loss, f_scale))
+        x0 = bounds = None
+    elif loss != "linear":
+        raise Mistake("an Objective brings its own loss of the residuals: set its `robust`, and leave out loss")
+    return minimise(
+        target,
+        x0,
+        optimiser=optimiser,
+        optimiser_options=optimiser_options,
+        bounds=bounds,
+        stop=stop,
+        criteria=criteria,
+        observers=observers,
+        callback=callback,
+        directory=directory,
+    )
 
 
 def steps(
@@ -295,17 +353,18 @@ def _optimiser(
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
     if optimiser is not None:
         return optimiser, options or {}
-    if target.bounds() or target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
+    if target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
-    return DEFAULT_OPTIMISER, {**DEFAULT_OPTIONS, **(options or {})}
+    return "lbfgs", options or {}
 
 
 def _run(assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int) -> Run:
     oracle = assembly.oracle
-    start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read())
+    gradient = oracle.full_gradient()
+    start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read(), gradient)
     named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
     facts = dict(assembly.facts)
-    facts["start"] = _start(start, oracle.full_gradient())
+    facts["start"] = _start(start)
     facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
         count > 1
     )
@@ -313,9 +372,9 @@ def _run(assembly: Assembly, block: Block, directory: str | Path | None, config:
     return Run(place, config, facts, start, named, assembly.budget)
 
 
-def _start(start: Evaluation, gradient: Tensor) -> str:
+def _start(start: Evaluation) -> str:
     if start.point.numel() == 1:
-        return f"x = {start.point.item():.10g}, y = {start.loss:.10g}, dy/dx = {gradient.item():.10g}"
+        return f"x = {start.point.item():.10g}, y = {start.loss:.10g}, dy/dx = {start.gradient.item():.10g}"
     return f"{start.point.numel()} unknowns, loss {start.loss:.10g}, largest gradient entry {start.gradient_norm:.6g}"
 
 
@@ -355,8 +414,30 @@ def _result(
         seconds=block["seconds"][-1, 0].item(),
         history=history.columns(),
         metrics=dict(oracle.metrics()),
+        covariance=_covariance(oracle, loss),
         directory=None if directory is None else str(directory),
     )
+
+
+def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
+    """s^2 (J'J)^-1 with s^2 = 2 loss / (m - n), by singular values (Press et al., Numerical Recipes, 2007, eq.
+    15.4.20); infinite where the data say nothing. None without residuals, or with no more of them than unknowns.
+    """
+    if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
+        return None
+    linear = oracle.linearised()
+    oracle.num_gradients -= 1  # for the report only
+    jacobian = linear.jacobian().double()
+    rows, columns = jacobian.shape
+    if rows <= columns or not bool(jacobian.isfinite().all()):
+        return None
+    scale = torch.linalg.vector_norm(jacobian, dim=0)
+    scale = torch.where(scale > 0, scale, 1.0)
+    _, singular, right = torch.linalg.svd(jacobian / scale, full_matrices=False)
+    inverse = torch.where(singular > rows * torch.finfo(torch.float64).eps * singular[0], 1 / singular, torch.inf)
+    half = right.T * inverse
+    half = torch.where(right.T == 0, 0.0, half) / scale[:, None]
+    return 2 * loss / (rows - columns) * (half @ half.T)
 
 
 def _parts(oracle: Any, vector: Tensor) -> list[Tensor]:

@@ -161,11 +161,16 @@ def _optimiser(
     groups = list(target.parameter_groups())
     if extras["groups"]:
         groups = group_parameters(named, extras["groups"])
-    if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
-        own: Any = factory
-        return own(oracle.parameters, **keywords), f"{name}{_listed(keywords)}"
     with _named(f"optimiser {name!r}"):
-        optimizer, zeroed = build(factory, named, groups, keywords)
+        if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
+            own: Any = factory
+            optimizer, zeroed = own(oracle.parameters, **keywords), {}
+        else:
+            optimizer, zeroed = build(factory, named, groups, keywords)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        _check_own(optimizer, name, oracle, groups, extras, schedule)
+        plan = f": {optimizer.plan(residuals=oracle.has_residuals)}" if hasattr(optimizer, "plan") else ""
+        return optimizer, f"{name}{_listed(keywords)}{plan}"
     _refuse(optimizer, oracle, extras["elementwise"])
     scheduler, every, timetable = _schedule(optimizer, schedule)
     adapter = TorchOptimiser(
@@ -179,6 +184,34 @@ def _optimiser(
     if zeroed:
         label += f"; its own {', '.join(zeroed)} set to 0, as only gradopt's criteria end a run"
     return adapter, label
+
+
+def _check_own(
+    optimiser: Any,
+    name: str,
+    oracle: AutogradOracle,
+    groups: Sequence[Any],
+    extras: Mapping[str, Any],
+    schedule: Any,
+) -> None:
+    """Refuse what only the adapter of torch's classes can do, and what the optimiser says it cannot.
+
+    Raises:
+        Mistake: Bounds it does not keep, or clipping, groups or a schedule: it has no learning rate to change.
+    """
+    if not all(callable(getattr(optimiser, method, None)) for method in ("accepts", "update")):
+        kind = type(optimiser).__name__
+        raise Mistake(f"{name} built a {kind}; it must build a torch.optim.Optimizer or a gradopt optimiser")
+    asked = [extra for extra, value in extras.items() if value] + ["groups"] * bool(groups)
+    asked += ["schedule"] * bool(schedule.get("name") if isinstance(schedule, Mapping) else schedule)
+    if asked:
+        raise Mistake(f"{name} finds its steps itself and takes no {asked[0]}; use one such as adam, or leave it out")
+    if oracle.box is not None and not getattr(optimiser, "bounds", False):
+        raise Mistake(f"{name} cannot keep bounds; use lbfgs, trust_region or adam, or drop the bounds")
+    if oracle.objective.batches is not None:
+        raise Mistake(f"{name} compares losses, which differ from batch to batch; use one such as adam")
+    if getattr(optimiser, "residuals", False) and not oracle.has_residuals:
+        raise Mistake(f"{name} needs residuals, and {oracle.objective.describe()} has none; use lbfgs or trust_region")
 
 
 def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:

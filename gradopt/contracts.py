@@ -41,6 +41,20 @@ class Batches(Protocol):
         ...
 
 
+class Robust(Protocol):
+    """A loss of residuals."""
+
+    def total(self, residuals: Tensor) -> Tensor:
+        """The loss, of shape ()."""
+        ...
+
+    def weights(self, residuals: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors for residuals and for rows of their Jacobian J, after which J'r is the gradient and J'J models the
+        Hessian.
+        """
+        ...
+
+
 class Objective(nn.Module):
     """What is minimised: a module whose trainable parameters are the unknowns.
 
@@ -51,21 +65,23 @@ class Objective(nn.Module):
     Attributes:
         batches: Set it when the loss is a mean over data; `forward` is then given a micro-batch, and whether the run
             has converged is judged only on `full_loss()`, once an epoch.
+        robust: The loss of the residuals, where it is not half their sum of squares.
     """
 
     batches: Batches | None = None
+    robust: "Robust | None" = None
 
     def forward(self, batch: Any = None) -> Tensor:
         """Return the loss, of shape (). Left out: half the sum of squares of `residuals()`."""
         residuals = self.residuals()
         if residuals is None:
             raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
-        return 0.5 * residuals.square().sum()
+        return 0.5 * residuals.square().sum() if self.robust is None else self.robust.total(residuals)
 
     def residuals(self) -> Tensor | None:
         """The residuals of a least-squares problem, any shape, or None if it is none.
 
-        The loss must then be half their sum of squares: leave `forward` as it is.
+        The loss must then be half their sum of squares (or what `robust` makes of them): leave `forward` as it is.
         """
         return None
 
@@ -134,11 +150,31 @@ class Evaluation:
         loss: What `forward` returned; the mean over the step's micro-batches.
         gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
         point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep.
+        gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
     """
 
     loss: float
     gradient_norm: float
     point: Tensor
+    gradient: Tensor
+
+
+class Linearised(Protocol):
+    """Residuals and their Jacobian at one point, weighed so that J'r is the gradient of the loss."""
+
+    residuals: Tensor
+
+    def jvp(self, vector: Tensor) -> Tensor:
+        """J v; only until the parameters move."""
+        ...
+
+    def vjp(self, vector: Tensor) -> Tensor:
+        """J' v; only until the parameters move."""
+        ...
+
+    def jacobian(self) -> Tensor:
+        """J, of shape (m, n)."""
+        ...
 
 
 class BudgetSpent(Exception):
@@ -196,6 +232,18 @@ class Oracle(Protocol):
         """The map v -> H v of the full loss at the current parameters, None where second derivatives do not exist."""
         ...
 
+    def hessian_matrix(self) -> Tensor | None:
+        """The Hessian of the full loss at the current parameters, shape (n, n), at the cost of n products."""
+        ...
+
+    def linearised(self) -> Linearised:
+        """The residuals at the current parameters and their Jacobian; it counts as a gradient.
+
+        Raises:
+            Mistake: The objective has no residuals.
+        """
+        ...
+
     def read(self) -> Tensor:
         """The unknowns as one vector (a copy)."""
         ...
@@ -222,7 +270,7 @@ class Optimiser(Protocol):
     a point it will leave again, and its `update` then makes the next trial.)
     """
 
-    def accepts(self, evaluation: Evaluation) -> bool:
+    def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
         """Whether this evaluation is a new point of the run (a step), or a trial on the way to one."""
         ...
 
@@ -232,6 +280,7 @@ class Optimiser(Protocol):
         Raises:
             BudgetSpent: The evaluations ran out inside; the engine restores the last accepted point.
             NonFiniteTrial: The loss inside was not finite and the optimiser has no cure; likewise.
+            Stuck: The optimiser finds no better point, and says why; likewise.
         """
         ...
 
@@ -252,6 +301,14 @@ class NonFiniteTrial(Exception):
         self.loss = loss
 
 
+class Stuck(Exception):
+    """An optimiser finds no better point from the last accepted one; the message says what it has tried."""
+
+
+CutShort = BudgetSpent | NonFiniteTrial | Stuck
+"""Why an update could not be made."""
+
+
 @dataclass(slots=True)
 class Block:
     """The records of consecutive accepted evaluations. Row r is step `first_step + r`; the parameters stand at the
@@ -264,13 +321,13 @@ class Block:
             (losses evaluated so far), `seconds`, and `full_loss`, `full_gradient_norm`: the same as the first two,
             but over all data, so NaN at rows where these were not evaluated.
         measured: Shape (rows,): the rows at which `full_loss` was evaluated.
-        cut_short: Why the update after the last row could not be made: None, "budget", or the loss that was not finite.
+        cut_short: Why the update after the last row could not be made, None if it has not been tried.
     """
 
     first_step: int
     columns: dict[str, Tensor]
     measured: Tensor
-    cut_short: str | float | None = None
+    cut_short: CutShort | None = None
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.constraints.box import Box, projected_gradient
-from gradopt.contracts import BudgetSpent, Evaluation, Objective
+from gradopt.contracts import BudgetSpent, Evaluation, Objective, Robust
 from gradopt.mistakes import Mistake
 
 
@@ -81,7 +81,7 @@ class AutogradOracle:
         gradient = self._full_gradient = self._gradient(output)
         self.num_gradients += 1
         point = self.read()
-        evaluation = Evaluation(output.item(), self._norm(gradient, point), point)
+        evaluation = Evaluation(output.item(), self._norm(gradient, point), point, gradient)
         self._keep(evaluation)
         return evaluation
 
@@ -127,7 +127,9 @@ class AutogradOracle:
             if output is None:
                 return None
             try:
-                gradients = torch.autograd.grad(output, self.parameters, create_graph=True, allow_unused=True)
+                # A factor that needs a gradient itself makes functions that are differentiable only once say so.
+                one = torch.ones_like(output, requires_grad=True)
+                gradients = torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
             except RuntimeError:  # an operation without a second derivative
                 return None
         curved = [(g, p) for g, p in zip(gradients, self.parameters, strict=True) if g is not None and g.requires_grad]
@@ -149,12 +151,41 @@ class AutogradOracle:
         if self._twice_differentiable is None:  # tried once: some operations refuse only when they are asked
             try:
                 product(torch.zeros_like(self.read()))
-                self._twice_differentiable = True
+                self._twice_differentiable = not _refuses([g.grad_fn for g, _ in curved])
             except RuntimeError:
                 self._twice_differentiable = False
             finally:
                 self.num_hessian_products -= 1
         return product if self._twice_differentiable else None
+
+    def hessian_matrix(self) -> Tensor | None:
+        """The Hessian of the full loss here, shape (n, n); None where there are no second derivatives.
+
+        It costs n products, made in one batch where the objective's operations allow it.
+        """
+        product = self.hessian()
+        if product is None:
+            return None
+        identity = torch.eye(sum(p.numel() for p in self.parameters), dtype=self.parameters[0].dtype)
+        identity = identity.to(self.parameters[0].device)
+        return torch.stack([product(row) for row in identity])
+
+    @property
+    def has_residuals(self) -> bool:
+        """Whether the objective is a least-squares problem."""
+        return type(self.objective).residuals is not Objective.residuals
+
+    def linearised(self) -> "AutogradLinearised":
+        """The residuals here and their Jacobian, weighed by the robust loss if there is one.
+
+        Raises:
+            Mistake: The objective has no residuals, or its loss is not theirs.
+        """
+        self.num_gradients += 1
+        residuals = self.objective.residuals()
+        if residuals is None:
+            raise Mistake(f"{self.objective.describe()} has no residuals: return them from residuals(), or use lbfgs")
+        return AutogradLinearised(residuals.reshape(-1), self.parameters, self.objective.robust, self._vector)
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
@@ -167,6 +198,12 @@ class AutogradOracle:
         with torch.no_grad():
             for parameter, part in zip(self.parameters, self._parts(point), strict=True):
                 parameter.copy_(part)
+
+    def restore(self, evaluation: Evaluation) -> None:
+        """Set the parameters and their `.grad`, in place, to those of an earlier evaluation."""
+        self.write(evaluation.point)
+        for parameter, part in zip(self.parameters, self._parts(evaluation.gradient), strict=True):
+            parameter.grad = part
 
     def metrics(self) -> Mapping[str, float]:
         """The objective's metrics here; random numbers it draws are put back."""
@@ -226,9 +263,10 @@ class AutogradOracle:
         if len(self.parameters) == 1 and self.box is None:
             gradient = self.parameters[0].grad
             if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
-                return Evaluation(loss, torch.linalg.vector_norm(gradient, math.inf).item(), point)
+                norm = torch.linalg.vector_norm(gradient, math.inf).item()
+                return Evaluation(loss, norm, point, gradient.reshape(-1))
         gradient = self._vector([parameter.grad for parameter in self.parameters])
-        return Evaluation(loss, self._norm(gradient, point), point)
+        return Evaluation(loss, self._norm(gradient, point), point, gradient)
 
     def _norm(self, gradient: Tensor, point: Tensor) -> float:
         if self.lower is not None and self.upper is not None:
@@ -253,3 +291,75 @@ class AutogradOracle:
     def _parts(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
         return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+
+def _refuses(nodes: Sequence[Any]) -> bool:
+    """Whether a graph of gradients holds a function marked once_differentiable: an `Error` node, which raises only if it
+    is met on the way; where it cuts the way off, its part of the second derivatives is silently left out.
+    """
+    seen: set[Any] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if type(node).__name__ == "Error":
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+class AutogradLinearised:
+    """A `Linearised` by autograd: J'v is a backward pass, J v a backward pass through that one.
+
+    Args:
+        vector: Makes one vector of tensors shaped like the parameters.
+    """
+
+    def __init__(
+        self,
+        residuals: Tensor,
+        parameters: Sequence[nn.Parameter],
+        robust: Robust | None,
+        vector: Callable[[Sequence[Tensor | None]], Tensor],
+    ) -> None:
+        self._graph, self._parameters, self._vector = residuals, parameters, vector
+        self._rows: Tensor | None = None
+        self.residuals = residuals.detach()
+        if robust is not None:
+            factors, self._rows = robust.weights(self.residuals)
+            self.residuals = factors * self.residuals
+        self._dual: Tensor | None = None
+        self._pulled: tuple[Tensor | None, ...] = ()
+
+    def jvp(self, vector: Tensor) -> Tensor:
+        """J v."""
+        if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
+            self._dual = torch.zeros_like(self._graph, requires_grad=True)
+            self._pulled = torch.autograd.grad(
+                self._graph, self._parameters, self._dual, create_graph=True, allow_unused=True
+            )
+        pairs = [(p, v) for p, v in zip(self._pulled, self._split(vector), strict=True) if p is not None]
+        (image,) = torch.autograd.grad(
+            [p for p, _ in pairs], self._dual, [v for _, v in pairs], retain_graph=True, allow_unused=True
+        )
+        image = torch.zeros_like(self.residuals) if image is None else image
+        return image if self._rows is None else self._rows * image
+
+    def vjp(self, vector: Tensor) -> Tensor:
+        """J' v."""
+        weighed = vector if self._rows is None else self._rows * vector
+        parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
+        return self._vector(parts)
+
+    def jacobian(self) -> Tensor:
+        """J, by columns or by rows, whichever are fewer."""
+        rows, columns = self.residuals.numel(), sum(p.numel() for p in self._parameters)
+        if columns <= rows:
+            return torch.stack([self.jvp(v) for v in torch.eye(columns).to(self._parameters[0])], dim=1)
+        return torch.stack([self.vjp(v) for v in torch.eye(rows).to(self.residuals)])
+
+    def _split(self, vector: Tensor) -> list[Tensor]:
+        pieces = torch.split(vector, [p.numel() for p in self._parameters])
+        return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self._parameters, strict=True)]

@@ -270,6 +270,11 @@ def builtin_entries() -> Iterator[Entry]:
     staged.objective("function", "gradopt.objectives.function:Function")
     staged.objective("quadratic", "gradopt.objectives.quadratic:Quadratic")
     staged.objective("rosenbrock", "gradopt.objectives.rosenbrock:Rosenbrock")
+    staged.objective("least_squares", "gradopt.objectives.least_squares:LeastSquares")
+    staged.optimiser("lbfgs", "gradopt.optimisers.lbfgs:LBFGS")
+    staged.optimiser("trust_region", "gradopt.optimisers.trust_region:TrustRegion")
+    staged.optimiser("levenberg_marquardt", "gradopt.optimisers.levenberg_marquardt:LevenbergMarquardt")
+    staged.optimiser("auto", "gradopt.optimisers.auto:Auto")
     for name, target in torch_optimisers().items():
         staged.optimiser(name, target)
     staged.optimiser("custom", "gradopt.optimisers.custom:custom")
@@ -283,11 +288,14 @@ def builtin_entries() -> Iterator[Entry]:
 
 
 def torch_optimisers() -> dict[str, str]:
-    """Every optimiser of the installed torch by its lower-case name, read from its source: torch is not imported."""
+    """Every optimiser of the installed torch by its lower-case name, read from its source: torch is not imported.
+
+    One whose name is taken by gradopt's own has `torch_` in front of it.
+    """
     found = {}
     for name, module in _torch_imports():
         if name[0].isupper() and name != "Optimizer":
-            found[name.lower()] = f"{module}:{name}"
+            found["torch_lbfgs" if name == "LBFGS" else name.lower()] = f"{module}:{name}"
     return found
 
 

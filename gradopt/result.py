@@ -25,6 +25,8 @@ class Result:
         nit: Steps made. nfev, njev, nhev: losses, gradients and Hessian products evaluated.
         history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
         metrics: The objective's metrics at `x`.
+        covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
+            1000); else None. With a robust loss it is that of the weighed residuals.
         directory: Where the run wrote its files, None if it wrote none.
     """
 
@@ -39,7 +41,13 @@ class Result:
     seconds: float
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    covariance: Any = field(default=None, repr=False)
     directory: str | None = None
+
+    @property
+    def standard_errors(self) -> Any:
+        """Square roots of the diagonal of `covariance`, shape (n,), in the units of the unknowns; None without it."""
+        return None if self.covariance is None else self.covariance.diagonal().sqrt()
 
     @property
     def success(self) -> bool:

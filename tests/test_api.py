@@ -276,7 +276,7 @@ def test_no_file_is_written_unless_asked(tmp_path, monkeypatch):
         ({"objective": f.parabola, "x0": [1.0], "optimiser": "adam", "optimiser_options": {"lr": -1.0}}, ">= 0"),
         ({"objective": f.parabola, "x0": [1.0], "optimiser": "muon"}, "2D"),
         ({"objective": f.parabola, "x0": [1.0], "optimiser": "sparseadam"}, "sparse"),
-        ({"objective": f.parabola, "x0": [1.0], "optimiser": "lbfgs", "bounds": (0, 2)}, "cannot keep bounds"),
+        ({"objective": f.parabola, "x0": [1.0], "optimiser": "torch_lbfgs", "bounds": (0, 2)}, "cannot keep bounds"),
         ({"objective": f.parabola, "x0": [9.0], "bounds": (0, 2)}, "outside the bounds"),
         ({"objective": f.parabola, "x0": [1.0], "bounds": (2, 0)}, "leave no room"),
         ({"objective": f.parabola, "x0": [1.0], "bounds": (0, [1.0, 2.0, 3.0])}, "does not fit"),

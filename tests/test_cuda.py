@@ -13,12 +13,12 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("optimiser", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "torch_lbfgs"])
 @pytest.mark.parametrize(
     ("function", "x0"), [(f.parabola, [0.0, 1.0]), (f.cubic, 2.0), (f.hill, 0.0), (f.saddle, [0.0, 0.0])]
 )
 def test_a_device_changes_no_verdict(function, x0, optimiser, dtype):
-    options = {"lr": 0.01} if optimiser != "lbfgs" else {"line_search_fn": "strong_wolfe"}
+    options = {"lr": 0.01} if optimiser != "torch_lbfgs" else {"line_search_fn": "strong_wolfe"}
     results = [
         gradopt.minimise(
             function,

@@ -10,7 +10,7 @@ from tests import functions as f
 
 STEPS = 25
 NAMES = {name: target.rpartition(":")[2] for name, target in torch_optimisers().items()}
-ELEMENTWISE = sorted(set(NAMES) - {"lbfgs", "muon", "sparseadam"})
+ELEMENTWISE = sorted(set(NAMES) - {"torch_lbfgs", "muon", "sparseadam"})
 
 
 def plain(function, x0, cls, steps, options, *, clip=None, scheduler=None):
@@ -76,7 +76,7 @@ def test_lbfgs_moves_as_in_plain_torch(search):
         optimizer.step(closure)
         points.append(x.detach().clone())
 
-    assert torch.equal(ours(f.rosenbrock, x0, "lbfgs", 5, options), torch.stack(points))
+    assert torch.equal(ours(f.rosenbrock, x0, "torch_lbfgs", 5, options), torch.stack(points))
 
 
 def test_muon_moves_matrices_as_in_plain_torch():
@@ -164,7 +164,7 @@ def test_no_evaluation_is_wasted_by_a_closure():
     result = gradopt.minimise(
         f.rosenbrock,
         [-1.2, 1.0],
-        optimiser="lbfgs",
+        optimiser="torch_lbfgs",
         optimiser_options={"line_search_fn": "strong_wolfe", "max_iter": 5},
         stop=gradopt.Stop(max_steps=3),
     )

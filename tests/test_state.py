@@ -30,7 +30,7 @@ def walk(assembly, stop_before=None):
 
 
 @pytest.mark.parametrize("schedule", [None, {"name": "exponential", "gamma": 0.9}], ids=["constant", "exponential"])
-@pytest.mark.parametrize(("name", "cut"), [(name, 3 if name == "lbfgs" else 15) for name in NAMES])
+@pytest.mark.parametrize(("name", "cut"), [(name, 3 if name == "torch_lbfgs" else 15) for name in NAMES])
 def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, cut, schedule, tmp_path):
     reference = build(name, schedule)
     whole = walk(reference)

@@ -10,7 +10,7 @@ from gradopt.plugins import torch_optimisers
 from gradopt.verdict import Status
 from tests import functions as f
 
-FIRST_ORDER = sorted(set(torch_optimisers()) - {"lbfgs", "muon", "sparseadam"})
+FIRST_ORDER = sorted(set(torch_optimisers()) - {"torch_lbfgs", "muon", "sparseadam"})
 DTYPES = (torch.float32, torch.float64)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 optimisers = pytest.mark.parametrize("optimiser", FIRST_ORDER)
@@ -42,7 +42,7 @@ def test_the_unbounded_cubic_is_never_called_converged(optimiser, dtype, x0):
 @pytest.mark.parametrize("x0", [-3.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize("options", [{}, {"line_search_fn": "strong_wolfe"}], ids=["fixed", "wolfe"])
 def test_lbfgs_ends_on_the_unbounded_cubic_without_crashing(dtype, x0, options):
-    result = run(f.cubic, x0, "lbfgs", dtype, **options)
+    result = run(f.cubic, x0, "torch_lbfgs", dtype, **options)
 
     assert result.status in {Status.UNBOUNDED, Status.NON_FINITE}
     assert math.isfinite(result.fun)
@@ -295,7 +295,7 @@ def test_a_budget_of_evaluations_is_kept_inside_a_line_search(limit):
     result = gradopt.minimise(
         lambda x: f.rosenbrock(x) + 0 * function(x),
         [-1.2, 1.0],
-        optimiser="lbfgs",
+        optimiser="torch_lbfgs",
         optimiser_options={"line_search_fn": "strong_wolfe"},
         stop=gradopt.Stop(max_evaluations=limit),
     )
@@ -323,7 +323,7 @@ def test_a_line_search_at_the_rounding_of_the_loss_has_converged():
     def misfit(p):
         return ((p[0] * torch.sin(2 * math.pi * p[1] * t + p[2]) + p[3] - y) ** 2).mean()
 
-    result = run(misfit, [2.0, 0.35, 0.6, -1.0], "lbfgs", torch.float64, line_search_fn="strong_wolfe")
+    result = run(misfit, [2.0, 0.35, 0.6, -1.0], "torch_lbfgs", torch.float64, line_search_fn="strong_wolfe")
 
     assert result.status is Status.CONVERGED, result
     assert result.jac.abs().max() < 1e-7

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from gradopt.contracts import Band, Block, Judgement, Oracle, State
+from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.verdict import Status
 
@@ -58,7 +58,7 @@ class MaxEvaluations:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if oracle.num_losses < self.limit and block.cut_short != "budget":
+        if oracle.num_losses < self.limit and not isinstance(block.cut_short, BudgetSpent):
             return None
         return Judgement.one(Status.MAX_EVALUATIONS, len(block) - 1, **where(block, oracle), limit=self.limit)
 

@@ -8,19 +8,17 @@ import torch
 from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
-from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
+from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State, Stuck
+from gradopt.criteria.curvature import Curvature, examine, falls, is_plateau, sizes
 from gradopt.criteria.failure import EVERY
 from gradopt.mistakes import Mistake
 from gradopt.verdict import Status
 
-NUM_DENSE = 50
-"""Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
-
-NUM_LANCZOS = 30
-
 RESTING = 10
-"""Steps without any change after which the default tolerance is eps^0.5, and the largest scale counts for all unknowns:
-closer than that no method comes that compares losses, as their differences round to nothing."""
+"""Steps without any change after which (or at once, where an optimiser finds no better point) the default tolerance is
+eps^0.5, and the largest scale counts for all unknowns: closer than that no method comes that compares losses, as their
+differences round to nothing.
+"""
 
 
 class Target:
@@ -67,9 +65,11 @@ class Convergence:
     and of the unknowns. (|H| s)_i is estimated from below by products of H with s under three patterns of signs.
 
     It is asked at the start, when the gradient has fallen below what it last needed, and when the steps have doubled.
-    Then negative curvature on the free unknowns, below -10 n eps |lambda_max|, makes it a saddle point or a maximum;
-    and a Newton step, H^-1 g, that would still move an unknown by more than eps^(1/3) of the largest size says that the
-    gradient is small only for the curvature of a valley, and the run goes on.
+    Then negative curvature on the free unknowns, below -10 n eps |lambda_max| of the scaled Hessian, makes it a
+    saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, and is
+    longer than the tolerance in units of s, says that the gradient is small only for the curvature of a valley, and the
+    run goes on. A plateau, where gradient and curvature of an unknown vanish together and the loss stays the same far
+    around, is no minimum: `stalled`.
     """
 
     def __init__(self, tolerance: float | None = None) -> None:
@@ -77,6 +77,7 @@ class Convergence:
             raise Mistake(f"gradient_tolerance must be 0 or more, got {tolerance}")
         self._tolerance = tolerance
         self._origin: Tensor | None = None
+        self._largest: Tensor | None = None
         self._needed = 0.0
         self._next = 0
         self._overdue = False
@@ -99,13 +100,16 @@ class Convergence:
         if self._origin is None:
             self._origin = oracle.read()
         self._still = self._still + 1 if block["step_norm"][-1, 0] == 0 else 0
+        stuck = isinstance(block.cut_short, Stuck)
         resting = self._still > 0 and self._still % RESTING == 0
-        if (step < self._next and gradient_norm > self._needed and not resting) or block.cut_short is not None:
+        if block.cut_short is not None and not stuck:
+            return None
+        if step < self._next and gradient_norm > self._needed and not (resting or stuck):
             return None
         if not (math.isfinite(gradient_norm) and math.isfinite(block["full_loss"][-1, 0].item())):
             return None
         self._next = max(step + 20, 2 * step)
-        return self._judge_point(block, oracle, gradient_norm)
+        return self._judge_point(block, oracle, gradient_norm, resting=stuck or self._still >= RESTING)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         place = f"at step {evidence['step']}, loss {evidence['loss']:.10g}"
@@ -115,6 +119,11 @@ class Convergence:
             return (
                 f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss falls along a "
                 f"direction of curvature {evidence['curvature_min']:.3g} ({place}). To mend: start somewhere else"
+            )
+        if status is Status.STALLED:
+            return (
+                f"a plateau: gradient ({evidence['gradient_norm']:.3g}) and curvature vanish, and the loss stays the "
+                f"same when an unknown moves by a tenth of its size ({place}). To mend: start somewhere else"
             )
         relative = f"{evidence['relative']:.2g} of its scale (tolerance {evidence['tolerance']:.2g})"
         if status is Status.NOISE_FLOOR:
@@ -135,14 +144,14 @@ class Convergence:
     def load_state_dict(self, state: State) -> None:
         vars(self).update(state)
 
-    def _judge_point(self, block: Block, oracle: Oracle, gradient_norm: float) -> Judgement | None:
+    def _judge_point(self, block: Block, oracle: Oracle, gradient_norm: float, *, resting: bool) -> Judgement | None:
         assert self._origin is not None
         row, loss = len(block) - 1, block["full_loss"][-1, 0].item()
         point, gradient = oracle.read(), oracle.full_gradient()
         eps = torch.finfo(point.dtype).eps
         tolerance = self._tolerance
         if tolerance is None:
-            tolerance = eps**0.5 if self._still >= RESTING else eps**0.6
+            tolerance = eps**0.5 if resting else eps**0.6
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
         if hessian is None:
@@ -151,9 +160,10 @@ class Convergence:
             scale = _scale(hessian, size, block.last_step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
         if scale is None:
             return None
+        suspects = self._collapsed(scale)
         # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
         scale = scale + eps * scale.max()
-        if self._still >= RESTING:  # likewise the rounding of the whole
+        if resting:  # likewise the rounding of the whole
             scale = scale.max().expand_as(scale)
         projected = gradient
         if oracle.lower is not None and oracle.upper is not None:
@@ -162,30 +172,54 @@ class Convergence:
         self._needed = min(
             tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self._needed else math.inf
         )
-        noise = 4 * eps
-        if relative > max(tolerance, noise):
+        if relative > max(tolerance, 4 * eps):
             return None
-        word = "" if oracle.lower is None else "projected "
-        evidence = {
+        status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
+        evidence: dict[str, Any] = {
             "loss": loss,
             "gradient_norm": gradient_norm,
             "relative": relative,
             "tolerance": tolerance,
             "step": block.last_step,
-            "word": word,
+            "word": "" if oracle.lower is None else "projected ",
             "curvature": "unchecked",
             "curvature_min": math.nan,
         }
-        status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
-        if hessian is not None:
-            free = _free(point, gradient, scale * tolerance, oracle)
-            curvature, found = _curvature(hessian, free, point, size, gradient, loss, oracle)
-            evidence |= found
-            if curvature is not None:
-                status = curvature
-            elif found.get("newton_step", 0.0) > eps ** (1 / 3) * size.max().item():
+        free = _free(point, gradient, scale * tolerance, oracle)
+        if hessian is None:
+            return Judgement.one(status, row, **evidence)
+        if not bool(free.any()):
+            return Judgement.one(status, row, **evidence | {"curvature": "held"})
+        found = examine(hessian, free, sizes(point, self._origin), gradient)
+        kind = self._kind(found, status, suspects & free, oracle, evidence)
+        return None if kind is None else Judgement.one(kind, row, **evidence)
+
+    def _kind(
+        self, found: Curvature, status: Status, suspects: Tensor, oracle: Oracle, evidence: dict[str, Any]
+    ) -> Status | None:
+        """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
+        assert self._origin is not None
+        point, gradient, loss = oracle.read(), oracle.full_gradient(), evidence["loss"]
+        size, slopes = sizes(point, self._origin), found.slopes(gradient)
+        decrease = found.decrease(slopes)
+        evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
+        if found.sign == "negative" or (found.sign == "none" and falls(oracle, found, size, gradient, loss)):
+            if not found.is_stationary(slopes):
                 return None
-        return Judgement.one(status, row, **evidence)
+            return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
+        if is_plateau(oracle, suspects, size, loss):
+            return Status.STALLED
+        noise = found.noise_decrease() if status is Status.NOISE_FLOOR else 0.0
+        if decrease <= max(torch.finfo(point.dtype).eps ** 0.6 * abs(loss), noise):
+            return status
+        return status if found.newton_step(slopes).max() <= evidence["tolerance"] else None
+
+    def _collapsed(self, scale: Tensor) -> Tensor:
+        """The unknowns whose scale has fallen to nothing, or all if there never was any: suspects of a plateau."""
+        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
+        return collapsed & (self._largest > 0) if bool(self._largest.any()) else collapsed
 
 
 def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
@@ -226,105 +260,3 @@ def _free(point: Tensor, gradient: Tensor, threshold: Tensor, oracle: Oracle) ->
         return torch.ones_like(point, dtype=torch.bool)
     held = ((point <= oracle.lower) & (gradient > threshold)) | ((point >= oracle.upper) & (gradient < -threshold))
     return ~held
-
-
-def _curvature(
-    hessian: Callable[[Tensor], Tensor],
-    free: Tensor,
-    point: Tensor,
-    size: Tensor,
-    gradient: Tensor,
-    loss: float,
-    oracle: Oracle,
-) -> tuple[Status | None, dict[str, Any]]:
-    """The failure that negative curvature on the free unknowns proves (None if there is none), and the evidence."""
-    indices = free.nonzero().flatten()
-    n = len(indices)
-    if n == 0:
-        return None, {"curvature": "held"}
-
-    def restricted(vector: Tensor) -> Tensor:
-        return hessian(torch.zeros_like(point).index_put((indices,), vector.to(point)))[indices].double().cpu()
-
-    slope = gradient[indices].double().cpu()
-    values, vectors = _dense(restricted, n) if n <= NUM_DENSE else _lanczos(restricted, slope)
-    smallest, largest = values[0].item(), values[-1].item()
-    direction = torch.zeros_like(point).index_put((indices,), vectors[:, 0].to(point))
-    threshold = 10 * len(point) * torch.finfo(point.dtype).eps * max(abs(smallest), abs(largest))
-    along = vectors.T @ slope
-    newton = (along / values).masked_fill(values.abs() <= threshold, 0.0)
-    evidence: dict[str, Any] = {
-        "curvature_min": smallest,
-        "curvature_max": largest,
-        "newton_step": (vectors @ newton).abs().max().item(),
-        "direction": direction.unsqueeze(0),
-    }
-    if smallest < -threshold:
-        status = Status.MAXIMUM if largest < -threshold and n == len(point) else Status.SADDLE_POINT
-        return status, evidence | {"curvature": "negative"}
-    if smallest > threshold:
-        return None, evidence | {"curvature": "positive" if n <= NUM_DENSE else "none"}
-    if _falls(direction, point, size, gradient, threshold, loss, oracle):
-        return Status.SADDLE_POINT, evidence | {"curvature": "higher order"}
-    return None, evidence | {"curvature": "none"}
-
-
-def _falls(
-    direction: Tensor, point: Tensor, size: Tensor, gradient: Tensor, threshold: float, loss: float, oracle: Oracle
-) -> bool:
-    """Whether the loss falls along a direction of no curvature, as x^3 does at 0, by more than rounding explains."""
-    eps = torch.finfo(point.dtype).eps
-    length = eps**0.25 * max(size.max().item(), eps if size.any() else 1.0)
-    for sign in (1.0, -1.0):
-        there = point + sign * length * direction
-        if oracle.lower is not None and oracle.upper is not None:
-            there = there.clamp(oracle.lower, oracle.upper)
-        step = there - point
-        try:
-            lower = oracle.loss(there)
-        except BudgetSpent:
-            return False
-        explained = (
-            10 * eps * max(abs(loss), abs(lower)) + 2 * abs((gradient @ step).item()) + threshold * (step @ step).item()
-        )
-        if lower < loss - explained:
-            return True
-    return False
-
-
-def _dense(product: Callable[[Tensor], Tensor], n: int) -> tuple[Tensor, Tensor]:
-    matrix = torch.stack([product(row) for row in torch.eye(n, dtype=torch.float64)])
-    return torch.linalg.eigh((matrix + matrix.T) / 2)
-
-
-def _lanczos(product: Callable[[Tensor], Tensor], slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3).
-
-    It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
-    directions to which the gradient is orthogonal.
-    """
-    n = len(slope)
-    noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis = noise / noise.norm()
-    if slope.any():
-        basis = basis + slope / slope.norm()
-    basis = (basis / basis.norm()).unsqueeze(0)
-    alphas: list[Tensor] = []
-    betas: list[Tensor] = []
-    for _ in range(min(n, NUM_LANCZOS)):
-        image = product(basis[-1])
-        alphas.append(image @ basis[-1])
-        for _ in range(2):  # once is not enough in floating point, twice is (Kahan, Parlett)
-            image = image - basis.T @ (basis @ image)
-        beta = image.norm()
-        if beta <= 1e-12 * max(1e-300, max(abs(alpha.item()) for alpha in alphas)):
-            break
-        betas.append(beta)
-        basis = torch.cat([basis, (image / beta).unsqueeze(0)])
-    k = len(alphas)
-    matrix = torch.diag(torch.stack(alphas))
-    if k > 1:
-        off = torch.stack(betas[: k - 1])
-        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, basis[:k].T @ vectors

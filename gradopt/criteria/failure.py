@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
+from gradopt.constraints.box import projected_gradient
+from gradopt.contracts import Band, Block, BudgetSpent, Judgement, NonFiniteTrial, Oracle, State, Stuck
+from gradopt.criteria.curvature import examine, sizes
 from gradopt.verdict import Status
 
 EVERY = 100
@@ -27,7 +29,7 @@ class NonFinite:
         loss, gradient = block["loss"][row, 0].item(), block["gradient_norm"][row, 0].item()
         if block.measured[row] and math.isfinite(loss):
             loss = block["full_loss"][row, 0].item()
-        trial = block.cut_short if isinstance(block.cut_short, float) else None
+        trial = block.cut_short.loss if isinstance(block.cut_short, NonFiniteTrial) else None
         if trial is not None:
             loss = trial
         if loss == -math.inf or (math.isfinite(loss) and math.isfinite(gradient)):
@@ -164,7 +166,7 @@ class Unbounded:
         gradient_norm = block["full_gradient_norm"][last, 0].item()
         looked = block.last_step >= self._next
         self._next = (block.last_step // self.EVERY + 1) * self.EVERY
-        if block.cut_short == -math.inf:
+        if isinstance(block.cut_short, NonFiniteTrial) and block.cut_short.loss == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:
             return None
@@ -208,7 +210,8 @@ class Unbounded:
 
 
 class Stalled:
-    """Ends when the parameters have not changed by a single bit for 50 steps and the gradient is not small.
+    """Ends when the parameters have not changed by a single bit for 50 steps, or the optimiser finds no better point,
+    and the gradient is not small.
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
     zero in this dtype: `noise_floor`.
@@ -231,15 +234,16 @@ class Stalled:
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
         self._next = (block.last_step // EVERY + 1) * EVERY
-        if not looked or self._still < self.PATIENCE:
+        stuck = block.cut_short if isinstance(block.cut_short, Stuck) else None
+        if stuck is None and (not looked or self._still < self.PATIENCE):
             return None
         gradient_norm = block["gradient_norm"][-1, 0].item()
         loss = block["loss"][-1, 0].item()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             return None
-        scatter = _scatter(oracle)
-        status = Status.NOISE_FLOOR if gradient_norm <= scatter else Status.STALLED
         point = oracle.read()
+        scatter, noise = _scatter(oracle)
+        status = Status.NOISE_FLOOR if noise else Status.STALLED
         return Judgement.one(
             status,
             len(block) - 1,
@@ -250,6 +254,7 @@ class Stalled:
             learning_rate=block["learning_rate"][-1, 0].item(),
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
+            stuck="" if stuck is None else str(stuck),
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -260,6 +265,12 @@ class Stalled:
                 "told from zero"
             )
         rate, dtype = evidence["learning_rate"], evidence["dtype"]
+        if evidence["stuck"]:
+            hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
+            return (
+                f"{evidence['stuck']}, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
+                f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {hint}"
+            )
         if rate == 0:
             cause = "the learning rate is 0; lengthen the schedule"
         elif dtype != "float64":
@@ -281,8 +292,11 @@ class Stalled:
         vars(self).update(state)
 
 
-def _scatter(oracle: Oracle) -> float:
-    """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds)."""
+def _scatter(oracle: Oracle) -> tuple[float, bool]:
+    """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
+    whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
+    valley is not lost in the rounding across it.
+    """
     point = oracle.read()
     step = point.abs() * torch.finfo(point.dtype).eps
     signs = torch.randint(0, 2, (4, *point.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -294,6 +308,15 @@ def _scatter(oracle: Oracle) -> float:
                 moved = moved.clamp(oracle.lower, oracle.upper)
             gradients.append(oracle.gradient(moved))
     except BudgetSpent:
-        return 0.0
+        return 0.0, False
     table = torch.stack(gradients)
-    return (table - table.mean(0)).abs().max().item()
+    mean = table.mean(0)
+    scatter, gradient, hessian = table - mean, mean, oracle.hessian()
+    if oracle.lower is not None and oracle.upper is not None:
+        gradient = projected_gradient(mean, point, oracle.lower, oracle.upper)
+    free = gradient != 0
+    largest = scatter.abs().max().item()
+    if hessian is None or not bool(free.any()):
+        return largest, gradient.abs().max().item() <= largest
+    found = examine(hessian, free, sizes(point, point), gradient)
+    return largest, found.decrease(found.slopes(gradient)) <= max(found.decrease(found.slopes(row)) for row in scatter)

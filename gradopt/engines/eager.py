@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, NonFiniteTrial, Optimiser, State
+from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 
@@ -29,7 +29,7 @@ class EagerEngine:
         self._evaluation: Evaluation | None = None
         self._row: tuple[float, ...] = ()
         self._previous: Tensor | None = None
-        self._cut_short: str | float | None = None
+        self._cut_short: CutShort | None = None
         self._length = 0
         self._began = time.perf_counter()
 
@@ -45,7 +45,7 @@ class EagerEngine:
         while True:
             try:
                 evaluation, full = self._evaluate()
-            except (BudgetSpent, NonFiniteTrial) as cause:
+            except (BudgetSpent, NonFiniteTrial, Stuck) as cause:
                 if self._evaluation is None:
                     raise Mistake("the budget of evaluations is too small for one step of this objective") from cause
                 self._restore(cause)
@@ -73,7 +73,7 @@ class EagerEngine:
         assert self._evaluation is not None, "update() comes after advance()"
         try:
             self.optimiser.update(self._evaluation, self.oracle)
-        except (BudgetSpent, NonFiniteTrial) as cause:
+        except (BudgetSpent, NonFiniteTrial, Stuck) as cause:
             self._restore(cause)
             return
         self.oracle.project()
@@ -97,7 +97,7 @@ class EagerEngine:
             "objective": {name: value.clone() for name, value in self.oracle.objective.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "counts": (self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products),
-            "best": None if best is None else (best.loss, best.gradient_norm, best.point),
+            "best": None if best is None else (best.loss, best.gradient_norm, best.point, best.gradient.clone()),
             "previous": self._previous,
             "seconds": time.perf_counter() - self._began,
             "random": torch.get_rng_state(),
@@ -123,7 +123,7 @@ class EagerEngine:
             if self.step % self._batches.steps_per_epoch == 0:
                 full = oracle.evaluate_full()
         evaluation = oracle.evaluate()
-        while not self.optimiser.accepts(evaluation):
+        while not self.optimiser.accepts(evaluation, oracle):
             self.optimiser.update(evaluation, oracle)
             oracle.project()
             evaluation = oracle.evaluate()
@@ -147,11 +147,11 @@ class EagerEngine:
             self._row += (math.nan, math.nan) if full is None else (full.loss, full.gradient_norm)
         return self._row
 
-    def _restore(self, cause: BudgetSpent | NonFiniteTrial) -> None:
+    def _restore(self, cause: CutShort) -> None:
         """Back to the last accepted point; the next block says why."""
-        self._cut_short = cause.loss if isinstance(cause, NonFiniteTrial) else "budget"
+        self._cut_short = cause
         if self._evaluation is not None:
-            self.oracle.write(self._evaluation.point)
+            self.oracle.restore(self._evaluation)
 
     def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
         table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)

@@ -51,7 +51,7 @@ class TorchOptimiser:
         self.uses_closure = needs_closure(type(optimizer))
         self._step = optimizer.step if self.uses_closure or scheduler is not None else lean_step(optimizer)
 
-    def accepts(self, evaluation: Evaluation) -> bool:
+    def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
         """Always: a torch optimiser steps from wherever it is."""
         return True
 
@@ -143,7 +143,8 @@ def build(
         parameters = [group for group in parameters if group["params"]]
     try:
         optimizer = factory(parameters, **keywords)
-        _check_groups(factory, optimizer, groups, keywords)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            _check_groups(factory, optimizer, groups, keywords)
         return optimizer, own
     except Mistake:
         raise

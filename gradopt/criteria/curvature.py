@@ -1,0 +1,221 @@
+"""The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradopt.contracts import BudgetSpent, Oracle
+
+NUM_DENSE = 50
+"""Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
+
+NUM_LANCZOS = 30
+TINY = 1e-300
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Curvature:
+    """Eigenvalues of the Hessian of the loss on k free unknowns, in units in which they are comparable.
+
+    Attributes:
+        values: In ascending order; directions up to `threshold` are flat, for all that rounding tells.
+        vectors: Shape (k, directions), in those units.
+        units: Of the unknowns, shape (k,): what a coordinate of 1 stands for.
+        lengths: Of each direction: the largest move of an unknown in units of its own size.
+        noise: Of the gradient along each direction, by rounding.
+        strength: The change of the loss, to second order, when all unknowns move by their own size.
+        free: The indices of the free unknowns.
+        complete: Whether these are all eigenvalues, of all unknowns.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    units: Tensor
+    lengths: Tensor
+    noise: Tensor
+    strength: float
+    threshold: float
+    free: Tensor
+    complete: bool
+
+    @property
+    def sign(self) -> str:
+        """ "negative", "positive", or "none": nowhere negative, though not proven positive everywhere."""
+        if self.values[0] < -self.threshold:
+            return "negative"
+        return "positive" if self.values[0] > self.threshold and self.complete else "none"
+
+    @property
+    def is_maximum(self) -> bool:
+        """It is negative in every direction."""
+        return self.complete and bool(self.values[-1] < -self.threshold)
+
+    def direction(self, like: Tensor) -> Tensor:
+        """Of the smallest eigenvalue, in the objective's units, of length 1."""
+        found = torch.zeros_like(like).index_put((self.free,), (self.units * self.vectors[:, 0]).to(like))
+        return found / found.norm()
+
+    def along(self, index: int) -> float:
+        """The curvature along an eigenvector in the objective's units."""
+        return self.values[index].item() / (self.units * self.vectors[:, index]).square().sum().item()
+
+    def slopes(self, gradient: Tensor) -> Tensor:
+        """The gradient, of shape (n,), along each direction."""
+        return (self.vectors.T @ (self.units * gradient[self.free].double().cpu())).abs()
+
+    def decrease(self, slopes: Tensor) -> float:
+        """What a Newton step would take from the loss; along flat directions, one move by the unknowns' own size."""
+        curved = self.values.abs() > self.threshold
+        return torch.where(curved, slopes.square() / (2 * self.values.abs() + TINY), slopes / self.lengths).sum().item()
+
+    def noise_decrease(self) -> float:
+        """The same for a gradient of mere rounding, along the directions that are curved."""
+        return self.decrease(self.noise.masked_fill(self.values.abs() <= self.threshold, 0.0))
+
+    def newton_step(self, slopes: Tensor) -> Tensor:
+        """The parts of a Newton step along each direction, in units of the unknowns' sizes; flat directions are taken
+        to have as much curvature as rounding leaves room for.
+        """
+        return slopes / self.values.abs().clamp(min=max(self.threshold, TINY)) * self.lengths
+
+    def is_stationary(self, slopes: Tensor) -> bool:
+        """Whether the loss has its extremum within a thousandth of the unknowns' sizes in each direction of negative
+        curvature. Elsewhere such a direction is merely a slope that steepens.
+        """
+        return bool((self.newton_step(slopes)[self.values < -self.threshold] <= 1e-3).all())
+
+
+def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> Curvature:
+    """The curvature on the free unknowns: all of it for few, by Lanczos for many.
+
+    Few unknowns are scaled by their own curvature, many by their size, so that the objective's units do not matter.
+
+    Args:
+        free: The unknowns no bound holds; a mask with at least one True.
+        size: Of each unknown, positive.
+    """
+    indices = free.nonzero().flatten()
+    scale, n = size[indices].double().cpu(), len(indices)
+    eps = torch.finfo(gradient.dtype).eps
+
+    def restricted(vector: Tensor) -> Tensor:
+        whole = torch.zeros_like(gradient).index_put((indices,), (scale * vector).to(gradient))
+        return scale * hessian(whole)[indices].double().cpu()
+
+    if n <= NUM_DENSE:
+        matrix = torch.stack([restricted(row) for row in torch.eye(n, dtype=torch.float64)])
+        rows = matrix.abs().sum(1)
+        own = _own_curvature(matrix)
+        values, vectors = torch.linalg.eigh((matrix + matrix.T) / (2 * own[:, None] * own))
+        noise, strength = vectors.abs().T @ (10 * eps * rows / own), rows.max().item()
+    else:
+        own = torch.ones(n, dtype=torch.float64)
+        values, vectors = _lanczos(restricted, scale * gradient[indices].double().cpu())
+        strength = values.abs().max().item()
+        noise = torch.full_like(values, 10 * eps * strength)
+    return Curvature(
+        values=values,
+        vectors=vectors,
+        units=scale / own,
+        lengths=(vectors / own[:, None]).abs().amax(0),
+        noise=noise,
+        strength=strength,
+        threshold=10 * len(gradient) * eps * values.abs().max().item(),
+        free=indices,
+        complete=n <= NUM_DENSE and n == len(gradient),
+    )
+
+
+def _own_curvature(matrix: Tensor) -> Tensor:
+    """sqrt|H_ii| of each unknown; of its largest entry where that is zero, as in x y; 1 where it has none."""
+    diagonal, largest = matrix.diagonal().abs(), matrix.abs().amax(1)
+    own = torch.where(diagonal > 0, diagonal, largest).sqrt()
+    return torch.where(own > 0, own, 1.0)
+
+
+def sizes(point: Tensor, origin: Tensor) -> Tensor:
+    """The size of each unknown: its value or the way it has come, whichever is larger; never zero."""
+    size = torch.maximum(point.abs(), (point - origin).abs())
+    largest = size.max().item()
+    return torch.where(size > torch.finfo(size.dtype).eps * largest, size, largest if largest > 0 else 1.0)
+
+
+def falls(oracle: Oracle, curvature: Curvature, size: Tensor, gradient: Tensor, loss: float) -> bool:
+    """Whether the loss falls along a direction of no curvature, as x^3 does at 0, by more than rounding explains."""
+    point, eps = oracle.read(), torch.finfo(size.dtype).eps
+    direction = curvature.direction(point)
+    length = eps**0.25 * (direction.abs() @ size).item()
+    for sign in (1.0, -1.0):
+        there = _inside(point + sign * length * direction, oracle)
+        step = there - point
+        try:
+            lower = oracle.loss(there)
+        except BudgetSpent:
+            return False
+        slack = 10 * len(point) * eps * curvature.strength * ((step / size) @ (step / size)).item()
+        if lower < loss - 10 * eps * max(abs(loss), abs(lower)) - 2 * abs((gradient @ step).item()) - slack:
+            return True
+    return False
+
+
+def is_plateau(oracle: Oracle, suspects: Tensor, size: Tensor, loss: float) -> bool:
+    """Whether the loss stays the same, to rounding, when one of the suspects moves by a tenth of its size either way.
+    At a minimum it rises, whatever its order.
+
+    Args:
+        suspects: A mask of unknowns.
+    """
+    point, eps = oracle.read(), torch.finfo(size.dtype).eps
+    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
+        step = torch.zeros_like(point)
+        step[index] = 0.1 * size[index]
+        try:
+            there = [oracle.loss(_inside(point + move, oracle)) for move in (step, -step)]
+        except BudgetSpent:
+            return False
+        if all(abs(other - loss) <= 10 * eps * abs(loss) for other in there):
+            return True
+    return False
+
+
+def _inside(point: Tensor, oracle: Oracle) -> Tensor:
+    if oracle.lower is None or oracle.upper is None:
+        return point
+    return point.clamp(oracle.lower, oracle.upper)
+
+
+def _lanczos(product: Product, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3).
+
+    It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
+    directions to which the gradient is orthogonal.
+    """
+    n = len(slope)
+    noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis = noise / noise.norm()
+    if slope.any():
+        basis = basis + slope / slope.norm()
+    basis = (basis / basis.norm()).unsqueeze(0)
+    alphas: list[Tensor] = []
+    betas: list[Tensor] = []
+    for _ in range(min(n, NUM_LANCZOS)):
+        image = product(basis[-1])
+        alphas.append(image @ basis[-1])
+        for _ in range(2):  # once is not enough in floating point, twice is (Kahan, Parlett)
+            image = image - basis.T @ (basis @ image)
+        beta = image.norm()
+        if beta <= 1e-12 * max(1e-300, max(abs(alpha.item()) for alpha in alphas)):
+            break
+        betas.append(beta)
+        basis = torch.cat([basis, (image / beta).unsqueeze(0)])
+    k = len(alphas)
+    matrix = torch.diag(torch.stack(alphas))
+    if k > 1:
+        off = torch.stack(betas[: k - 1])
+        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, basis[:k].T @ vectors

@@ -1,0 +1,169 @@
+"""Newton's method in a trust region, and the steps that all trust regions make."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.contracts import Evaluation, Oracle, State, Stuck
+from gradopt.mistakes import Mistake
+from gradopt.optimisers.trust_model import Box, Krylov, Model, Newton, restored, room, scale_of
+
+ACCEPT = 1e-4
+"""A trial is accepted if the loss falls by more than this part of what the model predicts."""
+
+NOISE = 10
+"""Differences of losses up to this many roundings are noise."""
+
+MATRIX_UP_TO = 200
+"""Unknowns up to which `hessian=auto` takes the whole matrix."""
+
+MAX_PRODUCTS = 100
+
+KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_largest")
+
+
+class TrustSteps:
+    """Trials inside a radius that follows how well a model predicts the loss (Nocedal and Wright, 2006, algorithm 4.1).
+
+    There is no cap on the radius. A trial that is not finite is a rejection.
+
+    Args:
+        modelled: Makes the model at the current point, and the first radius if it is given NaN.
+    """
+
+    def __init__(self, modelled: Callable[[Evaluation, Oracle, float], tuple[Model, float]]) -> None:
+        self._modelled = modelled
+        self._radius = math.nan
+        self._model: Model | None = None
+        self._loss = self._gradient_norm = self._change = self._length = math.nan
+        self._point = torch.empty(0)
+        self._accepted = True
+        self._largest = 0.0
+        self._scale: Tensor | None = None
+
+    def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
+        """Whether the loss fell as the model predicted; the radius is adapted either way."""
+        if self._model is None:
+            return True
+        ratio = self._ratio(evaluation)
+        if ratio == -math.inf:
+            self._radius = 0.1 * self._length
+        elif ratio < 0.25:
+            self._radius = (0.25 if ratio < 0 else 0.5) * self._length
+        elif ratio > 0.75:
+            self._radius = max(self._radius, 2.0 * self._length)
+        self._accepted = ratio > ACCEPT
+        return self._accepted
+
+    def update(self, evaluation: Evaluation, oracle: Oracle) -> None:
+        """Make the model at an accepted point; then step to its minimiser inside the radius.
+
+        Raises:
+            Stuck: The step has shrunk to nothing.
+        """
+        if self._accepted or self._model is None:
+            self._loss, self._gradient_norm = evaluation.loss, evaluation.gradient_norm
+            self._point = evaluation.point
+            self._model, self._radius = self._modelled(evaluation, oracle, self._radius)
+        step, self._length, self._change = self._model.minimiser(self._radius)
+        trial = self._point + step.to(self._point)
+        if oracle.lower is not None:
+            trial = trial.clamp(oracle.lower, oracle.upper)
+        if torch.equal(trial, self._point) or not self._change < 0:
+            raise Stuck("no step inside the trust region lowers the loss in this dtype")
+        self._accepted = False
+        oracle.write(trial)
+
+    def forcing(self, evaluation: Evaluation) -> float:
+        """How far conjugate gradients must reduce the residual: superlinear (Nocedal and Wright, 2006, eq. 7.3), with
+        the gradient relative to the largest so far, so that the units of the loss do not matter.
+        """
+        self._largest = max(self._largest, evaluation.gradient_norm)
+        return min(0.25, math.sqrt(evaluation.gradient_norm / self._largest)) if self._largest > 0 else 0.25
+
+    def learning_rate(self) -> float:
+        """The radius, in scaled variables."""
+        return self._radius
+
+    def state_dict(self) -> State:
+        """The radius, the accepted point, and its model, as a rejected step asks it again."""
+        kept = {name: getattr(self, name) for name in KEPT}
+        return {**kept, "scale": self._scale, "model": None if self._model is None else self._model.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it over."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self._scale = state["scale"]
+        self._model = None if state["model"] is None else restored(state["model"])
+
+    def _ratio(self, evaluation: Evaluation) -> float:
+        """Actual over predicted decrease; where both are within rounding the gradient decides: 1 if it fell, else 0."""
+        if evaluation.loss == -math.inf:
+            return 1.0
+        if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient_norm)):
+            return -math.inf
+        noise = NOISE * torch.finfo(evaluation.point.dtype).eps * abs(self._loss)
+        fallen = self._loss - evaluation.loss
+        if abs(fallen) <= noise and -self._change <= noise:
+            return 1.0 if evaluation.gradient_norm < self._gradient_norm else 0.0
+        return fallen / -self._change
+
+
+class TrustRegion(TrustSteps):
+    """Newton steps inside a trust region, on the Hessian or on Hessian-vector products; negative curvature is used.
+
+    With the whole matrix the subproblem is solved exactly by eigenvalues (Moré and Sorensen, 1983), in variables
+    scaled by the running maximum of sqrt|diag H|, and bounds are kept by an active set on the model. With products it
+    is solved by conjugate gradients that end at the boundary or along negative curvature (Steihaug, 1983).
+
+    Args:
+        hessian: "matrix", "products" (which keep no bounds), or "auto": the matrix up to 200 unknowns.
+    """
+
+    bounds = True
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], *, hessian: Literal["auto", "matrix", "products"] = "auto"
+    ) -> None:
+        super().__init__(self._newton)
+        size = sum(parameter.numel() for parameter in parameters)
+        self._whole = hessian == "matrix" or (hessian == "auto" and size <= MATRIX_UP_TO)
+
+    def _newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
+        if not self._whole:
+            return self._by_products(evaluation, oracle, radius)
+        hessian = oracle.hessian_matrix()
+        if hessian is None:
+            raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
+        hessian, gradient, point = (t.double().cpu() for t in (hessian, evaluation.gradient, evaluation.point))
+        scale = self._scale = scale_of(hessian.diagonal().abs().sqrt(), self._scale)
+        if radius != radius:
+            slope = gradient / scale
+            radius = first_radius(scale * point, slope, float(slope @ (hessian @ (slope / scale) / scale)))
+        return Box(Newton(hessian, gradient, scale), gradient, scale, room(point, oracle.lower, oracle.upper)), radius
+
+    def _by_products(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
+        if oracle.lower is not None:
+            raise Mistake(
+                "trust_region keeps bounds on the whole Hessian only: say optimiser.hessian=matrix, or use lbfgs"
+            )
+        product = oracle.hessian()
+        if product is None:
+            raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
+        gradient = evaluation.gradient
+        if radius != radius:
+            radius = first_radius(evaluation.point, gradient, float(gradient @ product(gradient)))
+        return Krylov(product, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS), radius
+
+
+def first_radius(point: Tensor, slope: Tensor, curvature: float) -> float:
+    """The size of the start; at zero ten times the Cauchy step. All in scaled variables."""
+    size = float(point.norm())
+    if size > 0:
+        return size
+    square = float(slope @ slope)
+    return 10 * math.sqrt(square) * (square / curvature if curvature > 0 else 1.0)

@@ -1,0 +1,373 @@
+"""gradopt's own optimisers: they reach known minima, keep budgets and bounds, and say truthfully how they ended."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import scipy.optimize
+import torch
+
+import gradopt
+from gradopt import Status
+from gradopt.assemble import assemble
+from gradopt.loop import iterate
+from gradopt.objectives.function import FunctionObjective
+from gradopt.objectives.least_squares import ResidualObjective
+from gradopt.objectives.robust import LOSSES, RobustLoss
+from gradopt.optimisers.lbfgs import Memory
+from gradopt.optimisers.trust_model import _solve
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import functions as f
+
+SMOOTH = [
+    ("lbfgs", {}),
+    ("trust_region", {"hessian": "matrix"}),
+    ("trust_region", {"hessian": "products"}),
+    ("auto", {}),
+]
+SQUARES = [("levenberg_marquardt", {"jacobian": "matrix"}), ("levenberg_marquardt", {"jacobian": "products"})]
+BOUNDED = [SMOOTH[0], SMOOTH[1], SMOOTH[3]]
+DTYPES = [torch.float64, torch.float32]
+
+smooth = pytest.mark.parametrize(("name", "options"), SMOOTH, ids=str)
+squares = pytest.mark.parametrize(("name", "options"), SQUARES, ids=str)
+bounded = pytest.mark.parametrize(("name", "options"), BOUNDED, ids=str)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def valley(x):
+    return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def tensor(values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype)
+
+
+@smooth
+@dtypes
+@pytest.mark.parametrize(
+    ("function", "x0", "minimiser"),
+    [
+        (f.parabola, [10.0, -5.0], [3.0, 3.0]),
+        (f.rosenbrock, [-1.2, 1.0], [1.0, 1.0]),
+        (f.quadratic_1e6, [0.0, 0.0], [1.0, 1.0]),
+        (f.barrier, [0.9], [0.0]),
+        (f.flat_valley, [100.0], [0.0]),
+        (lambda x: (x - torch.log(x)).sum(), [0.01], [1.0]),
+        (lambda x: (torch.sqrt(x) + 1 / x).sum(), [100.0], [2 ** (2 / 3)]),
+        (lambda x: 1e8 + ((x - 3) ** 2).sum(), [1.0], [3.0]),
+    ],
+    ids=["parabola", "rosenbrock", "quadratic", "barrier", "flat", "log", "sqrt", "far floor"],
+)
+def test_known_minima_are_reached(name, options, dtype, function, x0, minimiser):
+    result = gradopt.minimise(function, tensor(x0, dtype), optimiser=name, optimiser_options=options)
+
+    assert result.status in {Status.CONVERGED, Status.NOISE_FLOOR}, result
+    torch.testing.assert_close(
+        result.x, tensor(minimiser, dtype), rtol=2e-2 if dtype == torch.float32 else 1e-6, atol=2e-3
+    )
+
+
+@smooth
+@dtypes
+@pytest.mark.parametrize("x0", [-3.0, 0.0, 1.0, 2.0])
+def test_the_unbounded_cubic_is_never_a_success(name, options, dtype, x0):
+    result = gradopt.minimise(f.cubic, tensor(x0, dtype), optimiser=name, optimiser_options=options)
+
+    assert result.status is Status.UNBOUNDED, result
+    assert result.fun < f.cubic(tensor(x0, dtype))
+
+
+@smooth
+@dtypes
+@pytest.mark.parametrize(
+    ("function", "x0", "status"),
+    [
+        (f.saddle, [0.0, 0.0], Status.SADDLE_POINT),
+        (f.hill, [0.0], Status.MAXIMUM),
+        (f.inflection, [0.0], Status.SADDLE_POINT),
+    ],
+    ids=["saddle", "maximum", "inflection"],
+)
+def test_a_start_on_a_stationary_point_that_is_no_minimum_is_named(name, options, dtype, function, x0, status):
+    result = gradopt.minimise(function, tensor(x0, dtype), optimiser=name, optimiser_options=options)
+
+    assert result.status is status, result
+
+
+@smooth
+@pytest.mark.parametrize("factor", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_units_of_loss_and_unknowns_change_no_verdict(name, options, factor, unit):
+    result = gradopt.minimise(
+        lambda x: factor * f.rosenbrock(x / unit), unit * tensor([-1.2, 1.0]), optimiser=name, optimiser_options=options
+    )
+
+    assert result.status is Status.CONVERGED, result
+    torch.testing.assert_close(result.x / unit, torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), SMOOTH + SQUARES, ids=str)
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 20])
+def test_a_budget_of_evaluations_is_kept_exactly(name, options, limit):
+    calls = 0
+
+    def counted(x):
+        nonlocal calls
+        calls += 1
+        return valley(x)
+
+    result = gradopt.least_squares(
+        counted, [-1.2, 1.0], optimiser=name, optimiser_options=options, stop=gradopt.Stop(max_evaluations=limit)
+    )
+
+    assert result.nfev <= limit
+    assert result.status is Status.MAX_EVALUATIONS or result.success
+    assert result.fun <= 0.5 * 24.2 * (1 + 1e-12)
+    assert calls >= result.nfev
+
+
+@pytest.mark.parametrize(("name", "options"), SMOOTH + SQUARES, ids=str)
+def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, options, tmp_path):
+    def build():
+        return assemble(ResidualObjective(valley, tensor([-1.2, 1.0])), name, options, stop=gradopt.Stop(max_steps=12))
+
+    def walk(assembly, last=10**9):
+        points = []
+        for block in iterate(assembly.engine, assembly.criteria, max_rows=1):
+            points.append(assembly.oracle.read())
+            if block.last_step == last:
+                assembly.engine.update()
+                return points
+        return points
+
+    whole = walk(build())
+    first = build()
+    head = walk(first, last=4)
+    torch.save([first.engine.state_dict(), [c.state_dict() for c in first.criteria]], tmp_path / "state.pt")
+    second = build()
+
+    engine, criteria = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.engine.load_state_dict(engine)
+    for criterion, state in zip(second.criteria, criteria, strict=True):
+        criterion.load_state_dict(state)
+    tail = walk(second)
+
+    assert len(head) == 5
+    assert torch.equal(torch.stack(head + tail), torch.stack(whole))
+
+
+@bounded
+@dtypes
+def test_bounds_hold_at_every_evaluation_and_the_minimum_on_them_is_found(name, options, dtype):
+    lower, upper = tensor([-2.0, -2.0], dtype), tensor([0.5, 2.0], dtype)
+    seen = []
+
+    def watched(x):
+        seen.append(x.detach().clone())
+        return f.rosenbrock(x)
+
+    result = gradopt.minimise(
+        watched, tensor([-1.2, 1.0], dtype), optimiser=name, optimiser_options=options, bounds=(lower, upper)
+    )
+
+    points = torch.stack(seen)
+    assert bool(((points >= lower) & (points <= upper)).all())
+    assert result.status is Status.CONVERGED, result
+    torch.testing.assert_close(result.x, tensor([0.5, 0.25], dtype), rtol=0, atol=1e-3)
+
+
+@bounded
+def test_a_minimum_in_a_corner_of_many_unknowns_is_found(name, options):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(30, 30, generator=generator, dtype=torch.float64)
+    hessian, slope = matrix @ matrix.T + torch.eye(30), 10 * torch.randn(30, generator=generator, dtype=torch.float64)
+
+    def quadratic(x):
+        return 0.5 * x @ hessian @ x - slope @ x
+
+    reference = scipy.optimize.minimize(
+        lambda x: quadratic(torch.tensor(x)).item(), torch.zeros(30), method="L-BFGS-B",
+        jac=lambda x: (hessian @ torch.tensor(x) - slope).numpy(), bounds=[(-0.3, 0.3)] * 30,
+        options={"ftol": 0, "gtol": 1e-10, "maxiter": 10_000, "maxfun": 10_000},
+    )  # fmt: skip
+
+    result = gradopt.minimise(quadratic, torch.zeros(30, dtype=torch.float64), optimiser=name, bounds=(-0.3, 0.3))
+
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(reference.fun, rel=1e-10)
+    assert int((result.x.abs() == 0.3).sum()) > 5
+
+
+@squares
+@dtypes
+def test_levenberg_marquardt_squares_away_the_valley(name, options, dtype):
+    result = gradopt.least_squares(valley, tensor([-1.2, 1.0], dtype), optimiser=name, optimiser_options=options)
+
+    assert result.status is Status.CONVERGED, result
+    assert result.nfev < 60
+    torch.testing.assert_close(result.x, torch.ones(2, dtype=dtype), rtol=0, atol=1e-3)
+
+
+DATA_T = torch.linspace(0, 10, 50, dtype=torch.float64)
+DATA_Y = 3 * torch.exp(-0.5 * DATA_T) + 0.01 * torch.sin(17 * DATA_T)
+
+
+def decay(outliers=False):
+    y = DATA_Y.clone()
+    if outliers:
+        y[::7] += 0.6
+    return lambda x: x[0] * torch.exp(-x[1] * DATA_T) - y
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@squares
+def test_robust_losses_agree_with_scipy(name, options, loss):
+    residuals, x0 = decay(outliers=True), [2.0, 0.4]
+    reference = scipy.optimize.least_squares(
+        lambda x: residuals(torch.tensor(x)).numpy(), x0, loss=loss, f_scale=0.1, xtol=1e-15, ftol=1e-15, gtol=1e-15
+    )
+
+    result = gradopt.least_squares(residuals, x0, loss=loss, f_scale=0.1, optimiser=name, optimiser_options=options)
+
+    assert result.success, result
+    assert result.fun == pytest.approx(reference.cost, rel=1e-8)
+    torch.testing.assert_close(result.x, torch.tensor(reference.x), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weighed_residuals_have_the_gradient_of_the_robust_loss(loss):
+    x = tensor([2.5, 0.7]).requires_grad_()
+    residuals, robust = decay(outliers=True), RobustLoss(loss, 0.1)
+    (gradient,) = torch.autograd.grad(robust.total(residuals(x)), x)
+    jacobian = torch.func.jacrev(residuals)(x.detach())
+
+    factors, rows = robust.weights(residuals(x).detach())
+
+    weighed = (rows[:, None] * jacobian).T @ (factors * residuals(x).detach())
+    torch.testing.assert_close(weighed, gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_the_covariance_of_a_line_is_the_formula_of_the_books():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    result = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.0])
+
+    variance = ((design @ result.x - y) ** 2).sum() / (len(t) - 2)
+    torch.testing.assert_close(result.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
+    torch.testing.assert_close(result.standard_errors, result.covariance.diagonal().sqrt())
+
+
+def test_bounds_of_a_fit_agree_with_scipy():
+    residuals, bounds = decay(), ([0.0, 0.6], [2.5, 2.0])
+    reference = scipy.optimize.least_squares(
+        lambda x: residuals(torch.tensor(x)).numpy(), [1.0, 1.0], bounds=bounds, xtol=1e-15, ftol=1e-15, gtol=1e-15
+    )
+
+    result = gradopt.least_squares(residuals, [1.0, 1.0], bounds=bounds)
+
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(reference.cost, rel=1e-9)
+    assert result.fun <= reference.cost
+
+
+def test_the_compact_inverse_hessian_is_the_two_loop_recursion():
+    generator = torch.Generator().manual_seed(0)
+    curvatures = torch.logspace(0, -6, 40, dtype=torch.float64)
+    pairs = [(s, curvatures * s) for s in torch.randn(9, 40, generator=generator, dtype=torch.float64)]
+    gradient = torch.randn(40, generator=generator, dtype=torch.float64)
+    memory = Memory(5)
+    for step, change in pairs:
+        memory.add(step, change)
+
+    q, weights = gradient.clone(), []
+    for s, y in reversed(pairs[-5:]):  # Nocedal and Wright (2006), algorithm 7.4
+        weights.append((s @ q) / (s @ y))
+        q -= weights[-1] * y
+    s, y = pairs[-1]
+    r = (s @ y) / (y @ y) * q
+    for (s, y), weight in zip(pairs[-5:], reversed(weights), strict=True):
+        r += (weight - (y @ r) / (s @ y)) * s
+
+    torch.testing.assert_close(memory.inverse(gradient, None), r, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["convex", "indefinite", "hard case", "singular"])
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 1e3])
+def test_the_subproblem_is_solved_to_its_optimality_conditions(kind, radius):
+    generator = torch.Generator().manual_seed(1)
+    vectors, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))
+    values = {
+        "convex": tensor([0.1, 1.0, 2.0, 3.0, 5.0, 9.0]),
+        "indefinite": tensor([-2.0, -1.0, 0.5, 3.0, 5.0, 9.0]),
+        "hard case": tensor([-2.0, -1.0, 0.5, 3.0, 5.0, 9.0]),
+        "singular": tensor([0.0, 0.0, 0.5, 3.0, 5.0, 9.0]),
+    }[kind]
+    along = torch.randn(6, generator=generator, dtype=torch.float64)
+    if kind == "hard case":
+        along[0] = 0.0
+    matrix, gradient = vectors @ torch.diag(values) @ vectors.T, vectors @ along
+
+    step = _solve((values, vectors, along), radius)
+
+    # (B + lambda I) p = -g, lambda >= max(0, -lambda_1), lambda (radius - |p|) = 0: Moré and Sorensen (1983), lemma 2.1
+    length = step.norm().item()
+    damping = (-(step @ (matrix @ step + gradient)) / (step @ step)).item()
+    assert length <= radius * (1 + 1e-5)
+    assert damping >= max(0.0, -values[0].item()) - 1e-5
+    torch.testing.assert_close(
+        matrix @ step + damping * step, -gradient, rtol=0, atol=1e-4 * (1 + gradient.norm().item())
+    )
+    assert damping <= 1e-6 or length >= radius * (1 - 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"optimiser": "levenberg_marquardt"}, "needs residuals"),
+        ({"optimiser": "lbfgs", "schedule": "cosine"}, "takes no schedule"),
+        ({"optimiser": "lbfgs", "optimiser_options": {"clip_norm": 1.0}}, "takes no clip_norm"),
+        ({"optimiser": "lbfgs", "optimiser_options": {"lr": 1.0}}, "no option optimiser.lr"),
+        ({"optimiser": "trust_region", "optimiser_options": {"hessian": "matrx"}}, "Did you mean 'matrix'"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(arguments, part):
+    if arguments.get("schedule") == "cosine":
+        arguments = {**arguments, "schedule": {"name": "cosine", "T_max": 5}}
+
+    with pytest.raises(gradopt.Mistake, match=part):
+        gradopt.minimise(f.parabola, [1.0], **arguments)
+
+
+def test_a_first_derivative_alone_is_enough_for_lbfgs_but_not_for_newton():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return (x**2).sum()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, upstream):
+            return 2 * ctx.saved_tensors[0] * upstream
+
+    result = gradopt.minimise(lambda x: Once.apply(x - 3), [1.0, 2.0])
+
+    assert result.status is Status.CONVERGED
+    assert result.verdict.evidence["curvature"] == "unchecked"
+    with pytest.raises(gradopt.Mistake, match="second derivatives"):
+        gradopt.minimise(lambda x: Once.apply(torch.sin(x) - 3), [1.0, 2.0], optimiser="trust_region")
+
+
+def test_a_plateau_far_from_the_data_is_no_success():
+    # The bell has moved away from the data: gradient and curvature vanish together.
+    t = torch.linspace(-1, 1, 20, dtype=torch.float64)
+    target = FunctionObjective(lambda x: ((torch.exp(-((t - x) ** 2) * 50) - torch.exp(-(t**2) * 50)) ** 2).sum(), 40.0)
+
+    result = gradopt.minimise(target)
+
+    assert result.status is Status.STALLED
+    assert "plateau" in result.message
