@@ -294,8 +294,8 @@ class AutogradOracle:
 
 
 def _refuses(nodes: Sequence[Any]) -> bool:
-    """Whether a graph of gradients holds a function marked once_differentiable: an `Error` node, which raises only if it
-    is met on the way; where it cuts the way off, its part of the second derivatives is silently left out.
+    """Whether a graph of gradients holds a function marked once_differentiable: an `Error` node, which raises only if
+    it is met on the way; where it cuts the way off, its part of the second derivatives is silently left out.
     """
     seen: set[Any] = set()
     waiting = list(nodes)

@@ -14,9 +14,10 @@ PACKAGES = sorted(path.parent for path in (REPOSITORY / "plugins").glob("*/pypro
 def test_every_folder_of_plugins_is_a_complete_distribution():
     folders = [path for path in (REPOSITORY / "plugins").iterdir() if path.is_dir() and any(path.rglob("*.py"))]
 
-    assert {folder.name for folder in folders} >= {"gradopt-datafit", "gradopt-learning"}
+    assert {folder.name for folder in folders} >= {"gradopt-datafit", "gradopt-learning", "gradopt-problems"}
     for folder in folders:
-        for part in ("pyproject.toml", "README.md", "tests/test_*.py", "**/objective/*.yaml"):
+        presets = () if folder.name == "gradopt-problems" else ("**/objective/*.yaml",)  # its names are the presets
+        for part in ("pyproject.toml", "README.md", "LICENSE", "tests/test_*.py", *presets):
             assert list(folder.glob(part)), f"{folder.name} has no {part}"
 
 

@@ -66,9 +66,10 @@ class Convergence:
 
     It is asked at the start, when the gradient has fallen below what it last needed, and when the steps have doubled.
     Then negative curvature on the free unknowns, below -10 n eps |lambda_max| of the scaled Hessian, makes it a
-    saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, and is
-    longer than the tolerance in units of s, says that the gradient is small only for the curvature of a valley, and the
-    run goes on. A plateau, where gradient and curvature of an unknown vanish together and the loss stays the same far
+    saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
+    unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
+    the run goes on (unless that step is shorter than the tolerance: a loss that vanishes at its minimum never stops
+    falling). A plateau, where gradient and curvature of an unknown vanish together and the loss stays the same far
     around, is no minimum: `stalled`.
     """
 
@@ -77,6 +78,7 @@ class Convergence:
             raise Mistake(f"gradient_tolerance must be 0 or more, got {tolerance}")
         self._tolerance = tolerance
         self._origin: Tensor | None = None
+        self._first = math.nan
         self._largest: Tensor | None = None
         self._needed = 0.0
         self._next = 0
@@ -98,7 +100,7 @@ class Convergence:
             return None
         gradient_norm = block["full_gradient_norm"][-1, 0].item()
         if self._origin is None:
-            self._origin = oracle.read()
+            self._origin, self._first = oracle.read(), block["full_loss"][-1, 0].item()
         self._still = self._still + 1 if block["step_norm"][-1, 0] == 0 else 0
         stuck = isinstance(block.cut_short, Stuck)
         resting = self._still > 0 and self._still % RESTING == 0
@@ -181,6 +183,7 @@ class Convergence:
             "relative": relative,
             "tolerance": tolerance,
             "step": block.last_step,
+            "resting": resting,
             "word": "" if oracle.lower is None else "projected ",
             "curvature": "unchecked",
             "curvature_min": math.nan,
@@ -210,10 +213,15 @@ class Convergence:
             return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
         if is_plateau(oracle, suspects, size, loss):
             return Status.STALLED
-        noise = found.noise_decrease() if status is Status.NOISE_FLOOR else 0.0
-        if decrease <= max(torch.finfo(point.dtype).eps ** 0.6 * abs(loss), noise):
+        eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
+        if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
             return status
-        return status if found.newton_step(slopes).max() <= evidence["tolerance"] else None
+        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps ** (1 / 3)).all())
+        if evidence["resting"] and unseen:  # no difference of losses shows the rest
+            return status
+        long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
+        gains = decrease > eps**0.6 * abs(loss) or bool(long.any())
+        return None if gains and step.max() > evidence["tolerance"] else status
 
     def _collapsed(self, scale: Tensor) -> Tensor:
         """The unknowns whose scale has fallen to nothing, or all if there never was any: suspects of a plateau."""

@@ -54,6 +54,11 @@ class Curvature:
         """It is negative in every direction."""
         return self.complete and bool(self.values[-1] < -self.threshold)
 
+    @property
+    def is_curved(self) -> Tensor:
+        """Which directions are not flat; a mask."""
+        return self.values.abs() > self.threshold
+
     def direction(self, like: Tensor) -> Tensor:
         """Of the smallest eigenvalue, in the objective's units, of length 1."""
         found = torch.zeros_like(like).index_put((self.free,), (self.units * self.vectors[:, 0]).to(like))
@@ -69,12 +74,15 @@ class Curvature:
 
     def decrease(self, slopes: Tensor) -> float:
         """What a Newton step would take from the loss; along flat directions, one move by the unknowns' own size."""
-        curved = self.values.abs() > self.threshold
-        return torch.where(curved, slopes.square() / (2 * self.values.abs() + TINY), slopes / self.lengths).sum().item()
+        return (
+            torch.where(self.is_curved, slopes.square() / (2 * self.values.abs() + TINY), slopes / self.lengths)
+            .sum()
+            .item()
+        )
 
     def noise_decrease(self) -> float:
         """The same for a gradient of mere rounding, along the directions that are curved."""
-        return self.decrease(self.noise.masked_fill(self.values.abs() <= self.threshold, 0.0))
+        return self.decrease(self.noise.masked_fill(~self.is_curved, 0.0))
 
     def newton_step(self, slopes: Tensor) -> Tensor:
         """The parts of a Newton step along each direction, in units of the unknowns' sizes; flat directions are taken
@@ -138,8 +146,8 @@ def _own_curvature(matrix: Tensor) -> Tensor:
 
 
 def sizes(point: Tensor, origin: Tensor) -> Tensor:
-    """The size of each unknown: its value or the way it has come, whichever is larger; never zero."""
-    size = torch.maximum(point.abs(), (point - origin).abs())
+    """The size of each unknown: its value, or eps^0.25 of the way it has come where it is near zero; never zero."""
+    size = torch.maximum(point.abs(), torch.finfo(point.dtype).eps ** 0.25 * (point - origin).abs())
     largest = size.max().item()
     return torch.where(size > torch.finfo(size.dtype).eps * largest, size, largest if largest > 0 else 1.0)
 

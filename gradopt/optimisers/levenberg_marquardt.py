@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gradopt.contracts import Evaluation, Oracle
+from gradopt.contracts import Evaluation, Linearised, Oracle
+from gradopt.mistakes import Mistake
 from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, room, scale_of
 from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radius
 
@@ -37,6 +38,8 @@ class LevenbergMarquardt(TrustSteps):
 
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         linear = oracle.linearised()
+        if radius != radius:
+            _check(linear, evaluation)
         entries = linear.residuals.numel() * evaluation.point.numel()
         if self._jacobian == "products" or (self._jacobian == "auto" and entries > MATRIX_ENTRIES):
             gradient = evaluation.gradient
@@ -54,3 +57,14 @@ class LevenbergMarquardt(TrustSteps):
             radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
         model = GaussNewton(residuals, jacobian, scale)
         return Box(model, gradient, scale, room(point, oracle.lower, oracle.upper)), radius
+
+
+def _check(linear: Linearised, evaluation: Evaluation) -> None:
+    """Refuse residuals that are not those of the loss: its gradient must be J'r."""
+    expected = linear.vjp(linear.residuals)
+    error, size = (expected - evaluation.gradient).abs().max().item(), evaluation.gradient.abs().max().item()
+    if error > torch.finfo(expected.dtype).eps ** 0.25 * max(size, expected.abs().max().item()):
+        raise Mistake(
+            "the loss is not half the sum of squares of residuals(): J'r differs from its gradient by "
+            f"{error:.2g} of {size:.2g}; leave forward() out, or use lbfgs"
+        )

@@ -371,3 +371,19 @@ def test_a_plateau_far_from_the_data_is_no_success():
 
     assert result.status is Status.STALLED
     assert "plateau" in result.message
+
+
+def test_residuals_that_are_not_those_of_the_loss_are_refused():
+    class Mean(gradopt.Objective):
+        def __init__(self):
+            super().__init__()
+            self.x = torch.nn.Parameter(torch.tensor([-1.2, 1.0]))
+
+        def residuals(self):
+            return valley(self.x)
+
+        def forward(self):
+            return self.residuals().square().mean() / 3
+
+    with pytest.raises(gradopt.Mistake, match="not half the sum of squares"):
+        gradopt.least_squares(Mean())

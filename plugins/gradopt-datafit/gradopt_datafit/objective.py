@@ -84,13 +84,11 @@ class DataFit(Objective):
         self._title += f" ({y} against {', '.join(columns)})"
         self._try(found.formula, table)
 
-    def forward(self, batch: None = None) -> Tensor:
-        """The mean of the squared residuals, shape ()."""
-        return self.residuals().square().mean()
-
     def residuals(self) -> Tensor:
-        """Model minus data times the root of the weight, shape (rows,): the loss is the mean of their squares."""
-        gap = self.predict() - self._y
+        """Model minus data times the root of the weight, shape (rows,), over the root of rows / 2: the loss, half the
+        sum of their squares, is then the mean square.
+        """
+        gap = (self.predict() - self._y) * math.sqrt(2 / len(self._y))
         return gap if self._root_weights is None else gap * self._root_weights
 
     def predict(self, x: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from scipy.optimize import curve_fit
 
 import gradopt
 
-LBFGS = {"optimiser": "lbfgs", "optimiser_options": {"line_search_fn": "strong_wolfe"}}
+LBFGS = {"optimiser": "lbfgs"}
 CASES = {
     # model: (true parameters, from x, to x)
     "line": ({"intercept": -2.0, "slope": 0.7}, -3.0, 9.0),

