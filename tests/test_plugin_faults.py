@@ -231,7 +231,8 @@ def test_a_plugin_that_is_switched_off_is_not_even_imported(everything, tmp_path
 @pytest.mark.parametrize(
     ("name", "target", "why"),
     [
-        ("zoo/lion", "zoo:Lion", "no usable name"),
+        ("zoo/", "zoo:Lion", "no usable name"),
+        ("/lion", "zoo:Lion", "no usable name"),
         ("a lion", "zoo:Lion", "no usable name"),
         ("", "zoo:Lion", "no usable name"),
         (None, "zoo:Lion", "no usable name"),
