@@ -190,7 +190,7 @@ class AutogradOracle:
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
         if len(self.parameters) == 1:
-            return self.parameters[0].detach().reshape(-1).clone()
+            return _flat(self.parameters[0].detach().clone())
         return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
 
     def write(self, point: Tensor) -> None:
@@ -263,15 +263,14 @@ class AutogradOracle:
         if len(self.parameters) == 1 and self.box is None:
             gradient = self.parameters[0].grad
             if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
-                norm = torch.linalg.vector_norm(gradient, math.inf).item()
-                return Evaluation(loss, norm, point, gradient.reshape(-1))
+                return Evaluation(loss, largest(gradient), point, _flat(gradient))
         gradient = self._vector([parameter.grad for parameter in self.parameters])
         return Evaluation(loss, self._norm(gradient, point), point, gradient)
 
     def _norm(self, gradient: Tensor, point: Tensor) -> float:
         if self.lower is not None and self.upper is not None:
             gradient = projected_gradient(gradient, point, self.lower, self.upper)
-        return torch.linalg.vector_norm(gradient, math.inf).item()
+        return largest(gradient)
 
     def _gradient(self, output: Tensor) -> Tensor:
         try:
@@ -291,6 +290,18 @@ class AutogradOracle:
     def _parts(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
         return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest absolute entry; NaN if one is NaN. Written for few entries on the CPU, where each step asks."""
+    if not tensor.is_cpu:  # one read from the device, not two
+        return torch.linalg.vector_norm(tensor, math.inf).item()
+    low, high = torch.aminmax(tensor)
+    return abs(max(high.item(), -low.item()))
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dim() == 1 else tensor.reshape(-1)
 
 
 def _refuses(nodes: Sequence[Any]) -> bool:

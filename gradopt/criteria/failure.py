@@ -145,7 +145,8 @@ class Unbounded:
     been falling for a while. Never by evidence when every unknown is bounded on both sides.
     """
 
-    EVERY = 20
+    SOON = 20
+    """Steps to its second look; from there on it looks as seldom as the steps double, up to every `EVERY`."""
 
     def __init__(self) -> None:
         self._loss = math.nan
@@ -165,7 +166,8 @@ class Unbounded:
         loss = block["full_loss"][last, 0].item()
         gradient_norm = block["full_gradient_norm"][last, 0].item()
         looked = block.last_step >= self._next
-        self._next = (block.last_step // self.EVERY + 1) * self.EVERY
+        if looked:
+            self._next += min(max(self._next, self.SOON), EVERY)
         if isinstance(block.cut_short, NonFiniteTrial) and block.cut_short.loss == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:

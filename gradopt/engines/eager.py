@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
 from gradopt.mistakes import Mistake
-from gradopt.oracle import AutogradOracle
+from gradopt.oracle import AutogradOracle, largest
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")
@@ -133,7 +133,7 @@ class EagerEngine:
     def _record(self, evaluation: Evaluation, full: Evaluation | None, now: float) -> tuple[float, ...]:
         step_norm = math.nan
         if self._previous is not None:
-            step_norm = torch.linalg.vector_norm(evaluation.point - self._previous, math.inf).item()
+            step_norm = largest(evaluation.point - self._previous)
         self._previous = evaluation.point
         self._row = (
             evaluation.loss,

@@ -48,6 +48,7 @@ class TorchOptimiser:
         self._num_updates = 0
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        _settle(optimizer)
         self.uses_closure = needs_closure(type(optimizer))
         self._step = optimizer.step if self.uses_closure or scheduler is not None else lean_step(optimizer)
 
@@ -226,6 +227,13 @@ def refusal(optimizer: torch.optim.Optimizer, *, bounded: bool, elementwise: boo
                 "if it does, say optimiser.elementwise=true"
             )
     return None
+
+
+def _settle(optimizer: torch.optim.Optimizer) -> None:
+    """Say once what torch finds anew at each step: on the CPU it takes the plain implementation, unless told to."""
+    for group in optimizer.param_groups:
+        if "foreach" in group and group["foreach"] is None and all(p.device.type == "cpu" for p in group["params"]):
+            group["foreach"] = False
 
 
 def _name(factory: Factory) -> str:
