@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -107,8 +108,9 @@ class Settings:
         if not DEVICE.fullmatch(self.device):
             near = did_you_mean(self.device, ("auto", "cpu", "cuda", "mps"))
             raise Mistake(f"device={self.device} is not one of auto, cpu, cuda, cuda:N, mps.{near}")
-        if self.threads != "auto" and (not isinstance(self.threads, int) or self.threads < 1):
-            raise Mistake(f"threads={self.threads} is neither 'auto' nor a number of 1 or more")
+        most = 8 * (os.cpu_count() or 1)
+        if self.threads != "auto" and not (isinstance(self.threads, int) and 1 <= self.threads <= most):
+            raise Mistake(f"threads={self.threads} is neither 'auto' nor a number from 1 to {most}")
 
 
 def parse(config: DictConfig) -> Settings:

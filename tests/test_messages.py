@@ -67,7 +67,8 @@ EARLY = [
     ("+unknown=1", "there is no option 'unknown'. Available: objective, optimiser,"),
     ("criteria=[early]", "no criterion named 'early'"),
     ("observers=[tensorbord]", "no observer named 'tensorbord'. Did you mean 'tensorboard'?"),
-    ("threads=0", "threads=0 is neither 'auto' nor a number of 1 or more"),
+    ("threads=0", "threads=0 is neither 'auto' nor a number from 1 to "),
+    ("threads=20000", "threads=20000 is neither 'auto' nor a number from 1 to "),
 ]
 
 # These need torch, or the user's own file.
