@@ -399,9 +399,9 @@ def _result(
     point = oracle.read()
     if torch.equal(here, point) and oracle.micro_batches is None and block.cut_short is None:
         gradient = oracle.full_gradient().clone()
-    else:  # one more gradient, for the report only: it belongs to no step and is not counted
-        oracle.max_evaluations = float("inf")
-        gradient = oracle.gradient(point)
+    else:  # one more gradient, for the report only
+        with oracle.uncounted():
+            gradient = oracle.gradient(point)
     return Result(
         x=form(_parts(oracle, point)),
         fun=loss,
@@ -425,8 +425,8 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     """
     if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
         return None
-    linear = oracle.linearised()
-    oracle.num_gradients -= 1  # for the report only
+    with oracle.uncounted():
+        linear = oracle.linearised()
     jacobian = linear.jacobian().double()
     rows, columns = jacobian.shape
     if rows <= columns or not bool(jacobian.isfinite().all()):

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def assemble(
     stop = (stop or Stop()).bounded()
     oracle = AutogradOracle(target)
     built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule)
-    interrupt = Interrupt()
+    interrupt = Interrupt(oracle)
     budgets = list(_budgets(stop, target))
     judges: list[Criterion] = [
         *([] if stop.target is None else [Target(stop.target)]),
@@ -115,6 +116,8 @@ def assemble(
     ]
     if stop.max_evaluations is not None:
         oracle.max_evaluations = stop.max_evaluations
+    if stop.max_seconds is not None:
+        oracle.deadline = time.perf_counter() + stop.max_seconds
     return Assembly(
         oracle,
         EagerEngine(oracle, built),
@@ -218,10 +221,8 @@ def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwis
     sparse_only = type(optimizer).__name__ == "SparseAdam"
     if sparse_only:  # whether gradients are sparse is known only from one; it is not counted
         oracle.micro_batches = None if oracle.objective.batches is None else oracle.objective.batches.at(0)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), oracle.uncounted():
             oracle.evaluate()
-        oracle.num_losses = oracle.num_gradients = 0
-        oracle.best = None
     reason = refusal(optimizer, bounded=isinstance(oracle.box, Box), elementwise=elementwise)
     if reason:
         raise Mistake(reason)

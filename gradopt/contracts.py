@@ -178,7 +178,7 @@ class Linearised(Protocol):
 
 
 class BudgetSpent(Exception):
-    """The evaluations the oracle was allowed are used up. Leaves a line search from inside."""
+    """The evaluations or the time the oracle was allowed are used up. Leaves a line search from inside."""
 
 
 class Oracle(Protocol):
@@ -190,6 +190,7 @@ class Oracle(Protocol):
         lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
+        deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
         best: The evaluation of the lowest finite full loss so far, whoever asked for it; the first one until then.
     """
@@ -201,6 +202,7 @@ class Oracle(Protocol):
     num_gradients: int
     num_hessian_products: int
     max_evaluations: float
+    deadline: float
     best: Evaluation | None
     has_full_loss: bool
 

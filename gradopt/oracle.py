@@ -1,7 +1,9 @@
 """The only caller of autograd: losses, gradients and Hessian products of an objective, counted and budgeted."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,7 @@ class AutogradOracle:
         self.num_gradients = 0
         self.num_hessian_products = 0
         self.max_evaluations = math.inf
+        self.deadline = math.inf
         self.best: Evaluation | None = None
         self.has_full_loss = True
         self._full_gradient: Tensor | None = None
@@ -161,7 +164,7 @@ class AutogradOracle:
     def hessian_matrix(self) -> Tensor | None:
         """The Hessian of the full loss here, shape (n, n); None where there are no second derivatives.
 
-        It costs n products, made in one batch where the objective's operations allow it.
+        It costs n products.
         """
         product = self.hessian()
         if product is None:
@@ -211,8 +214,22 @@ class AutogradOracle:
             return self.objective.metrics()
 
     def unbounded_below(self) -> str | None:
-        """A proof that descent from here never ends, if the objective has one. Bounds on every side refute it."""
+        """A proof that descent from here never ends, if the objective has one."""
         return self.objective.unbounded_below()
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Inside, evaluations belong to no step: they are not counted, no budget stops them, and none is the best."""
+        counts = self.num_losses, self.num_gradients, self.num_hessian_products
+        budget = self.max_evaluations, self.deadline
+        best = self.best
+        self.max_evaluations = self.deadline = math.inf
+        try:
+            yield
+        finally:
+            self.num_losses, self.num_gradients, self.num_hessian_products = counts
+            self.max_evaluations, self.deadline = budget
+            self.best = best
 
     def project(self) -> None:
         """Move the parameters, in place, into their bounds."""
@@ -231,7 +248,7 @@ class AutogradOracle:
                 self.best = evaluation
 
     def _spend(self) -> None:
-        if self.num_losses >= self.max_evaluations:
+        if self.num_losses >= self.max_evaluations or (self.num_losses and time.perf_counter() >= self.deadline):
             raise BudgetSpent
         self.num_losses += 1
 

@@ -1,6 +1,9 @@
 """Endings are true: no failure is called a success, no success a failure."""
 
 import math
+import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -327,3 +330,37 @@ def test_a_line_search_at_the_rounding_of_the_loss_has_converged():
 
     assert result.status is Status.CONVERGED, result
     assert result.jac.abs().max() < 1e-7
+
+
+class Slow:
+    """A function without a minimum that takes its time: one line search goes on and on."""
+
+    def __init__(self, seconds):
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        time.sleep(self.seconds)
+        return -x.square().sum()
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "torch_lbfgs", "sgd"])
+def test_the_clock_is_seen_inside_a_line_search(optimiser):
+    began = time.perf_counter()
+
+    result = gradopt.minimise(Slow(0.05), [1.0], optimiser=optimiser, stop=gradopt.Stop(max_seconds=0.3))
+
+    assert result.status is Status.MAX_SECONDS, result
+    assert time.perf_counter() - began < 3.0
+    assert result.fun <= -1.0
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "sgd"])
+def test_ctrl_c_is_seen_inside_a_line_search(optimiser):
+    function = Slow(0.05)
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+
+    result = gradopt.minimise(function, [1.0], optimiser=optimiser, stop=gradopt.Stop(max_seconds=30.0))
+
+    assert result.status is Status.INTERRUPTED, result
+    assert function.calls < 40

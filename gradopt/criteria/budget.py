@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
@@ -58,7 +59,7 @@ class MaxEvaluations:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if oracle.num_losses < self.limit and not isinstance(block.cut_short, BudgetSpent):
+        if oracle.num_losses < self.limit:
             return None
         return Judgement.one(Status.MAX_EVALUATIONS, len(block) - 1, **where(block, oracle), limit=self.limit)
 
@@ -73,7 +74,7 @@ class MaxEvaluations:
 
 
 class MaxSeconds:
-    """Ends at the first step after `limit` seconds."""
+    """Ends after `limit` seconds: the oracle's deadline keeps them inside a line search too."""
 
     def __init__(self, limit: float) -> None:
         if not limit > 0:
@@ -87,7 +88,8 @@ class MaxSeconds:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if block["seconds"][-1, 0].item() < self.limit:
+        late = isinstance(block.cut_short, BudgetSpent) and -math.inf < oracle.deadline <= time.perf_counter()
+        if block["seconds"][-1, 0].item() < self.limit and not late:
             return None
         return Judgement.one(Status.MAX_SECONDS, len(block) - 1, **where(block, oracle), limit=self.limit)
 
@@ -105,11 +107,14 @@ class Interrupt:
     """Ends the run at the next step after Ctrl-C or SIGTERM; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
     Use it as a context: inside, the signals are taken; outside, they are as they were. Signals can only be taken in
-        the main
-    thread; elsewhere the context changes nothing, and `request` does the same by hand.
+    the main thread; elsewhere the context changes nothing, and `request` does the same by hand.
+
+    Args:
+        oracle: Its deadline is set to now by a signal, so that a line search does not go on to its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -129,6 +134,7 @@ class Interrupt:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
+        self._oracle.deadline = -math.inf
 
     def bands(self) -> Mapping[str, Band]:
         return {}
