@@ -80,7 +80,8 @@ def minimise(
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
         callback: Called with each block of records; returning True stops the run (`stopped`).
-        maximise: Maximise instead; `fun` and `jac` are then those of the function itself.
+        maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
+            the result are of the function itself; the message and its evidence speak of the loss, minus that.
         directory: Where the observers may write; None: no files.
 
     Raises:
@@ -94,12 +95,14 @@ def minimise(
     """
     target, form = _target(objective, x0, bounds, maximise=maximise)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
+    if maximise and stop is not None and stop.target is not None:
+        stop = replace(stop, target=-stop.target)
     if engine not in ("auto", "eager"):
         raise Mistake(f"engine={engine!r} is not one of auto, eager")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
     assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=user)
     result = execute(assembly, observers, form, directory=directory)
-    return replace(result, fun=-result.fun, jac=_negated(result.jac)) if maximise else result
+    return _negated(result) if maximise else result
 
 
 def least_squares(
@@ -171,7 +174,8 @@ def steps(
 ) -> Iterator[Progress]:
     """The same run as `minimise`, handed over step by step; the last step carries the result.
 
-    Between two steps the caller has control: leaving the loop ends the run, with nothing else to clean up.
+    Between two steps the caller has control: leaving the loop ends the run, with nothing else to clean up. Ctrl-C
+    during a step ends the run with its result; between two steps it is the caller's.
 
     Example:
         >>> import gradopt
@@ -189,8 +193,13 @@ def steps(
     assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=criteria)
     oracle, history = assembly.oracle, History()
     blocks = _Blocks(assembly, max_rows=1)
+    size = sum(parameter.numel() for parameter in oracle.parameters)
     held: Progress | None = None
-    for block in blocks:
+    while True:
+        with assembly.interrupt, devices.threads("auto", size):
+            block = next(blocks, None)
+        if block is None:
+            break
         if held is not None:
             yield held
         if held is None or block.last_step > held.step:
@@ -220,6 +229,11 @@ def execute(
         form: From tensors shaped like the parameters to the form of the start.
     """
     oracle = assembly.oracle
+    for observer in observers:
+        if not callable(getattr(observer, "record", None)):
+            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
+    if directory is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
     history = History()
     watchers = _Watchers([history, *observers])
     size = sum(parameter.numel() for parameter in oracle.parameters)
@@ -257,7 +271,7 @@ def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
 
 
 class _Blocks:
-    """The blocks of a run as an iterable that keeps the last one, and how the run ended."""
+    """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
 
     def __init__(self, assembly: Assembly, max_rows: int = MAX_ROWS) -> None:
         self._blocks = iterate(assembly.engine, assembly.criteria, max_rows=max_rows)
@@ -265,13 +279,15 @@ class _Blocks:
         self.ending: Ending
 
     def __iter__(self) -> Iterator[Block]:
-        while True:
-            try:
-                self.last = next(self._blocks)
-            except StopIteration as stopped:
-                self.ending = stopped.value
-                return
-            yield self.last
+        return self
+
+    def __next__(self) -> Block:
+        try:
+            self.last = next(self._blocks)
+        except StopIteration as stopped:
+            self.ending = stopped.value
+            raise
+        return self.last
 
 
 class _Watchers:
@@ -352,6 +368,8 @@ def _optimiser(
     target: Objective, optimiser: str | Callable[..., Any] | None, options: Mapping[str, Any] | None
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
     if optimiser is not None:
+        if not (isinstance(optimiser, str) or callable(optimiser)):
+            raise Mistake(f"optimiser must be a name or a callable of the parameters, got {optimiser!r}")
         return optimiser, options or {}
     if target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
@@ -445,7 +463,13 @@ def _parts(oracle: Any, vector: Tensor) -> list[Tensor]:
     return [piece.reshape(p.shape).to(p.dtype).clone() for piece, p in zip(pieces, oracle.parameters, strict=True)]
 
 
-def _negated(gradient: Any) -> Any:
-    if isinstance(gradient, Mapping):
-        return {name: -part for name, part in gradient.items()}
-    return tuple(-part for part in gradient) if isinstance(gradient, tuple) else -gradient
+def _negated(result: Result) -> Result:
+    """The result of a maximisation, in terms of the function that was maximised."""
+    jac = result.jac
+    if isinstance(jac, Mapping):
+        jac = {name: -part for name, part in jac.items()}
+    else:
+        jac = tuple(-part for part in jac) if isinstance(jac, tuple) else -jac
+    history = {name: -values if name in ("loss", "full_loss") else values for name, values in result.history.items()}
+    verdict = replace(result.verdict, reason=f"{result.message} (maximised: the loss is minus the function)")
+    return replace(result, fun=-result.fun, jac=jac, history=history, verdict=verdict)

@@ -3,14 +3,15 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from gradopt.constraints.box import Box
-from gradopt.contracts import Criterion, Objective, Observer, Optimiser
+from gradopt.contracts import Criterion, Objective, Optimiser
 from gradopt.criteria.budget import Interrupt, MaxEvaluations, MaxSeconds, MaxSteps
 from gradopt.criteria.convergence import Convergence, Target
 from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
@@ -59,21 +60,11 @@ def objective(node: Any) -> Objective:
     return found
 
 
-def observers(nodes: Iterable[Any]) -> list[Observer]:
-    """Build the observers a config lists."""
+def listed(kind: Literal["criterion", "observer"], nodes: Iterable[Any]) -> list[Any]:
+    """Build the plugins that a config lists, of one kind."""
     built = []
     for node in nodes:
-        entry, values = selected("observer", node)
-        with _named(str(entry)):
-            built.append(entry.load()(**values))
-    return built
-
-
-def criteria(nodes: Iterable[Any]) -> list[Criterion]:
-    """Build the plugin criteria a config lists."""
-    built = []
-    for node in nodes:
-        entry, values = selected("criterion", node)
+        entry, values = selected(kind, node)
         with _named(str(entry)):
             built.append(entry.load()(**values))
     return built
@@ -98,11 +89,17 @@ def assemble(
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
     """
+    if stop is not None and not isinstance(stop, Stop):
+        raise Mistake(f"stop must be a gradopt.Stop, such as gradopt.Stop(max_steps=100), got {stop!r}")
+    for criterion in extra_criteria:
+        if not callable(getattr(criterion, "judge", None)):
+            raise Mistake(f"criteria must be objects with a judge(), such as EarlyStopping(...), got {criterion!r}")
     stop = (stop or Stop()).bounded()
     oracle = AutogradOracle(target)
-    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule)
     interrupt = Interrupt(oracle)
     budgets = list(_budgets(stop, target))
+    steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
+    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps)
     judges: list[Criterion] = [
         *([] if stop.target is None else [Target(stop.target)]),
         Unbounded(),
@@ -124,7 +121,7 @@ def assemble(
         judges,
         interrupt,
         {"objective": target.describe(), "optimiser": label, **(facts or {})},
-        min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf),
+        steps,
     )
 
 
@@ -147,6 +144,7 @@ def _optimiser(
     optimiser: str | Mapping[str, Any] | Callable[..., Any],
     given: Mapping[str, Any],
     schedule: str | Mapping[str, Any] | None,
+    steps: float,
 ) -> tuple[Optimiser, str]:
     named = dict(zip(oracle.names, oracle.parameters, strict=True))
     if callable(optimiser):
@@ -176,6 +174,7 @@ def _optimiser(
         return optimizer, f"{name}{_listed(keywords)}{plan}"
     _refuse(optimizer, oracle, extras["elementwise"])
     scheduler, every, timetable = _schedule(optimizer, schedule)
+    _check_horizon(scheduler, every, steps)
     adapter = TorchOptimiser(
         optimizer,
         scheduler=scheduler,
@@ -237,6 +236,17 @@ def _schedule(optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any
         return entry.load()(optimizer, **values), every, f", schedule {entry.name}{_listed(values)}"
 
 
+def _check_horizon(scheduler: Any, every: int, steps: float) -> None:
+    """Refuse a schedule that raises an error when it is asked beyond its end."""
+    horizon = getattr(scheduler, "total_steps", None)
+    if horizon is not None and steps / every > horizon:
+        asked = f"up to {steps:g} steps" if math.isfinite(steps) else "any number of steps"
+        raise Mistake(
+            f"the schedule ends after {horizon} updates, and the run may make {asked}: raise schedule.total_steps, or "
+            f"say stop.max_steps={horizon * every}"
+        )
+
+
 def _shown(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"lr": optimizer.param_groups[0]["lr"]} if "lr" in optimizer.param_groups[0] else {}
 
@@ -261,16 +271,11 @@ def _bind(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[.
     return bound
 
 
-class _named:  # noqa: N801 - a context, used like a function
-    """Says which part a constructor's complaint comes from."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | TypeError | OSError):
-            message = str(error)
-            raise Mistake(message if message.startswith(self._title) else f"{self._title}: {message}") from error
+@contextmanager
+def _named(title: str) -> Iterator[None]:
+    """Say which part a constructor's complaint comes from."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        message = str(error)
+        raise Mistake(message if message.startswith(title) else f"{title}: {message}") from error

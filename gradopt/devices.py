@@ -36,20 +36,15 @@ def resolve(name: str, dtype: str) -> tuple[torch.device, torch.dtype]:
 
 
 @contextmanager
-def defaults(device: torch.device, dtype: torch.dtype, seed: int | None = None) -> Iterator[None]:
-    """New tensors are made on `device` in `dtype`; with a seed, random numbers start from it and are put back."""
+def defaults(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """New tensors are made on `device` in `dtype`."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    state = torch.get_rng_state() if seed is not None else None
-    if seed is not None:
-        torch.manual_seed(seed)
     try:
         with torch.device(device):
             yield
     finally:
         torch.set_default_dtype(before)
-        if state is not None:
-            torch.set_rng_state(state)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import hydra
 from hydra.conf import HydraConf
@@ -22,6 +22,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -49,6 +50,15 @@ class Interrupted(SystemExit):
     """Ctrl-C or SIGTERM, with the exit code that says which; it ends a sweep too."""
 
 
+class Terminal(logging.StreamHandler[TextIO]):
+    """Writes log lines for people; silent once the reader, such as `head`, has seen enough."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the line that nobody reads; report every other error as usual."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
 class PluginConfigs(SearchPathPlugin):
     """Lets Hydra find the YAML presets of plugins."""
 
@@ -73,6 +83,8 @@ def start(arguments: list[str]) -> int:
         code = 0
         try:
             register()
+            if "install=" in " ".join(arguments) and Path(sys.argv[0]).name == "__main__.py":
+                raise Mistake('completion is of the console script: eval "$(gradopt -sc install=bash)"')
             if not {"-sc", "--shell-completion"}.intersection(arguments):  # nobody wants to read it behind a prompt
                 _warn()
             options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
@@ -80,6 +92,9 @@ def start(arguments: list[str]) -> int:
             if _errors and not multirun:
                 raise _errors[0]
         except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, HydraException) and error not in _errors:
+                # Hydra makes the directory of the run, and all that reads or writes before it is started.
+                error = Mistake(f"the directory of the run cannot be made: {error}; say hydra.run.dir=...")
             code = _report(error, show_traces=show_traces)
         except Interrupted as ending:
             code = int(str(ending.code))  # the jobs that are done are shown all the same
@@ -107,16 +122,19 @@ def run(config: DictConfig) -> float:
         result = _minimise(config, directory)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
-        message = "interrupted where no step could be finished"
+        message = "interrupted before the first step, or a second time: there is no result but what the log holds"
+        print(f"gradopt: {message}", file=sys.stderr)
         _finish(context, {**description, "status": "interrupted", "message": message, "exit_code": code})
         raise Interrupted(code) from None
     except (Exception, SystemExit) as error:
-        message = explain(error) or f"{type(error).__name__}: {error}"
-        if not isinstance(error, Mistake):
-            log.info("the run ended with an error", exc_info=True)  # at this level it goes to the run's log file alone
-        _finish(context, {**description, "status": "error", "message": message, "exit_code": 1})
+        told = explain(error)
+        message, code = (told, 2) if told else (f"{type(error).__name__}: {error}", 1)
+        if code == 1:
+            log.info("the run ended with an error", exc_info=True)
+        _finish(context, {**description, "status": "error", "message": message, "exit_code": code})
         _errors.append(error if isinstance(error, Exception) else RuntimeError(message))
         return worst
+    log.info("%s", result)  # at this level it goes to the run's log file alone
     status = result.status
     signal_number = result.verdict.evidence.get("signal", signal.SIGINT)
     code = FAILED if status.failure else 0
@@ -145,11 +163,11 @@ def _minimise(config: DictConfig, directory: Path) -> Result:
         settings.optimiser,
         schedule=settings.schedule,
         stop=settings.stop,
-        extra_criteria=assemble.criteria(settings.criteria),
+        extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     return api.execute(
         assembly,
-        assemble.observers(settings.observers),
+        assemble.listed("observer", settings.observers),
         api.form_of(target),
         directory=directory,
         config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]

@@ -29,8 +29,11 @@ class AutogradOracle:
                 f"{type(objective).__name__} has no trainable parameters: make each unknown a torch.nn.Parameter"
             )
         for name, parameter in named.items():
-            if not parameter.dtype.is_floating_point:
-                raise Mistake(f"unknown {name!r} is {parameter.dtype}; unknowns must be real floating point")
+            if parameter.dtype not in (torch.float32, torch.float64):
+                raise Mistake(
+                    f"unknown {name!r} is {parameter.dtype}; unknowns must be float32 or float64 (what is computed "
+                    "from them may be of less precision, as under autocast)"
+                )
             if not bool(parameter.isfinite().all()):
                 raise Mistake(f"the start is not finite: {name} = {parameter.detach().flatten()[:8].tolist()}")
         self.names = tuple(named)
@@ -56,7 +59,15 @@ class AutogradOracle:
         for parameter in self.parameters:
             parameter.grad = None
         if self.micro_batches is None:
-            output = self.objective()
+            try:
+                output = self.objective()
+            except RuntimeError as error:
+                if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
+                    raise Mistake(
+                        f"the loss of {self.objective.describe()} passes its unknowns through NumPy, which has no "
+                        "gradients: use the function of the same name in torch"
+                    ) from error
+                raise
             self._backward(output)
             loss = output.item()
         else:

@@ -23,6 +23,9 @@ DTYPES = ("float32", "float64")
 ENGINES = ("auto", "eager")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
+LISTS = {"criterion": "criteria", "observer": "observers"}
+"""Kinds of which a config lists any number, and where."""
+
 NOT_OPTIONS = {"optimiser": 1, "schedule": 1}
 """Leading arguments that gradopt fills in itself: the parameters of an optimiser, the optimiser of a schedule."""
 
@@ -43,6 +46,11 @@ TORCH_RANGES = {
     "lr_decay": (">= 0",),
     "history_size": (">= 1",),
     "max_iter": (">= 1",),
+    "step_size": (">= 1",),
+    "T_max": (">= 1",),
+    "T_0": (">= 1",),
+    "total_iters": (">= 1",),
+    "total_steps": (">= 1",),
 }
 
 
@@ -68,6 +76,8 @@ class Stop:
     def __post_init__(self) -> None:
         for name, least in (("gradient_tolerance", 0), ("max_steps", 0), ("max_evaluations", 1), ("max_epochs", 1)):
             value = getattr(self, name)
+            if isinstance(value, float) and name != "gradient_tolerance" and not value.is_integer():
+                raise Mistake(f"stop.{name} must be a whole number, got {value}")
             if isinstance(value, int | float) and not value >= least:
                 raise Mistake(f"stop.{name} must be {least} or more, got {value}")
         if isinstance(self.max_seconds, int | float) and not self.max_seconds > 0:
@@ -101,6 +111,8 @@ class Settings:
     observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history"])
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise Mistake(f"seed={self.seed} is not in the range 0 to 2^63 - 1")
         for name, allowed in (("dtype", DTYPES), ("engine", ENGINES)):
             value = getattr(self, name)
             if value not in allowed:
@@ -206,7 +218,7 @@ def check(
         merged = OmegaConf.merge(OmegaConf.structured(schema), node)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
-            raise Mistake(f"{title} needs {kind}.{missing[0]}; say {kind}.{missing[0]}=...")
+            raise Mistake(f"{title} needs {kind}.{missing[0]}; say {_said(kind, str(node['name']), missing[0])}")
         values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Mistake(f"{title}: {_first_line(error, inside=f'{kind}.')}") from error
@@ -215,6 +227,10 @@ def check(
         value = values[argument.name]
         ranges = _ranges(argument.annotation) + (TORCH_RANGES.get(argument.name, ()) if torch_ranges else ())
         _hold(f"{kind}.{argument.name}", value, ranges)
+        length = _length(argument.annotation)
+        given = cast("list[Any]", value) if isinstance(value, list) else []
+        if given and length not in (0, len(given)):
+            raise Mistake(f"{kind}.{argument.name} must be {length} values, got {given}")
         choices = _choices(argument.annotation)
         if choices and value is not None and value not in choices:
             near = did_you_mean(str(value), map(str, choices))
@@ -225,6 +241,13 @@ def check(
         if argument.default is DYNAMIC and value is None:
             del values[argument.name]
     return values
+
+
+def _said(kind: str, name: str, option: str) -> str:
+    """How an option is written on the command line: criteria and observers come in lists."""
+    if kind in LISTS:
+        return f"'{LISTS[kind]}=[{{name: {name}, {option}: ...}}]'"
+    return f"{kind}.{option}=..."
 
 
 def _hold(name: str, value: Any, ranges: Iterable[str]) -> None:
@@ -242,6 +265,8 @@ def _check_file(name: str, argument: Argument, value: Any) -> None:
     if not isinstance(value, str):
         return
     path = value.rpartition(":")[0] if argument.name == "target" else value
+    if argument.name == "target" and not path:
+        raise Mistake(f"{name}={value} is not of the form file.py:name or module:name")
     if ((argument.name == "target" and path.endswith(".py")) or "Path" in argument.annotation) and not Path(
         path
     ).is_file():
@@ -315,6 +340,12 @@ def _ranges(annotation: str) -> tuple[str, ...]:
     """The comparisons in `Annotated[float, ">= 0", "< 1"]`."""
     texts = [p.value for p in _subscripts(annotation, "Annotated")[1:] if isinstance(p, ast.Constant)]
     return tuple(text for text in texts if isinstance(text, str) and text.partition(" ")[0] in COMPARISONS)
+
+
+def _length(annotation: str) -> int:
+    """The number of values of `tuple[float, float]`; 0 where it is free."""
+    parts = _subscripts(annotation, "tuple") or _subscripts(annotation, "Tuple")
+    return 0 if any(isinstance(p, ast.Constant) and p.value is ... for p in parts) else len(parts)
 
 
 def _choices(annotation: str) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 import gradopt
 from gradopt.mistakes import Mistake
+from gradopt.observers.history import HistoryFile
 from gradopt.verdict import Status
 from tests import functions as f
 
@@ -317,3 +318,82 @@ def test_what_the_objective_raises_is_passed_on():
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         gradopt.minimise(broken, [1.0])
+
+
+def test_maximise_takes_its_target_and_history_of_the_function_itself():
+    stop = gradopt.Stop(target=3.5)
+
+    result = gradopt.minimise(
+        lambda x: 4 - (x - 1) ** 2, 0.0, maximise=True, optimiser="sgd", optimiser_options={"lr": 0.1}, stop=stop
+    )
+
+    assert result.status is Status.TARGET_REACHED
+    assert result.fun >= 3.5
+    assert result.history["loss"][0] == 3.0
+    assert result.history["loss"][-1] == result.fun
+    assert "the loss is minus the function" in result.message
+
+
+def test_observers_write_into_a_directory_that_is_made_for_them(tmp_path):
+    place = tmp_path / "outer" / "inner"
+
+    gradopt.minimise(f.parabola, [0.0], observers=[HistoryFile()], directory=place)
+
+    assert len(numpy.load(place / "history.npy")) >= 2
+
+
+class TwoGroups(gradopt.Objective):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(5.0))
+        self.b = torch.nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, batch=None):
+        return self.a**2 + self.b**2
+
+    def parameter_groups(self):
+        return [{"params": [self.a]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"objective": TwoGroups()}, "unknown 'b' is in no parameter group"),
+        ({"x0": torch.tensor(1 + 1j)}, "is complex; unknowns must be real"),
+        ({"x0": []}, "is empty"),
+        ({"x0": torch.ones(2, dtype=torch.float16)}, "is torch.float16; unknowns must be float32 or float64"),
+        ({"optimiser": 3}, "optimiser must be a name or a callable"),
+        ({"stop": {"max_steps": 3}}, "stop must be a gradopt.Stop"),
+        ({"criteria": ["early_stopping"]}, "criteria must be objects with a judge"),
+        ({"observers": ["console"]}, "observers must be objects with a record"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, why):
+    arguments = {"objective": f.parabola, **arguments}
+    if not isinstance(arguments["objective"], gradopt.Objective):
+        arguments.setdefault("x0", [0.0])
+
+    with pytest.raises(gradopt.Mistake, match=why):
+        gradopt.minimise(**arguments)
+
+
+def test_a_tuple_of_numbers_and_tensors_is_a_tuple_of_unknowns():
+    result = gradopt.minimise(lambda x: (x[0] - 1) ** 2 + (x[1] ** 2).sum(), (0.0, torch.ones(2, dtype=torch.float64)))
+
+    assert result.x[0].item() == pytest.approx(1.0)
+    assert result.x[1].shape == (2,)
+
+
+def test_ctrl_c_during_a_step_ends_the_steps_with_a_result():
+    def interrupts(x):
+        if interrupts.left == 0:
+            signal.raise_signal(signal.SIGINT)
+        interrupts.left -= 1
+        return (x - 3) ** 2
+
+    interrupts.left = 4
+    *_, last = gradopt.steps(interrupts, 0.0, optimiser="sgd", optimiser_options={"lr": 0.1})
+
+    assert last.result.status is Status.INTERRUPTED
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -21,6 +21,12 @@ def loss(x):
     return (x**2).sum()
 
 
+def through_numpy(x):
+    import numpy
+
+    return numpy.sin(x).sum()
+
+
 def vector(x):
     return x**2
 
@@ -67,6 +73,12 @@ EARLY = [
     ("+unknown=1", "there is no option 'unknown'. Available: objective, optimiser,"),
     ("criteria=[early]", "no criterion named 'early'"),
     ("observers=[tensorbord]", "no observer named 'tensorbord'. Did you mean 'tensorboard'?"),
+    ("optimiser=adam optimiser.betas=[0.9]", "optimiser.betas must be 2 values, got [0.9]"),
+    ("seed=-1", "seed=-1 is not in the range 0 to 2^63 - 1"),
+    ("schedule=step schedule.step_size=0", "schedule.step_size must be >= 1, got 0"),
+    ("criteria=[early_stopping]", "needs criterion.metric; say 'criteria=[{name: early_stopping, metric: ...}]'"),
+    ("objective=function objective.target=foo objective.x0=1", "foo is not of the form file.py:name or module:name"),
+    ("-sc install=bash", 'completion is of the console script: eval "$(gradopt -sc install=bash)"'),
     ("threads=0", "threads=0 is neither 'auto' nor a number from 1 to "),
     ("threads=20000", "threads=20000 is neither 'auto' nor a number from 1 to "),
 ]
@@ -79,6 +91,7 @@ LATE = [
     (f"{FUNCTION}:loss objective.x0=abc", "the start x = 'abc' is no number, list of numbers or tensor"),
     (f"{FUNCTION}:loss objective.x0=9 objective.bounds=[0,1]", "x = 9 is not in [0, 1]; move x0 or the bounds"),
     (f"{FUNCTION}:vector objective.x0=[1,2]", "must be one number, it has shape (2,); take its sum or mean"),
+    (f"{FUNCTION}:through_numpy objective.x0=[1,2]", "passes its unknowns through NumPy, which has no gradients"),
     (f"{FUNCTION}:constant objective.x0=[1,2]", "no grad_fn"),
     ("optimiser=muon", "Muon only supports 2D parameters"),
     ("optimiser=sparseadam", "SparseAdam takes sparse gradients only"),
@@ -86,6 +99,14 @@ LATE = [
     ("optimiser.groups={x:{lrr:1}}", "a parameter group of SGD has no option 'lrr'. Did you mean 'lr'? Available: lr,"),
     ("optimiser.groups={x:{lr:-1}}", "SGD refuses these parameters or options: Invalid learning rate: -1"),
     ("optimiser.groups={x:3}", "the group 'x' must be {option: value}, such as {lr: 0.1}, got 3"),
+    ("optimiser=adam optimiser.maximize=true", "Adam with maximize=True climbs, and gradopt minimises"),
+    ("optimiser=adam optimiser.capturable=true", "capturable=True needs its parameters on an accelerator"),
+    ("optimiser=sgd optimiser.differentiable=true", "SGD with differentiable=True cannot step on leaf tensors"),
+    (
+        "schedule=one_cycle schedule.max_lr=0.1 schedule.total_steps=10",
+        "the schedule ends after 10 updates, and the run may make up to 10000 steps",
+    ),
+    ("hydra.run.dir=/proc/x", "the directory of the run cannot be made"),
     ("optimiser=custom optimiser.target=no_package:X", "module 'no_package' could not be imported"),
 ]
 

@@ -164,6 +164,7 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),
         "gradient_norm": block["gradient_norm"][-1, 0].item(),
+        "batch": block["full_loss"] is not block["loss"],
         "judged": bool(block.measured[-1]) or (oracle.best is not None and oracle.has_full_loss),
         "proof": oracle.unbounded_below(),
     }
@@ -171,8 +172,9 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
 
 def state_of_affairs(evidence: Mapping[str, Any]) -> str:
     """The numbers of `where` as half a sentence."""
+    of = "of the last batch " * evidence["batch"]
     text = (
-        f"the loss is {evidence['loss']:.10g} and the largest gradient entry {evidence['gradient_norm']:.3g} "
+        f"the loss {of}is {evidence['loss']:.10g} and the largest gradient entry {evidence['gradient_norm']:.3g} "
         f"at step {evidence['step']}"
     )
     if evidence["proof"]:

@@ -197,6 +197,8 @@ class Unbounded:
         return None
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        if evidence["loss"] == -math.inf and evidence["start"] == -math.inf:
+            return "the loss is -inf at the start already: there is no minimum to find; move the start into the domain"
         proof = evidence["proof"] or "no proof, but the loss falls, the unknowns grow and the gradient does not shrink"
         return (
             f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, "
@@ -281,7 +283,10 @@ class Stalled:
                 "try dtype=float64 or a larger learning rate"
             )
         else:
-            cause = f"steps below {evidence['spacing']:.1g} round to nothing; try a larger learning rate (now {rate:g})"
+            cause = (
+                f"steps below {evidence['spacing']:.1g} round to nothing; try a larger learning rate (now {rate:g}), "
+                "or rescale the objective"
+            )
         return (
             f"the parameters no longer change, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
             f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {cause}"

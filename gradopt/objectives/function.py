@@ -40,7 +40,7 @@ class FunctionObjective(Objective):
         if isinstance(x0, Mapping):
             self._names = tuple(x0)
             self._tuple = False
-        elif isinstance(x0, tuple) and x0 and all(isinstance(part, Tensor) for part in x0):
+        elif isinstance(x0, tuple) and any(isinstance(part, Tensor) for part in x0):
             self._names = tuple(range(len(x0)))
             self._tuple = True
         parts = [x0] if self._names is None else [x0[name] for name in self._names]
@@ -178,14 +178,19 @@ def _module(name: str) -> ModuleType:
 
 
 def _tensor(value: Any, name: str) -> Tensor:
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():
-            value = value.to(torch.get_default_dtype())
-        return value.detach().clone()
     try:
-        return torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+        given = value if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise Mistake(f"the start {name} = {value!r} is no number, list of numbers or tensor") from error
+    if given.is_complex():
+        raise Mistake(
+            f"the start {name} is complex; unknowns must be real: take the real and the imaginary part as two"
+        )
+    if given.numel() == 0:
+        raise Mistake(f"the start {name} is empty: there is nothing to minimise over")
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().clone()
+    return torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
 
 
 def _pair(bounds: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from gradopt.contracts import Block, Run
-from gradopt.result import Result
+from gradopt.result import MAX_LISTED, Result
 
 MARKS = {True: "+", False: "x", None: "-"}
 
@@ -85,7 +85,7 @@ def _point(x: Any, most: int = 12) -> str:
     parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
     number = sum(part.numel() for part in parts)
     if number > most:
-        return f"{number} unknowns, in result.json"
+        return f"{number} unknowns, in {'result.json' if number <= MAX_LISTED else 'x.pt'}"
     names = [f"{name} = " for name in x] if isinstance(x, Mapping) else [""] * len(parts)
     return ", ".join(name + _tensor(part) for name, part in zip(names, parts, strict=True))
 

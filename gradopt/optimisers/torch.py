@@ -142,6 +142,12 @@ def build(
         trainable = set(map(id, named.values()))
         parameters = [{**group, "params": [p for p in group["params"] if id(p) in trainable]} for group in groups]
         parameters = [group for group in parameters if group["params"]]
+        grouped = {id(p) for group in parameters for p in group["params"]}
+        if left_out := [name for name, parameter in named.items() if id(parameter) not in grouped]:
+            raise Mistake(
+                f"unknown {left_out[0]!r} is in no parameter group and would never move: add it to one, or freeze it "
+                "with requires_grad_(False)"
+            )
     try:
         optimizer = factory(parameters, **keywords)
         if isinstance(optimizer, torch.optim.Optimizer):
@@ -149,7 +155,7 @@ def build(
         return optimizer, own
     except Mistake:
         raise
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError) as error:
         raise Mistake(f"{_name(factory)} refuses these parameters or options: {error}") from error
 
 
@@ -210,6 +216,13 @@ def refusal(optimizer: torch.optim.Optimizer, *, bounded: bool, elementwise: boo
         elementwise: What is known about the class from elsewhere; None: nothing.
     """
     name = type(optimizer).__name__
+    for group in optimizer.param_groups:
+        if group.get("maximize"):
+            return f"{name} with maximize=True climbs, and gradopt minimises; leave it out, and negate the objective"
+        if group.get("differentiable"):
+            return f"{name} with differentiable=True cannot step on leaf tensors; leave it out"
+        if group.get("capturable") and any(p.device.type == "cpu" for p in group["params"]):
+            return f"{name} with capturable=True needs its parameters on an accelerator; leave it out on the CPU"
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     sparse = any(gradient.is_sparse for gradient in gradients)
     if name == "SparseAdam" and not sparse:

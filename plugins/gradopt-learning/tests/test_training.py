@@ -8,7 +8,7 @@ from gradopt_learning.classifiers import MLP, Classifier, LogisticRegression
 
 import gradopt
 from gradopt import Mistake, Stop
-from gradopt.assemble import assemble, criteria
+from gradopt.assemble import assemble, listed
 from gradopt.loop import iterate
 
 
@@ -52,7 +52,9 @@ def test_on_batches_convergence_is_judged_on_all_data():
 
 def test_early_stopping_ends_on_a_validation_metric():
     torch.manual_seed(0)
-    (stopping,) = criteria([{"name": "early_stopping", "metric": "validation_accuracy", "mode": "max", "patience": 3}])
+    (stopping,) = listed(
+        "criterion", [{"name": "early_stopping", "metric": "validation_accuracy", "mode": "max", "patience": 3}]
+    )
 
     result = gradopt.minimise(
         MLP(), optimiser="adam", optimiser_options={"lr": 0.01}, stop=Stop(max_epochs=200), criteria=[stopping]
@@ -130,7 +132,7 @@ def build(dtype):
         {"lr": 0.05, "groups": {"*.bias": {"weight_decay": 0.0}}},
         schedule={"name": "cosine", "T_max": 30},
         stop=Stop(max_epochs=7),
-        extra_criteria=criteria(nodes),
+        extra_criteria=listed("criterion", nodes),
     )
 
 
