@@ -7,7 +7,7 @@ from gradopt_problems.names import FAMILIES
 
 import gradopt
 
-NAMES = FAMILIES["nist"][1].split()
+NAMES = FAMILIES["nist"]["gradopt_problems.nist"].split()
 
 
 def digits(found, certified):
