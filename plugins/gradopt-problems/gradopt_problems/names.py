@@ -32,6 +32,13 @@ FAMILIES = {
             HS093 HS100 HS101 HS102 HS103 HS104 HS106 HS108 HS110 HS111 HS112 HS113 HS117 HS118
         """,
     },
+    "multimodal": {
+        "gradopt_problems.multimodal": """
+            Rastrigin Ackley Griewank Schwefel Levy LevyMontalvo Michalewicz StyblinskiTang Salomon CosineMixture Wavy
+            Shubert Branin GoldsteinPrice SixHumpCamel ThreeHumpCamel Easom DropWave Schaffer2 Bohachevsky Bird
+            Adjiman Forrester GramacyLee Hartmann3 Hartmann6 Shekel5 Shekel7 Shekel10
+        """,
+    },
 }
 
 
