@@ -32,6 +32,14 @@ FAMILIES = {
             HS093 HS100 HS101 HS102 HS103 HS104 HS106 HS108 HS110 HS111 HS112 HS113 HS117 HS118
         """,
     },
+    "bounded": {
+        "gradopt_problems.bounded": """
+            Rosenbrock FreudensteinRoth PowellBadlyScaled BrownBadlyScaled Beale HelicalValley Bard Gaussian Gulf
+            Box3D PowellSingular Wood KowalikOsborne BrownDennis Osborne1 BiggsExp6 Osborne2 Watson ExtendedRosenbrock
+            PenaltyI PenaltyII VariablyDimensioned BrownAlmostLinear DiscreteBoundaryValue BroydenTridiagonal
+            BroydenBanded LinearFullRank Chebyquad Torsion Obstacle NonNegative
+        """,
+    },
     "multimodal": {
         "gradopt_problems.multimodal": """
             Rastrigin Ackley Griewank Schwefel Levy LevyMontalvo Michalewicz StyblinskiTang Salomon CosineMixture Wavy

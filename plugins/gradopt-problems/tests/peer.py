@@ -27,6 +27,15 @@ class Peer:
         self._move(x)
         return torch.autograd.grad(self.problem(), self.problem.x)[0].numpy()
 
+    def residuals(self, x):
+        self._move(x)
+        with torch.no_grad():
+            return self.problem.residuals().numpy().copy()
+
+    def residual_jacobian(self, x):
+        self._move(x)
+        return _jacobian(self.problem.residuals(), self.problem.x)
+
     def equalities(self, x):
         return np.concatenate([np.zeros(0), *(values for values, equal in self._values(x) if equal)])
 
@@ -47,9 +56,7 @@ class Peer:
     def jacobian(self, x, constraint):
         """Of a constraint's function, one row an entry."""
         self._move(x)
-        values = constraint.function().reshape(-1)
-        rows = torch.autograd.grad(values, self.problem.x, torch.eye(len(values)), is_grads_batched=True)
-        return rows[0].numpy()
+        return _jacobian(constraint.function().reshape(-1), self.problem.x)
 
     def minimise(self, start=None):
         """From a start, by SLSQP where there are constraints, else by L-BFGS-B."""
@@ -117,6 +124,10 @@ class Peer:
     def _move(self, x):
         with torch.no_grad():
             self.problem.x.copy_(torch.as_tensor(np.asarray(x, dtype=float)))
+
+
+def _jacobian(values, x):
+    return torch.autograd.grad(values, x, torch.eye(len(values)), is_grads_batched=True)[0].numpy()
 
 
 def differences(function, x, step=1e-6):
