@@ -2,8 +2,8 @@
 
 Most are sums of squares of Moré, Garbow and Hillstrom (see `mgh`), from the same starts, moved into the box. Boxes
 marked (Gay) are those of D. M. Gay, A trust-region approach to linearly constrained optimization, Lecture Notes in
-Mathematics 1066, Springer 1984, 72-105; the others are ours. The minima are computed anew, and agree with Gay's where he
-gives them: his f is twice the loss.
+Mathematics 1066, Springer 1984, 72-105; the others are ours. The minima are computed anew; they agree with Gay's where
+he gives them: his f is twice the loss.
 """
 
 import math

@@ -32,6 +32,18 @@ FAMILIES = {
             HS093 HS100 HS101 HS102 HS103 HS104 HS106 HS108 HS110 HS111 HS112 HS113 HS117 HS118
         """,
     },
+    "smooth": {
+        "gradopt_problems.smooth": """
+            Arwhead Bdqrtic Cragglvy Dixmaana Dixmaanb Dixmaane Dixmaani Dqdrtic Edensch Engval1 Fletchcr Genhumps
+            Liarwhd Nondia Nondquar Power Quartc Sinquad Tridia Woods Dixon3dq Cosine ChainedRosenbrock
+            ChebyshevRosenbrock PerturbedQuadratic Raydan1 Diagonal3 Trid Zakharov Himmelblau MinimalSurface
+            LennardJones
+        """,
+        "gradopt_problems.likelihoods": """
+            LogisticRegression SquaredHinge PoissonRegression GammaRegression PseudoHuberRegression StudentRegression
+            LogSumExp SoftplusNetwork AnalyticCentre GaussianCovariance
+        """,
+    },
     "bounded": {
         "gradopt_problems.bounded": """
             Rosenbrock FreudensteinRoth PowellBadlyScaled BrownBadlyScaled Beale HelicalValley Bard Gaussian Gulf

@@ -76,10 +76,29 @@ class Peer:
         for _ in range(4):  # its line search gives up at round-off, often too early: it is started again from there
             found = scipy.optimize.minimize(
                 lambda x: self.loss(x) / scale, start, jac=lambda x: self.gradient(x) / scale, bounds=bounds,
-                constraints=constraints, method="SLSQP", options={"ftol": 1e-15, "maxiter": 500},
+                constraints=constraints, method="SLSQP", options={"ftol": 1e-15, "maxiter": 150},
             )  # fmt: skip
-            start, found.fun = found.x, found.fun * scale
+            found.fun *= scale
+            if np.array_equal(start, found.x):
+                break
+            start = found.x
         return found
+
+    def trust_region(self, start=None):
+        """From a start, by Newton's method in a trust region, which takes a loss that is not finite for a bad step."""
+
+        def loss(x):
+            return np.nan_to_num(self.loss(x), nan=np.inf)
+
+        def hessian(x):
+            self._move(x)
+            gradient = torch.autograd.grad(self.problem(), self.problem.x, create_graph=True)[0]
+            return _jacobian(gradient, self.problem.x)
+
+        start = self.start if start is None else np.asarray(start, dtype=float)
+        return scipy.optimize.minimize(
+            loss, start, jac=self.gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-8}
+        )
 
     def stationarity(self, x, near=1e-7):
         """The largest entry of the gradient that no combination of active bounds and constraints with multipliers of

@@ -41,7 +41,7 @@ def test_a_misspelt_problem_is_guessed(gradopt):
     done = gradopt("objective=mgh/helical_vally")
 
     assert done.returncode == 2
-    assert "Did you mean 'mgh/helical_valley'?" in done.stderr
+    assert "Did you mean 'mgh/helical_valley' or 'bounded/helical_valley'?" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
