@@ -2,8 +2,8 @@
 
 W. Hock, K. Schittkowski, Test Examples for Nonlinear Programming Codes, Lecture Notes in Economics and Mathematical
 Systems 187, Springer 1981; the numbers are the book's. `equalities()` are zero and `inequalities()` are not negative at
-a feasible point. A start of the book outside the bounds is moved onto them. Minima are the book's, computed anew to all
-digits; where the book's differ, the docstring says so.
+a feasible point. A start of the book outside the bounds is moved onto them. Minima are computed anew to all digits: the
+book's last digits are off in hs072, hs075, hs093 and hs111; where it is further off, the docstring says so.
 """
 
 from typing import ClassVar

@@ -461,7 +461,7 @@ class HS104(HS):
 
 
 class HS106(HS):
-    """Avriel and Williams' heat exchanger, n = 8, badly scaled."""
+    """Avriel and Williams' heat exchanger, n = 8, badly scaled; the book's 7049.330923 is not the minimum."""
 
     START = (5000.0, 5000.0, 5000.0, 200.0, 350.0, 150.0, 225.0, 425.0)
     LOWER = (100.0, 1000.0, 1000.0, 10.0, 10.0, 10.0, 10.0, 10.0)

@@ -130,7 +130,10 @@ class HS032(HS):
 
 
 class HS033(HS):
-    """A cubic in a cone outside a sphere, n = 3; the start is a stationary point with loss -3 of the book's problem."""
+    """A cubic in a cone outside a sphere, n = 3.
+
+    From the start descent may end at (0, 0, 2), which is stationary with loss -4 and no minimum.
+    """
 
     START = (0.0, 0.0, 3.0)
     LOWER = 0.0
