@@ -227,10 +227,7 @@ def check(
         value = values[argument.name]
         ranges = _ranges(argument.annotation) + (TORCH_RANGES.get(argument.name, ()) if torch_ranges else ())
         _hold(f"{kind}.{argument.name}", value, ranges)
-        length = _length(argument.annotation)
-        given = cast("list[Any]", value) if isinstance(value, list) else []
-        if given and length not in (0, len(given)):
-            raise Mistake(f"{kind}.{argument.name} must be {length} values, got {given}")
+        _check_length(f"{kind}.{argument.name}", value, _length(argument.annotation))
         choices = _choices(argument.annotation)
         if choices and value is not None and value not in choices:
             near = did_you_mean(str(value), map(str, choices))
@@ -259,6 +256,12 @@ def _hold(name: str, value: Any, ranges: Iterable[str]) -> None:
             sign, _, limit = text.partition(" ")
             if not COMPARISONS[sign](value, float(limit)):
                 raise Mistake(f"{name} must be {text}, got {value}")
+
+
+def _check_length(name: str, value: Any, length: int) -> None:
+    given = cast("list[Any]", value) if isinstance(value, list) else []
+    if given and length not in (0, len(given)):
+        raise Mistake(f"{name} must be {length} values, got {given}")
 
 
 def _check_file(name: str, argument: Argument, value: Any) -> None:
