@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradopt import devices
+from gradopt import devices, postmortem
 from gradopt.assemble import Assembly, assemble
 from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
+from gradopt.differences import Patience
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
@@ -407,12 +408,16 @@ def _result(
     oracle, block, verdict = assembly.oracle, blocks.last, blocks.ending.verdicts[0]
     here = oracle.read()
     loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
+    seconds = block["seconds"][-1, 0].item()
+    patience = Patience(max(postmortem.SECONDS, seconds), lambda: assembly.interrupt.signal is not None)
+    verdict = postmortem.confirmed(oracle, verdict, loss, patience)
     best = oracle.best
     if best is not None and not verdict.success and (best.loss < loss or loss != loss):
         oracle.write(best.point)
         loss = best.loss
     elif best is not None and best.loss < loss:
         verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
+    verdict = postmortem.explained(oracle, verdict, patience)
     counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
     point = oracle.read()
     if torch.equal(here, point) and oracle.micro_batches is None and block.cut_short is None:
@@ -429,7 +434,7 @@ def _result(
         nfev=counts[0],
         njev=counts[1],
         nhev=counts[2],
-        seconds=block["seconds"][-1, 0].item(),
+        seconds=seconds,
         history=history.columns(),
         metrics=dict(oracle.metrics()),
         covariance=_covariance(oracle, loss),

@@ -242,6 +242,15 @@ class AutogradOracle:
             self.max_evaluations, self.deadline = budget
             self.best = best
 
+    def custom_functions(self) -> list[str]:
+        """The names of the `torch.autograd.Function`s with a backward of their own in the graph of the full loss."""
+        output = self.objective.full_loss()
+        if output is None:
+            return []
+        custom = torch.autograd.function.BackwardCFunction
+        names = [type(node).__name__ for node in _graph([output.grad_fn]) if isinstance(node, custom)]
+        return [name.removesuffix("Backward") for name in dict.fromkeys(names)]
+
     def project(self) -> None:
         """Move the parameters, in place, into their bounds."""
         if self.box is not None:
@@ -336,17 +345,20 @@ def _refuses(nodes: Sequence[Any]) -> bool:
     """Whether a graph of gradients holds a function marked once_differentiable: an `Error` node, which raises only if
     it is met on the way; where it cuts the way off, its part of the second derivatives is silently left out.
     """
+    return any(type(node).__name__ == "Error" for node in _graph(nodes))
+
+
+def _graph(nodes: Sequence[Any]) -> Iterator[Any]:
+    """The nodes of autograd's graph that can be reached from `nodes`."""
     seen: set[Any] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
-        if type(node).__name__ == "Error":
-            return True
+        yield node
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 class AutogradLinearised:

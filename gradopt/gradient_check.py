@@ -1,0 +1,189 @@
+"""The gradient against differences of the loss: whether it is wrong, by how much, and in which unknowns."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradopt.differences import TOLERANCE, Neighbourhood, OutOfPatience, Patience, Probe, Slope
+from gradopt.oracle import AutogradOracle
+
+MAX_SLOPES = 40
+"""Slopes measured at most in search of the entries of one block that are wrong."""
+
+MAX_NAMED = 3
+_OPPOSITE = " (opposite sign)"
+
+
+@dataclass(frozen=True, slots=True)
+class GradientCheck:
+    """What differences say of a gradient.
+
+    Attributes:
+        slopes: Along the gradient and along a random direction.
+        culprits: The unknowns in which it is wrong, each with its slope; empty where it is wrong by one factor
+            throughout.
+        functions: The custom `autograd.Function`s in the graph of the loss.
+        unjudged: Why nothing can be said, if so.
+    """
+
+    slopes: Sequence[Slope] = ()
+    culprits: Sequence[tuple[str, Slope]] = ()
+    functions: Sequence[str] = ()
+    unjudged: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        return any(slope.is_wrong for slope in self.slopes)
+
+    @property
+    def agrees(self) -> bool:
+        """Along every direction that could be judged, and there is one."""
+        judged = [slope for slope in self.slopes if slope.is_judged]
+        return bool(judged) and not self.is_wrong
+
+    @property
+    def worst(self) -> Slope:
+        """The first slope that is wrong; else the one known least well."""
+        wrong = [slope for slope in self.slopes if slope.is_wrong]
+        if wrong:
+            return wrong[0]
+        judged = [slope for slope in self.slopes if slope.is_judged]
+        return max(judged, key=lambda slope: abs(slope.measured - slope.claimed) / (slope.scale or 1.0))
+
+    def sentence(self) -> str:
+        """What is wrong with it, in numbers, and where to look."""
+        return f"the gradient is wrong: {self._what()}; {self._hint()}"
+
+    def _what(self) -> str:
+        if self.culprits:
+            named = [
+                f"in {name} the loss changes by {slope.measured:.4g} where the gradient says {slope.claimed:.4g}"
+                f"{_OPPOSITE if _is_opposite(slope.factor) else ''}"
+                for name, slope in self.culprits[:MAX_NAMED]
+            ]
+            more = len(self.culprits) - MAX_NAMED
+            return ", ".join(named) + (f", and in {more} more" if more > 0 else "")
+        slope = self.worst
+        along = "along it" if slope is self.slopes[0] else "along a random direction"
+        return (
+            f"{along} the loss changes by {slope.measured:+.4g} where the gradient says {slope.claimed:+.4g}"
+            f"{_kind(slope.factor)}"
+        )
+
+    def _hint(self) -> str:
+        if self.functions:
+            return f"check the backward of {', '.join(self.functions)}, a custom autograd.Function"
+        return "look for .detach(), .data, no_grad or a hook between the unknowns and the loss"
+
+
+def _kind(factor: float) -> str:
+    if _is_opposite(factor):
+        return _OPPOSITE
+    if factor == 0 or not math.isfinite(factor):
+        return ""
+    return f" (scale {factor:.3g})"
+
+
+def _is_opposite(factor: float) -> bool:
+    return abs(factor + 1) < 0.01
+
+
+def check_gradient(oracle: AutogradOracle, patience: Patience | None = None) -> GradientCheck:
+    """Compare the gradient of the full loss at the current parameters with differences of the loss.
+
+    With a point on a bound, a point a little inside is taken instead: the objective is never evaluated outside.
+    """
+    if not oracle.has_full_loss:
+        return GradientCheck(unjudged="the objective has no full_loss(), and losses of batches cannot be compared")
+    with Probe(oracle, patience) as probe:
+        try:
+            return _checked(Neighbourhood(probe), oracle)
+        except OutOfPatience:
+            return GradientCheck(unjudged="the loss takes too long to evaluate")
+        except Exception as error:  # the objective's own, such as a domain error beside the point
+            return GradientCheck(unjudged=f"beside the point the objective raised {type(error).__name__}: {error}")
+
+
+def _checked(near: Neighbourhood, oracle: AutogradOracle) -> GradientCheck:
+    if near.unjudged:
+        return GradientCheck(unjudged=near.unjudged)
+    scaled = near.size.double().cpu() * near.gradient
+    random = torch.rand(len(scaled), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    directions = [torch.where(random < 0.5, -1.0, 1.0) * (0.5 + random)]
+    if bool(scaled.any()):
+        directions.insert(0, scaled / scaled.abs().max())
+    slopes = [near.slope(weights) for weights in directions]
+    if not any(slope.is_judged for slope in slopes):
+        return GradientCheck(slopes, unjudged="differences of the loss are lost in rounding, noise or kinks here")
+    wrong = [weights for weights, slope in zip(directions, slopes, strict=True) if slope.is_wrong]
+    if not wrong:
+        return GradientCheck(slopes)
+    culprits: list[tuple[str, Slope]] = []
+    if not _one_factor(slopes):
+        with suppress(OutOfPatience):  # that it is wrong is known all the same
+            for name, block, shape in _blocks(oracle):
+                culprits += _culprits(near, wrong[0], name, block, shape)
+    return GradientCheck(slopes, culprits, oracle.custom_functions())
+
+
+def _culprits(
+    near: Neighbourhood, weights: Tensor, name: str, block: range, shape: torch.Size
+) -> list[tuple[str, Slope]]:
+    """The entries of a block that are wrong, found by halving it as long as the slope over a part is wrong; the block
+    as a whole where that is all of them, or takes too many slopes.
+    """
+
+    def over(part: range) -> Slope:
+        only = torch.zeros_like(weights)
+        only[part.start : part.stop] = weights[part.start : part.stop] if len(part) > 1 else 1.0
+        return near.slope(only)
+
+    whole = over(block)
+    if not whole.is_wrong:
+        return []
+    waiting, measured = _halves(block), 1
+    found: list[tuple[str, Slope]] = [] if waiting else [(name, whole)]
+    while waiting and measured < MAX_SLOPES:
+        part = waiting.pop(0)
+        slope = over(part)
+        measured += 1
+        if slope.is_wrong and len(part) == 1:
+            found.append((_entry(name, part[0] - block[0], shape), slope))
+        elif slope.is_wrong:
+            waiting += _halves(part)
+    complete = found and not waiting and len(found) < max(len(block), MAX_NAMED + 1)
+    return found if complete else [(name, whole)]
+
+
+def _one_factor(slopes: Sequence[Slope]) -> bool:
+    """Whether the slopes are all wrong by the same factor."""
+    if len(slopes) < 2 or not all(slope.is_wrong and slope.measured and slope.claimed for slope in slopes):
+        return False
+    factors = [slope.factor for slope in slopes]
+    blur = TOLERANCE + sum(abs(slope.error / slope.measured) for slope in slopes)
+    return max(factors) - min(factors) <= blur * abs(factors[0])
+
+
+def _blocks(oracle: AutogradOracle) -> Iterator[tuple[str, range, torch.Size]]:
+    start = 0
+    for name, parameter in zip(oracle.names, oracle.parameters, strict=True):
+        yield name, range(start, start + parameter.numel()), parameter.shape
+        start += parameter.numel()
+
+
+def _halves(part: range) -> list[range]:
+    middle = len(part) // 2
+    return [part[:middle], part[middle:]] if middle else []
+
+
+def _entry(name: str, index: int, shape: torch.Size) -> str:
+    """ "x[3]", "weight[1, 2]", or the name alone of a single number."""
+    places: list[str] = []
+    for extent in reversed(shape):
+        index, place = divmod(index, extent)
+        places.insert(0, str(place))
+    return f"{name}[{', '.join(places)}]" if places else name
