@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradopt.api import Progress as Progress
     from gradopt.api import Stop as Stop
+    from gradopt.api import check as check
     from gradopt.api import least_squares as least_squares
     from gradopt.api import minimise as minimise
     from gradopt.api import steps as steps
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from gradopt.contracts import Run as Run
     from gradopt.hookspecs import hookimpl as hookimpl
     from gradopt.mistakes import Mistake as Mistake
+    from gradopt.preflight import Finding as Finding
+    from gradopt.preflight import Report as Report
     from gradopt.result import Result as Result
     from gradopt.verdict import Status as Status
     from gradopt.verdict import Verdict as Verdict
@@ -31,16 +34,19 @@ _HOMES = {
     "Block": "contracts",
     "Constraint": "contracts",
     "Evaluation": "contracts",
+    "Finding": "preflight",
     "Judgement": "contracts",
     "Mistake": "mistakes",
     "Objective": "contracts",
     "Oracle": "contracts",
     "Progress": "api",
+    "Report": "preflight",
     "Result": "result",
     "Run": "contracts",
     "Status": "verdict",
     "Stop": "api",
     "Verdict": "verdict",
+    "check": "api",
     "hookimpl": "hookspecs",
     "least_squares": "api",
     "minimise": "api",

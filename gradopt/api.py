@@ -21,6 +21,7 @@ from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
 from gradopt.oracle import AutogradOracle
+from gradopt.preflight import Report, examine
 from gradopt.result import Result
 from gradopt.settings import Stop
 from gradopt.verdict import Status, Verdict
@@ -213,6 +214,33 @@ def steps(
         )
     assert held is not None, "a run has at least its start"
     yield replace(held, result=_result(assembly, blocks, history, form, None))
+
+
+def check(
+    objective: Callable[..., Tensor] | Objective,
+    x0: Any = None,
+    *,
+    optimiser: str | Callable[..., Any] | None = None,
+    optimiser_options: Mapping[str, Any] | None = None,
+    bounds: Any = None,
+) -> Report:
+    """Examine an objective at its start, before a run: its gradient against differences of the loss, determinism,
+    scale, what the dtype resolves, second derivatives, residuals, bounds, what it can prove.
+
+    The arguments are those of `minimise`. The objective's parameters stay where they are.
+
+    Raises:
+        Mistake: As `minimise`.
+
+    Example:
+        >>> import gradopt, torch
+        >>> report = gradopt.check(lambda x: ((x - 3) ** 2).sum() + x[0].detach(), [0.0, 1.0])
+        >>> print(report["gradient"].sentence.partition(";")[0])
+        the gradient is wrong: in x[0] the loss changes by -5 where the gradient says -6
+    """
+    target, _ = _target(objective, x0, bounds, maximise=False)
+    chosen, options = _optimiser(target, optimiser, optimiser_options)
+    return examine(assemble(target, chosen, options))
 
 
 def execute(

@@ -8,7 +8,7 @@ from typing import NoReturn
 from gradopt import __version__
 from gradopt.mistakes import did_you_mean
 
-COMMANDS = ("plugins",)
+COMMANDS = ("check", "plugins")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _main(arguments: list[str]) -> int:
     arguments = _without_disabled(arguments)
-    if arguments and _is_command(arguments[0]):
+    wants_help = any(word in ("--help", "-h") for word in arguments)
+    if arguments and _is_command(arguments[0]) and not wants_help:
         return _command(arguments[0], arguments[1:])
-    if any(word in ("--help", "-h") for word in arguments):
+    if wants_help:
         from gradopt.manual import manual
 
         print(manual(arguments), end="")
@@ -56,6 +57,10 @@ def _command(name: str, rest: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    if name == "check":
+        from gradopt.inspection import check  # Hydra: not needed for the other commands
+
+        return check(rest)
     if rest:
         print(f"gradopt: error: gradopt plugins takes no arguments, got {' '.join(rest)}", file=sys.stderr)
         return 2

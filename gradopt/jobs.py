@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import hydra
 from hydra.conf import HydraConf
@@ -34,6 +34,10 @@ from gradopt.plugins import config_directory, registry
 from gradopt.result import MAX_LISTED, Result, write_json
 from gradopt.selection import check_names
 from gradopt.settings import Settings, parse, schema
+
+if TYPE_CHECKING:
+    from gradopt.assemble import Assembly
+    from gradopt.contracts import Objective
 
 log = logging.getLogger("gradopt")
 
@@ -86,7 +90,7 @@ def start(arguments: list[str]) -> int:
             if "install=" in " ".join(arguments) and Path(sys.argv[0]).name == "__main__.py":
                 raise Mistake('completion is of the console script: eval "$(gradopt -sc install=bash)"')
             if not {"-sc", "--shell-completion"}.intersection(arguments):  # nobody wants to read it behind a prompt
-                _warn()
+                warn()
             options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
             hydra.main(config_path=os.fspath(config_root()), config_name="config", **options)(run)()
             if _errors and not multirun:
@@ -95,7 +99,7 @@ def start(arguments: list[str]) -> int:
             if isinstance(error, OSError) and not isinstance(error, HydraException) and error not in _errors:
                 # Hydra makes the directory of the run, and all that reads or writes before it is started.
                 error = Mistake(f"the directory of the run cannot be made: {error}; say hydra.run.dir=...")
-            code = _report(error, show_traces=show_traces)
+            code = report(error, show_traces=show_traces)
         except Interrupted as ending:
             code = int(str(ending.code))  # the jobs that are done are shown all the same
         jobs = list(_finished())
@@ -150,9 +154,26 @@ def _minimise(config: DictConfig, directory: Path) -> Result:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
-    import torch
+    from gradopt import api, assemble
 
-    from gradopt import api, assemble, devices
+    assembly, target = assembled(settings)
+    return api.execute(
+        assembly,
+        assemble.listed("observer", settings.observers),
+        api.form_of(target),
+        directory=directory,
+        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+        thread_count=settings.threads,
+    )
+
+
+def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
+    """The parts of the run that checked settings describe, and its objective, on its device. Random numbers are
+    seeded.
+    """
+    import torch  # here, where the settings are good: it takes longer than all of them
+
+    from gradopt import assemble, devices
 
     device, dtype = devices.resolve(settings.device, settings.dtype)
     torch.manual_seed(settings.seed)
@@ -165,14 +186,7 @@ def _minimise(config: DictConfig, directory: Path) -> Result:
         stop=settings.stop,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    return api.execute(
-        assembly,
-        assemble.listed("observer", settings.observers),
-        api.form_of(target),
-        directory=directory,
-        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        thread_count=settings.threads,
-    )
+    return assembly, target
 
 
 def table(jobs: Sequence[Mapping[str, Any]]) -> str:
@@ -254,7 +268,8 @@ def _short(directory: str) -> str:
     return os.path.relpath(directory) if Path(directory).is_relative_to(Path.cwd()) else directory
 
 
-def _report(error: Exception, *, show_traces: bool) -> int:
+def report(error: Exception, *, show_traces: bool) -> int:
+    """Print the mistake in one line and return 2; or a bug's trace, and return 1."""
     group, _, name = str(getattr(error, "missing_cfg_file", None) or "").partition("/")
     names = [entry.name for entry in registry().entries(group)]
     message = None if show_traces else explain(error, registry().excuse(group, name), names)
@@ -269,7 +284,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Interrupted(128 + number)
 
 
-def _warn() -> None:
+def warn() -> None:
+    """Say which plugins are left out, and which that are to be switched off are not there."""
     broken = registry().broken
     if broken:
         names = ", ".join(f"{one.name} ({one.distribution})" for one in broken)

@@ -32,6 +32,7 @@ def manual(arguments: Sequence[str]) -> str:
     lines = [
         "usage: gradopt [key=value ...]      run: python -m gradopt objective=polynomial optimiser=adam",
         "       gradopt -m key=a,b ...       one run for each combination",
+        "       gradopt check [key=value ...]  examine the objective before a run: gradient, scale, dtype, ...",
         "       gradopt plugins              list plugins, and what is wrong with broken ones",
         "",
     ]

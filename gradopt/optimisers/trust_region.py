@@ -125,6 +125,7 @@ class TrustRegion(TrustSteps):
     """
 
     bounds = True
+    second_derivatives = True
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], *, hessian: Literal["auto", "matrix", "products"] = "auto"

@@ -1,0 +1,324 @@
+"""What can be said of an objective before a run: `gradopt check`."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradopt.assemble import Assembly
+from gradopt.contracts import Constraint, Evaluation
+from gradopt.criteria.curvature import sizes
+from gradopt.differences import TOLERANCE, Probe
+from gradopt.gradient_check import check_gradient
+from gradopt.oracle import AutogradOracle
+
+MARKS = {"passed": "+", "warning": "!", "failed": "x"}
+
+COARSE = 1e-3
+"""Relative moves of the unknowns below which no change of the loss is seen: more is too coarse to compare losses."""
+
+UNEVEN = 1e8
+"""Ratio of the changes of the loss, when one unknown and when another moves by its own size, that is worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        sentence: With its numbers, and what to try where it has not passed.
+        numbers: The numbers alone, by name.
+    """
+
+    name: str
+    status: Literal["passed", "warning", "failed"]
+    sentence: str
+    numbers: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `gradopt.check` found; print it.
+
+    Attributes:
+        facts: What was checked: the objective, the optimiser, the device.
+    """
+
+    facts: Mapping[str, str]
+    findings: Sequence[Finding]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; there may be warnings."""
+        return not self._names("failed")
+
+    def __getitem__(self, name: str) -> Finding:
+        """The finding of that name.
+
+        Raises:
+            KeyError: There is none: it does not apply to this objective.
+        """
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in (*self.facts, *(f"  {finding.name}" for finding in self.findings)))
+        lines = [f"{name:<{width}}  {text}" for name, text in self.facts.items()]
+        lines.append("")
+        lines += [f"{MARKS[one.status]} {one.name:<{width - 2}}  {one.sentence}" for one in self.findings]
+        return "\n".join([*lines, "", self._summary()])
+
+    def _summary(self) -> str:
+        failed, warned = self._names("failed"), self._names("warning")
+        if failed:
+            return f"x not ready: {' and '.join(failed)}"
+        if warned:
+            return f"! ready, with {len(warned)} warning{'s' * (len(warned) > 1)}: {', '.join(warned)}"
+        return f"+ ready: {len(self.findings)} checks passed"
+
+    def _names(self, status: str) -> list[str]:
+        return [finding.name for finding in self.findings if finding.status == status]
+
+
+def examine(assembly: Assembly) -> Report:
+    """Check the objective at its start. Parameters, counts and random numbers are left as they were."""
+    oracle = assembly.oracle
+    point = oracle.read()
+    dtype = str(point.dtype).removeprefix("torch.")
+    return Report({**assembly.facts, "device": f"{point.device}, {dtype}"}, list(_findings(assembly, oracle, dtype)))
+
+
+def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterator[Finding]:
+    with Probe(oracle) as probe:
+        before = torch.get_rng_state()
+        start = _start(oracle)
+        is_random = not torch.equal(before, torch.get_rng_state())
+        yield _described(start, oracle)
+        if math.isfinite(start.loss) and bool(start.gradient.isfinite().all()):
+            if oracle.has_full_loss:
+                yield _determinism(probe, is_random)
+            yield _gradient(oracle)
+            yield from _resolution(start, dtype)
+            yield from _evenness(start)
+            if oracle.has_full_loss:
+                needed = bool(getattr(assembly.engine.optimiser, "second_derivatives", False))
+                yield _second_derivatives(probe, needed)
+            if oracle.has_residuals:
+                yield _residuals(oracle, start)
+        yield from _bounds(oracle)
+        for constraint in oracle.objective.constraints():
+            yield _constraint(constraint)
+        yield from _facts(oracle, start)
+
+
+def _start(oracle: AutogradOracle) -> Evaluation:
+    """Over all data where there is such a thing, else of the first step's batch."""
+    batches = oracle.objective.batches
+    if batches is None:
+        return oracle.evaluate()
+    oracle.micro_batches = batches.at(0)
+    return oracle.evaluate_full() or oracle.evaluate()
+
+
+def _described(start: Evaluation, oracle: AutogradOracle) -> Finding:
+    number = start.point.numel()
+    unknowns = f"{number} unknown{'s' * (number > 1)} up to {start.point.abs().max().item():.4g}"
+    gradient = start.gradient.abs().max().item()
+    numbers = {"loss": start.loss, "gradient": gradient, "unknowns": number}
+    if not math.isfinite(start.loss):
+        text = f"the loss is {start.loss:g} at the start ({unknowns}): move x0 into the objective's domain"
+        return Finding("start", "failed", text, numbers)
+    if not bool(start.gradient.isfinite().all()):
+        text = (
+            f"the loss is {start.loss:.10g}, but its gradient is not finite: move x0, and look for sqrt, abs or a norm "
+            "at 0, or a division hidden by where()"
+        )
+        return Finding("start", "failed", text, numbers)
+    return Finding("start", "passed", f"loss {start.loss:.10g}, gradient up to {gradient:.4g}, {unknowns}", numbers)
+
+
+def _determinism(probe: Probe, is_random: bool) -> Finding:
+    point = probe.oracle.read()
+    losses = [probe.loss(point) for _ in range(3)]
+    spread = max(losses) - min(losses)
+    if spread != 0:
+        text = (
+            f"losses at the same point and seed differ by {spread:.3g}: seed what is random beside torch, or choose an "
+            "optimiser that compares no losses, such as adam"
+        )
+        return Finding("determinism", "warning", text, {"spread": spread})
+    if is_random:
+        text = (
+            "losses from the same seed are the same to the last bit, but the loss draws random numbers and so differs "
+            "from step to step: draw them once, or choose an optimiser that compares no losses, such as adam"
+        )
+        return Finding("determinism", "warning", text, {"spread": 0.0})
+    return Finding("determinism", "passed", "losses at the same point are the same to the last bit", {"spread": 0.0})
+
+
+def _gradient(oracle: AutogradOracle) -> Finding:
+    check = check_gradient(oracle)
+    if check.unjudged:
+        return Finding("gradient", "warning", f"cannot be judged: {check.unjudged}")
+    worst = check.worst
+    numbers = {"claimed": worst.claimed, "measured": worst.measured, "error": worst.error}
+    if check.is_wrong:
+        return Finding("gradient", "failed", check.sentence(), numbers)
+    relative = abs(worst.measured - worst.claimed) / (worst.scale or 1.0)
+    return Finding("gradient", "passed", f"agrees with differences of the loss to {relative:.1g} of itself", numbers)
+
+
+def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:
+    """The smallest relative move that changes the loss by more than its rounding."""
+    change = (start.gradient.abs() @ sizes(start.point, start.point)).item()
+    eps = torch.finfo(start.point.dtype).eps
+    if not change > 0:
+        return
+    move = max(eps * abs(start.loss) / change, eps)
+    numbers = {"move": move, "rounding": eps * abs(start.loss), "change": change}
+    if move < COARSE:
+        text = f"{dtype} sees the loss change once the unknowns move by {move:.1g} of themselves"
+        yield Finding("resolution", "passed", text, numbers)
+        return
+    better = move * torch.finfo(torch.float64).eps / eps
+    cure = "use dtype=float64" if better < COARSE else "subtract the constant part of the loss"
+    text = (
+        f"{dtype} rounds the loss to {numbers['rounding']:.1g}, which hides moves of the unknowns below {move:.1g} of "
+        f"themselves: {cure}"
+    )
+    yield Finding("resolution", "warning", text, numbers)
+
+
+def _evenness(start: Evaluation) -> Iterator[Finding]:
+    changes = (start.gradient.abs() * sizes(start.point, start.point)).double()
+    felt = changes[changes > 0]
+    if len(felt) < 2:
+        return
+    ratio = (felt.max() / felt.min()).item()
+    if ratio > UNEVEN:
+        text = (
+            f"moving one unknown by its own size changes the loss {ratio:.1g} times more than another: rescale them, "
+            "or use lbfgs or trust_region rather than one learning rate for all"
+        )
+        yield Finding("scale", "warning", text, {"ratio": ratio})
+
+
+def _second_derivatives(probe: Probe, needed: bool) -> Finding:
+    """Hessian products against differences of gradients."""
+    oracle, name = probe.oracle, "second derivatives"
+    point = oracle.read()
+    hessian = oracle.hessian()
+    if hessian is None:
+        if needed:
+            return Finding(name, "failed", "this optimiser needs them, and autograd has none here: use lbfgs or adam")
+        text = "autograd has none here: differences of gradients stand in, and a minimum's curvature stays unchecked"
+        return Finding(name, "warning", text)
+    direction = sizes(point, point) * torch.rand(len(point), generator=torch.Generator().manual_seed(0)).to(point)
+    image = hessian(direction).double().cpu()
+    differences = list(_gradient_differences(probe, point, direction))
+    pairs = [(torch.linalg.vector_norm(b - a).item(), a) for a, b in itertools.pairwise(differences)]
+    spread, best = min(pairs, key=lambda pair: pair[0] if pair[0] == pair[0] else math.inf)
+    scale = max(torch.linalg.vector_norm(image).item(), torch.linalg.vector_norm(best).item())
+    gap = torch.linalg.vector_norm(image - best).item()
+    numbers = {"gap": gap, "spread": spread, "scale": scale}
+    if gap <= TOLERANCE * scale:
+        text = f"agree with differences of the gradient to {gap / (scale or 1.0):.1g} of themselves"
+        return Finding(name, "passed", text, numbers)
+    if gap > 10 * TOLERANCE * scale and gap > 20 * spread:
+        text = (
+            f"the Hessian is wrong by {gap / scale:.1g} of itself, by differences of the gradient: check the double "
+            "backward of a custom autograd.Function"
+        )
+        return Finding(name, "failed" if needed else "warning", text, numbers)
+    return Finding(
+        name, "passed", "autograd has them; differences of the gradient are too rough to judge them", numbers
+    )
+
+
+def _gradient_differences(probe: Probe, point: Tensor, direction: Tensor) -> Iterator[Tensor]:
+    """Differences of the gradient over four steps, central where the bounds leave room on both sides."""
+    lower, upper = probe.oracle.lower, probe.oracle.upper
+    step = torch.finfo(point.dtype).eps ** (1 / 3)
+    for factor in (1 / 16, 1 / 4, 1.0, 4.0):
+        ahead, behind = point + factor * step * direction, point - factor * step * direction
+        if lower is not None and upper is not None:
+            fits = (
+                bool(((ahead >= lower) & (ahead <= upper)).all()),
+                bool(((behind >= lower) & (behind <= upper)).all()),
+            )
+            ahead, behind = ahead if fits[0] else point, behind if fits[1] else point
+        length = torch.linalg.vector_norm((ahead - behind).double()) / torch.linalg.vector_norm(direction.double())
+        yield (probe.gradient(ahead) - probe.gradient(behind)) / length.cpu()
+
+
+def _residuals(oracle: AutogradOracle, start: Evaluation) -> Finding:
+    linear = oracle.linearised()
+    gradient = linear.vjp(linear.residuals).double()
+    scale = max(torch.linalg.vector_norm(start.gradient.double()).item(), torch.linalg.vector_norm(gradient).item())
+    gap = torch.linalg.vector_norm(gradient - start.gradient.double()).item()
+    number = linear.residuals.numel()
+    numbers = {"gap": gap, "scale": scale, "residuals": number}
+    if gap > TOLERANCE * scale:
+        text = (
+            f"J'r of the {number} residuals is not the gradient of the loss, but {gap / scale:.2g} of it away: the "
+            "loss must be half their sum of squares (leave forward() out), or what robust makes of them"
+        )
+        return Finding("residuals", "failed", text, numbers)
+    text = f"{number} residuals, whose J'r is the gradient of the loss: optimiser=levenberg_marquardt makes use of them"
+    return Finding("residuals", "passed", text, numbers)
+
+
+def _bounds(oracle: AutogradOracle) -> Iterator[Finding]:
+    """That the start lies inside and no interval is empty has been seen to already: else there is no oracle."""
+    if oracle.lower is None or oracle.upper is None:
+        return
+    point = oracle.read()
+    bounded = int((oracle.lower.isfinite() | oracle.upper.isfinite()).sum())
+    fixed = int((oracle.lower == oracle.upper).sum())
+    held = int(((point == oracle.lower) | (point == oracle.upper)).sum()) - fixed
+    text = f"{bounded} of {len(point)} unknowns bounded, the start is inside" + (f", {held} on a bound" if held else "")
+    if fixed:
+        text += f"; {fixed} with lower = upper cannot move: make such a parameter a constant (requires_grad=False)"
+    numbers = {"bounded": bounded, "fixed": fixed, "held": held}
+    yield Finding("bounds", "warning" if fixed else "passed", text, numbers)
+
+
+def _constraint(constraint: Constraint) -> Finding:
+    title = constraint.name or getattr(constraint.function, "__name__", type(constraint.function).__name__)
+    name = f"constraint {title}"
+    with torch.no_grad():
+        values = constraint.function()
+    low = torch.as_tensor(-math.inf if constraint.lower is None else constraint.lower).to(values)
+    high = torch.as_tensor(math.inf if constraint.upper is None else constraint.upper).to(values)
+    if bool((low > high).any()):
+        return Finding(name, "failed", "leaves no room: its lower limit is above its upper one")
+    if not bool(values.isfinite().all()):
+        return Finding(name, "failed", "is not finite at the start: move x0 into its domain")
+    violation = torch.maximum(low - values, values - high).clamp(min=0).max().item()
+    if violation > 0:
+        text = f"does not hold at the start, by {violation:.3g}: the run has to find a point where it does"
+        return Finding(name, "warning", text, {"violation": violation})
+    return Finding(name, "passed", "holds at the start", {"violation": 0.0})
+
+
+def _facts(oracle: AutogradOracle, start: Evaluation) -> Iterator[Finding]:
+    proof = oracle.unbounded_below()
+    if proof:
+        yield Finding("minimum", "warning", f"there is none: {proof}. Give the unknowns bounds, or check the sign")
+        return
+    minimum = oracle.objective.minimum()
+    if minimum is None:
+        return
+    numbers = {"minimum": minimum}
+    slack = 100 * torch.finfo(start.point.dtype).eps * max(abs(minimum), abs(start.loss))
+    if start.loss < minimum - slack:
+        text = f"minimum() says {minimum:.10g}, but the loss at the start is already {start.loss:.10g}"
+        yield Finding("minimum", "warning", text, numbers)
+    else:
+        yield Finding("minimum", "passed", f"the lowest loss there is, {minimum:.10g}, is known", numbers)
