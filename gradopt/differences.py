@@ -20,11 +20,18 @@ from gradopt.oracle import AutogradOracle
 TOLERANCE = 1e-3
 """Relative error of a slope from which on the gradient is wrong."""
 
+ROUGH = 0.05
+"""Relative error up to which a slope that is blurred by rounding can still confirm a gradient."""
+
 WINDOW = 4
 """Consecutive step sizes, each 4 times the one before, that must agree on a discrepancy."""
 
 SPREAD = 0.25
 """How far they may differ, relative to the discrepancy itself."""
+
+
+MAX_LARGER = 6
+"""Larger steps added at most, where the loss hardly changes over the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Slope:
 
     @property
     def is_wrong(self) -> bool:
-        return self.is_judged and abs(self.measured - self.claimed) > TOLERANCE * self.scale
+        return self.is_judged and abs(self.measured - self.claimed) > max(TOLERANCE * self.scale, 3 * self.error)
 
     @property
     def scale(self) -> float:
@@ -116,6 +123,11 @@ class Probe:
         self._ready()
         return self.oracle.gradient(point).double().cpu()
 
+    def hessian(self) -> Callable[[Tensor], Tensor] | None:
+        """`Oracle.hessian` at the parameters."""
+        self._ready()
+        return self.oracle.hessian()
+
     def _ready(self) -> None:
         if self._patience.is_over:
             raise OutOfPatience
@@ -177,23 +189,23 @@ class Neighbourhood:
         if found is not None:
             return found
         table = [self._difference(direction, step) for step in self._steps]
+        while table[-1] is not None and len(table) < len(self._steps) + MAX_LARGER and table[-1].change < 1e4 * noise:
+            table.append(self._difference(direction, 4 * table[-1].step))
         # Where steps are smallest, the two sides cancel but for rounding and noise.
         noise = max([noise, *(2 * abs(one.bend) for one in table[:3] if one is not None)])
         found = _agreement(table, claimed, noise)
         if found is not None:
             return found
         found = _discrepancy(table, noise)
-        if found is None or not self._stands(direction, claimed, *found):
-            return None
-        return found[0], found[1]
+        if found is None:
+            return _rough_agreement(table, claimed, noise)
+        return found[:2] if self._stands(direction, claimed, *found) else None
 
     def _stands(self, direction: Tensor, claimed: float, discrepancy: float, error: float, step: float) -> bool:
         """Whether the gradient on both sides says the same as here, so that the discrepancy is none of its rounding."""
-        for move in (step * direction, -step * direction):
-            there = self._probe.gradient(self._moved(move))
-            if not abs((there @ direction).item() - claimed) <= SPREAD * abs(discrepancy):
-                return False
-        return True
+        moves = (step * direction, -step * direction)
+        sides = [(self._probe.gradient(self._moved(move)) @ direction).item() for move in moves]
+        return abs(sum(sides) / 2 - claimed) <= SPREAD * abs(discrepancy)
 
     def _difference(self, direction: Tensor, step: float) -> "_Difference | None":
         moves, changes = [], []
@@ -223,18 +235,29 @@ class _Difference:
     behind: float
 
     @property
+    def change(self) -> float:
+        return max(abs(self.ahead), abs(self.behind))
+
+    @property
     def bend(self) -> float:
         """The difference of the two sides: of second order where the loss is smooth, otherwise kinks and noise."""
         return self.ahead - self.behind
 
     @property
-    def sides(self) -> tuple[float, float]:
-        """The discrepancy of the slope, seen from either side."""
-        return (self.ahead - self.claimed_ahead) / self.step, (self.behind - self.claimed_behind) / self.step
+    def curvature(self) -> float:
+        return self.bend / self.step**2
+
+    def sides(self, curvature: float) -> tuple[float, float]:
+        """The discrepancy of the slope, seen from either side, with a known curvature taken off."""
+        half = curvature * self.step / 2
+        return (
+            (self.ahead - self.claimed_ahead) / self.step - half,
+            (self.behind - self.claimed_behind) / self.step + half,
+        )
 
     @property
     def central(self) -> float:
-        ahead, behind = self.sides
+        ahead, behind = self.sides(0.0)
         return (ahead + behind) / 2
 
 
@@ -253,6 +276,15 @@ def _agreement(table: Sequence[_Difference | None], claimed: float, noise: float
     return None
 
 
+def _rough_agreement(table: Sequence[_Difference | None], claimed: float, noise: float) -> tuple[float, float] | None:
+    """The same for a loss that rounding blurs: the discrepancy is no more than that, and that is a few percent."""
+    for one in table:
+        rounding = math.inf if one is None else noise / one.step
+        if one is not None and abs(one.central) <= 2 * rounding <= ROUGH * abs(claimed):
+            return one.central, rounding
+    return None
+
+
 def _discrepancy(table: Sequence[_Difference | None], noise: float) -> tuple[float, float, float] | None:
     """The discrepancy on which both sides and a window of steps agree, down to the smallest step that can show it;
     with its error, and the smallest step of the window.
@@ -261,7 +293,8 @@ def _discrepancy(table: Sequence[_Difference | None], noise: float) -> tuple[flo
         window = [one for one in table[first : first + WINDOW] if one is not None]
         if len(window) < WINDOW:
             continue
-        values = [side for one in window for side in one.sides]
+        curvature = window[-1].curvature
+        values = [side for one in window for side in one.sides(curvature)]
         centre = sorted(values)[len(values) // 2]
         room = SPREAD * abs(centre)
         if not noise / window[0].step <= room or max(abs(value - centre) for value in values) > room:
@@ -269,7 +302,11 @@ def _discrepancy(table: Sequence[_Difference | None], noise: float) -> tuple[flo
         if all(one.ahead == 0 == one.behind for one in window[:2]) and not _is_still(table):
             continue  # a staircase: at steps this small the loss does not move at all
         for one in table[:first]:
-            if one is not None and noise / one.step <= room and any(abs(side - centre) > room for side in one.sides):
+            if (
+                one is not None
+                and noise / one.step <= room
+                and any(abs(side - centre) > room for side in one.sides(curvature))
+            ):
                 return None
         beyond = [one is not None and abs(one.central) <= room for one in table[first + WINDOW :]]
         if any(one and other for one, other in itertools.pairwise(beyond)):

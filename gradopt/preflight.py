@@ -183,14 +183,14 @@ def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:
     move = max(eps * abs(start.loss) / change, eps)
     numbers = {"move": move, "rounding": eps * abs(start.loss), "change": change}
     if move < COARSE:
-        text = f"{dtype} sees the loss change once the unknowns move by {move:.1g} of themselves"
+        text = f"{dtype} sees the loss change once the unknowns move by {move:.1g} of their size"
         yield Finding("resolution", "passed", text, numbers)
         return
     better = move * torch.finfo(torch.float64).eps / eps
     cure = "use dtype=float64" if better < COARSE else "subtract the constant part of the loss"
     text = (
-        f"{dtype} rounds the loss to {numbers['rounding']:.1g}, which hides moves of the unknowns below {move:.1g} of "
-        f"themselves: {cure}"
+        f"{dtype} rounds the loss by {numbers['rounding']:.2g}, which hides moves of the unknowns below {move:.2g} of "
+        f"their size: {cure}"
     )
     yield Finding("resolution", "warning", text, numbers)
 
@@ -200,11 +200,11 @@ def _evenness(start: Evaluation) -> Iterator[Finding]:
     felt = changes[changes > 0]
     if len(felt) < 2:
         return
-    ratio = (felt.max() / felt.min()).item()
+    ratio = (felt.max() / felt.median()).item()
     if ratio > UNEVEN:
         text = (
-            f"moving one unknown by its own size changes the loss {ratio:.1g} times more than another: rescale them, "
-            "or use lbfgs or trust_region rather than one learning rate for all"
+            f"moving one unknown by its own size changes the loss {ratio:.1g} times more than moving another: rescale "
+            "them, or use lbfgs or trust_region rather than one learning rate for all"
         )
         yield Finding("scale", "warning", text, {"ratio": ratio})
 
@@ -213,7 +213,7 @@ def _second_derivatives(probe: Probe, needed: bool) -> Finding:
     """Hessian products against differences of gradients."""
     oracle, name = probe.oracle, "second derivatives"
     point = oracle.read()
-    hessian = oracle.hessian()
+    hessian = probe.hessian()
     if hessian is None:
         if needed:
             return Finding(name, "failed", "this optimiser needs them, and autograd has none here: use lbfgs or adam")
