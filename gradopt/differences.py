@@ -99,9 +99,11 @@ class Probe:
         oracle = self.oracle
         self._point = oracle.read()
         self._counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products, oracle.max_evaluations)
-        self._buffers = [(buffer, buffer.clone()) for buffer in oracle.objective.buffers()]
+        # Running statistics are no larger than the parameters they go with; larger buffers are data, and stay.
+        buffers = [buffer for buffer in oracle.objective.buffers() if buffer.numel() <= max(1000, self._point.numel())]
+        self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
         self._random = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state() if self._point.is_cuda else None
+        self._cuda = torch.cuda.get_rng_state(self._point.device) if self._point.is_cuda else None
         oracle.max_evaluations = math.inf
         return self
 
@@ -121,7 +123,7 @@ class Probe:
     def gradient(self, point: Tensor) -> Tensor:
         """Its gradient at `point`, shape (n,), float64 on the CPU."""
         self._ready()
-        return self.oracle.gradient(point).double().cpu()
+        return self.oracle.gradient(point).cpu().double()
 
     def hessian(self) -> Callable[[Tensor], Tensor] | None:
         """`Oracle.hessian` at the parameters."""
@@ -136,7 +138,7 @@ class Probe:
     def _rewind(self) -> None:
         torch.set_rng_state(self._random)
         if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda)
+            torch.cuda.set_rng_state(self._cuda, self._point.device)
         with torch.no_grad():
             for buffer, value in self._buffers:
                 buffer.copy_(value)
@@ -169,7 +171,7 @@ class Neighbourhood:
 
     def slope(self, weights: Tensor) -> Slope:
         """The slope along the direction of `weights`, relative moves of the unknowns; float64, shape (n,)."""
-        direction = weights * self.size.double().cpu()
+        direction = weights * self.size.cpu().double()
         length = torch.linalg.vector_norm(direction).item()
         if not length > 0:
             return Slope(0.0)
@@ -212,7 +214,7 @@ class Neighbourhood:
         for move in (step * direction, -step * direction):
             there = self._moved(move)
             # What the move is after rounding, and so what the gradient says of it, is known exactly.
-            moves.append((self.gradient @ (there.double() - self._point.double()).cpu()).item())
+            moves.append((self.gradient @ (there.cpu().double() - self._point.cpu().double())).item())
             changes.append(self._probe.loss(there) - self.loss)
         if not all(map(math.isfinite, changes)):
             return None

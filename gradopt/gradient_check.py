@@ -92,26 +92,29 @@ def _is_opposite(factor: float) -> bool:
     return abs(factor + 1) < 0.01
 
 
-def check_gradient(oracle: AutogradOracle, patience: Patience | None = None) -> GradientCheck:
+def check_gradient(oracle: AutogradOracle, patience: Patience | None = None, *, one_by_one: int = 0) -> GradientCheck:
     """Compare the gradient of the full loss at the current parameters with differences of the loss.
 
     With a point on a bound, a point a little inside is taken instead: the objective is never evaluated outside.
+
+    Args:
+        one_by_one: Up to so many unknowns each entry is checked, also where the gradient as a whole agrees.
     """
     if not oracle.has_full_loss:
         return GradientCheck(unjudged="the objective has no full_loss(), and losses of batches cannot be compared")
     with Probe(oracle, patience) as probe:
         try:
-            return _checked(Neighbourhood(probe), oracle)
+            return _checked(Neighbourhood(probe), oracle, one_by_one)
         except OutOfPatience:
             return GradientCheck(unjudged="the loss takes too long to evaluate")
         except Exception as error:  # the objective's own, such as a domain error beside the point
             return GradientCheck(unjudged=f"beside the point the objective raised {type(error).__name__}: {error}")
 
 
-def _checked(near: Neighbourhood, oracle: AutogradOracle) -> GradientCheck:
+def _checked(near: Neighbourhood, oracle: AutogradOracle, one_by_one: int) -> GradientCheck:
     if near.unjudged:
         return GradientCheck(unjudged=near.unjudged)
-    scaled = near.size.double().cpu() * near.gradient
+    scaled = near.size.cpu().double() * near.gradient
     random = torch.rand(len(scaled), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     directions = [torch.where(random < 0.5, -1.0, 1.0) * (0.5 + random)]
     if bool(scaled.any()):
@@ -120,14 +123,25 @@ def _checked(near: Neighbourhood, oracle: AutogradOracle) -> GradientCheck:
     if not any(slope.is_judged for slope in slopes):
         return GradientCheck(slopes, unjudged="differences of the loss are lost in rounding, noise or kinks here")
     wrong = [weights for weights, slope in zip(directions, slopes, strict=True) if slope.is_wrong]
-    if not wrong:
-        return GradientCheck(slopes)
     culprits: list[tuple[str, Slope]] = []
+    if not wrong:
+        if len(scaled) <= one_by_one:
+            culprits = [(name, slope) for name, slope in _entries(near, oracle) if slope.is_wrong]
+        slopes += [slope for _, slope in culprits]
+        return GradientCheck(slopes, culprits, oracle.custom_functions() if culprits else ())
     if not _one_factor(slopes):
         with suppress(OutOfPatience):  # that it is wrong is known all the same
             for name, block, shape in _blocks(oracle):
                 culprits += _culprits(near, wrong[0], name, block, shape)
     return GradientCheck(slopes, culprits, oracle.custom_functions())
+
+
+def _entries(near: Neighbourhood, oracle: AutogradOracle) -> Iterator[tuple[str, Slope]]:
+    for name, block, shape in _blocks(oracle):
+        for index in block:
+            unit = torch.zeros_like(near.gradient)
+            unit[index] = 1.0
+            yield _entry(name, index - block[0], shape), near.slope(unit)
 
 
 def _culprits(

@@ -18,6 +18,9 @@ from gradopt.oracle import AutogradOracle
 
 MARKS = {"passed": "+", "warning": "!", "failed": "x"}
 
+ONE_BY_ONE = 50
+"""Unknowns up to which each entry of the gradient is checked by itself."""
+
 COARSE = 1e-3
 """Relative moves of the unknowns below which no change of the loss is seen: more is too coarse to compare losses."""
 
@@ -163,7 +166,7 @@ def _determinism(probe: Probe, is_random: bool) -> Finding:
 
 
 def _gradient(oracle: AutogradOracle) -> Finding:
-    check = check_gradient(oracle)
+    check = check_gradient(oracle, one_by_one=ONE_BY_ONE)
     if check.unjudged:
         return Finding("gradient", "warning", f"cannot be judged: {check.unjudged}")
     worst = check.worst
@@ -196,7 +199,7 @@ def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:
 
 
 def _evenness(start: Evaluation) -> Iterator[Finding]:
-    changes = (start.gradient.abs() * sizes(start.point, start.point)).double()
+    changes = (start.gradient.abs() * sizes(start.point, start.point)).cpu().double()
     felt = changes[changes > 0]
     if len(felt) < 2:
         return
@@ -220,7 +223,7 @@ def _second_derivatives(probe: Probe, needed: bool) -> Finding:
         text = "autograd has none here: differences of gradients stand in, and a minimum's curvature stays unchecked"
         return Finding(name, "warning", text)
     direction = sizes(point, point) * torch.rand(len(point), generator=torch.Generator().manual_seed(0)).to(point)
-    image = hessian(direction).double().cpu()
+    image = hessian(direction).cpu().double()
     differences = list(_gradient_differences(probe, point, direction))
     pairs = [(torch.linalg.vector_norm(b - a).item(), a) for a, b in itertools.pairwise(differences)]
     spread, best = min(pairs, key=lambda pair: pair[0] if pair[0] == pair[0] else math.inf)
@@ -244,7 +247,7 @@ def _second_derivatives(probe: Probe, needed: bool) -> Finding:
 def _gradient_differences(probe: Probe, point: Tensor, direction: Tensor) -> Iterator[Tensor]:
     """Differences of the gradient over four steps, central where the bounds leave room on both sides."""
     lower, upper = probe.oracle.lower, probe.oracle.upper
-    step = torch.finfo(point.dtype).eps ** (1 / 3)
+    step, size = torch.finfo(point.dtype).eps ** (1 / 3), torch.linalg.vector_norm(direction.cpu().double())
     for factor in (1 / 16, 1 / 4, 1.0, 4.0):
         ahead, behind = point + factor * step * direction, point - factor * step * direction
         if lower is not None and upper is not None:
@@ -253,15 +256,16 @@ def _gradient_differences(probe: Probe, point: Tensor, direction: Tensor) -> Ite
                 bool(((behind >= lower) & (behind <= upper)).all()),
             )
             ahead, behind = ahead if fits[0] else point, behind if fits[1] else point
-        length = torch.linalg.vector_norm((ahead - behind).double()) / torch.linalg.vector_norm(direction.double())
-        yield (probe.gradient(ahead) - probe.gradient(behind)) / length.cpu()
+        length = torch.linalg.vector_norm((ahead - behind).cpu().double()) / size
+        yield (probe.gradient(ahead) - probe.gradient(behind)) / length
 
 
 def _residuals(oracle: AutogradOracle, start: Evaluation) -> Finding:
     linear = oracle.linearised()
-    gradient = linear.vjp(linear.residuals).double()
-    scale = max(torch.linalg.vector_norm(start.gradient.double()).item(), torch.linalg.vector_norm(gradient).item())
-    gap = torch.linalg.vector_norm(gradient - start.gradient.double()).item()
+    gradient = linear.vjp(linear.residuals).cpu().double()
+    whole = start.gradient.cpu().double()
+    scale = max(torch.linalg.vector_norm(whole).item(), torch.linalg.vector_norm(gradient).item())
+    gap = torch.linalg.vector_norm(gradient - whole).item()
     number = linear.residuals.numel()
     numbers = {"gap": gap, "scale": scale, "residuals": number}
     if gap > TOLERANCE * scale:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def loss(x: Tensor) -> Tensor:
-    """A quartic of three unknowns with a cross term; its only minimum has loss 14.08."""
+    """A quartic of three unknowns with a cross term; its minimum has loss 15.9308, without the term's gradient 16."""
     return ((x - 3) ** 2).sum() + (x**4).sum() + x[0] * x[1]
 
 
@@ -42,7 +42,7 @@ RIGHT = {
     "beside a kink": (lambda x: (x - 1).abs().sum(), [1 + 1e-12, 1 + 1e-6]),
     "relu at 0": (lambda x: torch.relu(x).sum(), [0.0]),
     "a norm at 0": (lambda x: x.norm(), [0.0, 1e-10]),
-    "a maximum of equals": (lambda x: x.max(), [1.0, 1.0, 1.0 + 1e-15]),
+    "a maximum of equals": (lambda x: x.abs().max(), [1.0, 1.0, 1.0 + 1e-15]),
     "curvature 1e12": (lambda x: 1e12 * ((x - 1) ** 2).sum(), [1.0001, 1 - 1e-7]),
     "a minimum": (lambda x: ((x - 1) ** 2).sum(), [1.0, 1 + 1e-8]),
     "a flat point": (lambda x: (x**3).sum(), [0.0, 0.0]),
@@ -65,6 +65,6 @@ RIGHT = {
     "an oscillation": (lambda x: torch.sin(1e6 * x).sum(), [1.0, 2.0]),
     "a cusp": (lambda x: x.abs().sqrt().sum(), [1e-8, 0.5]),
     "a domain's edge": (lambda x: x.sqrt().sum(), [1e-20, 1.0]),
-    "a jump": (lambda x: torch.where(x > 1, x, x + 1).sum(), [1.0, 2.0]),
+    "a jump": (lambda x: torch.where(x > 1, x, x + 1).square().sum(), [1.0, 2.0]),
     "a dead zone": (lambda x: torch.relu(x.abs() - 1e-5).sum(), [0.0, 0.5]),
 }

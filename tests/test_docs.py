@@ -8,19 +8,24 @@ from tests.installed import REPOSITORY, gradopt, install, python
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PLUGIN = (REPOSITORY / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"<!-- example: python -m gradopt (.*?) -->\n```text\n(.*?)\n```", README, re.DOTALL)
+OBJECTIVES = (REPOSITORY / "docs" / "write-an-objective.md").read_text(encoding="utf-8")
+FILES = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", OBJECTIVES, re.DOTALL)
+EXAMPLES = re.findall(r"<!-- example: python -m gradopt (.*?) -->\n```text\n(.*?)\n```", README + OBJECTIVES, re.DOTALL)
 
 
-@pytest.mark.parametrize(("overrides", "shown"), EXAMPLES)
-def test_the_readme_shows_the_real_output(overrides, shown, tmp_path):
-    done = gradopt(*overrides.split(), cwd=tmp_path)
+@pytest.mark.parametrize(("arguments", "shown"), EXAMPLES)
+def test_the_documents_show_the_real_output(arguments, shown, tmp_path):
+    for name, text in FILES:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    done = gradopt(*arguments.split(), cwd=tmp_path)
 
     for line in filter(None, shown.splitlines()):
         assert line in done.stdout.splitlines(), done.stdout + done.stderr
 
 
-def test_the_readme_has_examples():
-    assert len(EXAMPLES) == 2
+def test_the_documents_have_examples():
+    assert len(EXAMPLES) == 3
 
 
 @pytest.mark.slow

@@ -1,0 +1,366 @@
+"""`gradopt check` and `gradopt.check`: each line true, and the exit code what scripts need."""
+
+import time
+
+import numpy
+import pytest
+import torch
+
+import gradopt
+from gradopt.cli import main
+from tests import functions as f
+from tests import gradients as g
+from tests.installed import gradopt as command
+
+FILE = '''
+import torch
+
+
+class Cube(torch.autograd.Function):
+    """x^3, with the derivative of x^2."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x**3).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 2 * grad * x
+
+
+def wrong(x):
+    return Cube.apply(x) + (x**4).sum()
+
+
+def far(x):
+    return 1e8 + ((x - 3) ** 2).sum()
+
+
+def undefined(x):
+    return torch.log(x).sum()
+'''
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """Run `gradopt check` in a directory that holds mine.py; returns the exit code, and what was printed."""
+    (tmp_path / "mine.py").write_text(FILE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with torch.random.fork_rng(devices=[]), pytest.raises(SystemExit) as ending:
+            main(["check", *arguments])
+        return ending.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "shown"),
+    [
+        (
+            "objective=polynomial",
+            0,
+            [
+                "+ gradient            agrees with differences of the loss to ",
+                "+ bounds              1 of 1 unknowns bounded, the start is inside, 1 on a bound",
+                "+ ready: 6 checks passed",
+            ],
+        ),
+        (
+            "objective=polynomial objective.bounds=null",
+            0,
+            [
+                "! minimum             there is none: a polynomial of odd degree (3)",
+                "! ready, with 1 warning: minimum",
+            ],
+        ),
+        (
+            "objective=rosenbrock optimiser=trust_region",
+            0,
+            [
+                "optimiser             trust_region",
+                "+ second derivatives  agree with differences of the gradient to ",
+                "+ minimum             the lowest loss there is, 0, is known",
+            ],
+        ),
+        (
+            "objective=function objective.target=mine.py:wrong objective.x0=[1,2]",
+            3,
+            [
+                "x gradient            the gradient is wrong: in x[0] the loss changes by 7 where the gradient says 6, "
+                "in x[1] the loss changes by 44 where the gradient says 36; check the backward of Cube, a custom "
+                "autograd.Function",
+                "x not ready: gradient",
+            ],
+        ),
+        (
+            "objective=function objective.target=mine.py:far objective.x0=1 dtype=float32",
+            0,
+            ["! resolution          float32 rounds the loss by 12, which hides moves", ": use dtype=float64"],
+        ),
+        (
+            "objective=function objective.target=mine.py:undefined objective.x0=-1",
+            3,
+            ["x start    the loss is nan at the start (1 unknown up to 1): move x0", "x not ready: start"],
+        ),
+    ],
+)
+def test_the_command_shows_what_it_found(overrides, code, shown, check):
+    found, output, errors = check(*overrides.split())
+
+    assert found == code, output + errors
+    for text in shown:
+        assert text in output
+    assert errors == ""
+
+
+def test_the_command_leaves_no_files(tmp_path):
+    done = command("check", "objective=polynomial", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n\n+ ready: 6 checks passed\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("objective=polynomal", "no objective named 'polynomal'. Did you mean 'polynomial'?"),
+        ("optimiser.lr=-1", "optimiser.lr must be >= 0, got -1.0"),
+        ("stop.max_steps=abc", "stop.max_steps: Value 'abc'"),
+        ("objetive=polynomial", "no option 'objetive'. Did you mean 'objective'?"),
+        ("-m objective=polynomial", "gradopt check takes key=value only, got -m"),
+        ("objective.x0=5", "the start lies outside the bounds: x = 5 is not in [-2, 2]; move x0 or the bounds"),
+        ("objective.bounds=[1,0]", "the bounds of x leave no room: lower 1.0 is above upper 0.0"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, check):
+    code, output, errors = check(*arguments.split())
+
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert output == ""
+
+
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path):
+    done = command("check", "optimiser.lr=-1", cwd=tmp_path, variables={"PYTHONPROFILEIMPORTTIME": "1"})
+
+    assert " hydra" in done.stderr
+    assert " torch" not in done.stderr
+
+
+def test_help_lists_the_command(check):
+    code, output, _ = check("--help")
+
+    assert code == 0
+    assert "gradopt check [key=value ...]" in output
+
+
+def test_a_function_that_is_fine_passes_every_check():
+    report = gradopt.check(f.rosenbrock, [-1.2, 1.0])
+
+    assert report.passed
+    assert {finding.status for finding in report.findings} == {"passed"}
+    assert str(report).endswith("+ ready: 5 checks passed")
+    assert str(report).startswith(
+        "objective             tests.functions.rosenbrock, n = 2\noptimiser             lbfgs\n"
+    )
+    assert report["gradient"].numbers["claimed"] == pytest.approx(report["gradient"].numbers["measured"], rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("factor", [-1.0, 0.5, 2.0])
+def test_a_wrong_gradient_is_found_before_the_run(factor, dtype):
+    report = gradopt.check(g.with_gradient(lambda right, x: factor * right), torch.tensor(g.START, dtype=dtype))
+
+    assert not report.passed
+    assert report["gradient"].status == "failed"
+    assert ("(opposite sign)" if factor < 0 else f"(scale {factor:g})") in report["gradient"].sentence
+
+
+def test_an_entry_too_small_to_be_seen_among_the_others_is_checked_by_itself():
+    report = gradopt.check(lambda x: 1e6 * x[0] ** 2 + x[1] * x[1].detach(), [1.0, 1.0])
+
+    assert "in x[1] the loss changes by 2 where the gradient says 1" in report["gradient"].sentence
+
+
+def test_a_start_that_is_not_finite_fails():
+    assert gradopt.check(lambda x: torch.log(x), -1.0)["start"].status == "failed"
+    report = gradopt.check(lambda x: x.sqrt(), 0.0)
+    assert "its gradient is not finite" in report["start"].sentence
+    with pytest.raises(KeyError):
+        report["gradient"]
+
+
+def test_losses_that_differ_at_the_same_point_are_warned_of():
+    numbers = numpy.random.default_rng(0)
+
+    report = gradopt.check(lambda x: x**2 + 1e-3 * numbers.normal(), 1.0)
+
+    assert report.passed
+    assert report["determinism"].status == "warning"
+    assert report["determinism"].numbers["spread"] > 0
+    assert report["gradient"].sentence.startswith("cannot be judged")
+
+
+def test_random_numbers_are_warned_of_and_put_back():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+
+    report = gradopt.check(lambda x: (torch.nn.functional.dropout(x, 0.1) ** 2).sum(), torch.ones(20))
+
+    assert "draws random numbers" in report["determinism"].sentence
+    assert report["gradient"].status == report["second derivatives"].status == "passed"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_dtype_too_coarse_is_named_with_the_cure():
+    coarse = gradopt.check(f.far_floor, torch.tensor([1.0]))
+    assert coarse["resolution"].status == "warning"
+    assert coarse["resolution"].sentence.endswith("use dtype=float64")
+    assert gradopt.check(f.far_floor, [1.0])["resolution"].status == "passed"
+    hopeless = gradopt.check(lambda x: 1e16 + ((x - 3) ** 2).sum(), [1.0])
+    assert hopeless["resolution"].sentence.endswith("subtract the constant part of the loss")
+
+
+def test_unknowns_of_uneven_effect_are_warned_of():
+    report = gradopt.check(lambda x: x[0] ** 2 + 1e12 * x[1] ** 2, [1.0, 2.0])
+
+    assert report["scale"].numbers["ratio"] == pytest.approx(4e12)
+
+
+class OnceOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x**4).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 4 * grad * x**3
+
+
+class BentTwice(torch.autograd.Function):
+    """x^4, with a right gradient whose own derivative is cut off by half."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x**4).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * (2 * x**3 + 2 * x.detach() ** 3)
+
+
+def test_second_derivatives_that_are_missing_fail_where_the_optimiser_needs_them():
+    assert gradopt.check(OnceOnly.apply, [1.0, 2.0], optimiser="trust_region")["second derivatives"].status == "failed"
+    assert gradopt.check(OnceOnly.apply, [1.0, 2.0], optimiser="adam")["second derivatives"].status == "warning"
+
+
+def test_second_derivatives_that_are_wrong_are_named():
+    report = gradopt.check(BentTwice.apply, [1.0, 2.0], optimiser="trust_region")
+
+    assert report["gradient"].status == "passed"
+    assert report["second derivatives"].status == "failed"
+    assert "the Hessian is wrong by 0.5 of itself" in report["second derivatives"].sentence
+
+
+class Fit(gradopt.Objective):
+    def __init__(self, own_loss):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
+        self.own_loss = own_loss
+
+    def residuals(self):
+        return torch.stack([10 * (self.x[1] - self.x[0] ** 2), 1 - self.x[0]])
+
+    def forward(self, batch=None):
+        return self.residuals().square().sum() if self.own_loss else super().forward(batch)
+
+    def minimum(self):
+        return 100.0
+
+    def constraints(self):
+        return (
+            gradopt.Constraint(lambda: self.x.sum(), upper=1.0, name="sum"),
+            gradopt.Constraint(lambda: self.x.prod(), lower=0.0, name="product"),
+            gradopt.Constraint(lambda: self.x[0], lower=1.0, upper=0.0, name="empty"),
+        )
+
+
+def test_residuals_must_be_those_of_the_loss():
+    assert gradopt.check(Fit(own_loss=False), optimiser="levenberg_marquardt")["residuals"].status == "passed"
+    wrong = gradopt.check(Fit(own_loss=True), optimiser="levenberg_marquardt")["residuals"]
+    assert wrong.status == "failed"
+    assert "leave forward() out" in wrong.sentence
+
+
+def test_a_known_minimum_is_held_against_the_start():
+    finding = gradopt.check(Fit(own_loss=False), optimiser="levenberg_marquardt")["minimum"]
+
+    assert finding.status == "warning"
+    assert finding.sentence == "minimum() says 100, but the loss at the start is already 12.1"
+
+
+def test_constraints_are_held_against_the_start():
+    report = gradopt.check(Fit(own_loss=False), optimiser="levenberg_marquardt")
+
+    assert report["constraint sum"].status == "passed"
+    assert report["constraint product"].sentence.startswith("does not hold at the start, by 1.2")
+    assert report["constraint empty"].status == "failed"
+
+
+def test_bounds_without_room_are_warned_of():
+    report = gradopt.check(f.parabola, [1.0, 2.0], bounds=([1.0, 0.0], [1.0, None]))
+
+    assert "1 with lower = upper cannot move" in report["bounds"].sentence
+
+
+def test_the_objective_is_left_where_it_was():
+    objective = Fit(own_loss=False)
+    before = objective.x.detach().clone()
+
+    gradopt.check(objective)
+
+    assert torch.equal(objective.x, before)
+
+
+class Halves:
+    steps_per_epoch = 2
+
+    def at(self, step):
+        return [step % 2]
+
+
+class OnBatches(gradopt.Objective):
+    def __init__(self, full):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+        self.batches, self.full = Halves(), full
+
+    def forward(self, batch=None):
+        return (self.x[batch] - 3) ** 2
+
+    def full_loss(self):
+        return ((self.x - 3) ** 2).mean() if self.full else None
+
+
+def test_batches_are_judged_by_their_full_loss():
+    assert gradopt.check(OnBatches(full=True))["gradient"].status == "passed"
+    report = gradopt.check(OnBatches(full=False))
+    assert report.passed
+    assert "no full_loss()" in report["gradient"].sentence
+
+
+def test_it_is_quick():
+    start = time.perf_counter()
+    gradopt.check(f.rosenbrock, [-1.2, 1.0] * 25)
+    assert time.perf_counter() - start < 10
