@@ -13,7 +13,6 @@ from torch import Tensor
 from gradopt import devices, postmortem
 from gradopt.assemble import Assembly, assemble
 from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
-from gradopt.differences import Patience
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
@@ -437,7 +436,7 @@ def _result(
     here = oracle.read()
     loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
     seconds = block["seconds"][-1, 0].item()
-    patience = Patience(max(postmortem.SECONDS, seconds), lambda: assembly.interrupt.signal is not None)
+    patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
     verdict = postmortem.confirmed(oracle, verdict, loss, patience)
     best = oracle.best
     if best is not None and not verdict.success and (best.loss < loss or loss != loss):

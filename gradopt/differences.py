@@ -97,23 +97,22 @@ class Probe:
 
     def __enter__(self) -> "Probe":
         oracle = self.oracle
+        self._uncounted = oracle.uncounted()
+        self._uncounted.__enter__()
         self._point = oracle.read()
-        self._counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products, oracle.max_evaluations)
         # Running statistics are no larger than the parameters they go with; larger buffers are data, and stay.
         buffers = [buffer for buffer in oracle.objective.buffers() if buffer.numel() <= max(1000, self._point.numel())]
         self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
         self._random = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(self._point.device) if self._point.is_cuda else None
-        oracle.max_evaluations = math.inf
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        oracle = self.oracle
-        oracle.write(self._point)
+        self.oracle.write(self._point)
         self._rewind()
-        oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products, oracle.max_evaluations = self._counts
+        self._uncounted.__exit__(kind, error, trace)
 
     def loss(self, point: Tensor) -> float:
         """The full loss at `point`."""

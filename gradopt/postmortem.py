@@ -1,6 +1,8 @@
 """What is found out after a run: whether a wrong gradient is why it failed, or why it seemed to succeed."""
 
 import math
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,6 +22,11 @@ EXPLAINED = frozenset({Status.STALLED, Status.DIVERGED, Status.NON_FINITE})
 
 SECONDS = 2.0
 """How long the search for a wrong gradient takes at most, unless the run took longer."""
+
+
+def patience(oracle: AutogradOracle, seconds: float, interrupted: Callable[[], bool]) -> Patience:
+    """For all that is asked after a run that took so many seconds; what is left of a budget of time bounds it too."""
+    return Patience(min(max(SECONDS, seconds), oracle.deadline - time.perf_counter()), interrupted)
 
 
 def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: Patience) -> Verdict:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pytest
 import torch
@@ -172,3 +173,15 @@ def test_the_result_file_holds_the_diagnosis(tmp_path):
     evidence = json.loads(file.read_text(encoding="utf-8"))["evidence"]
     assert evidence["gradient_check"] == "wrong"
     assert abs(evidence["slope_of_gradient"] + evidence["slope_of_differences"]) < 1e-6
+
+
+def test_a_diagnosis_keeps_to_what_is_left_of_a_budget_of_time():
+    def slow(x):
+        time.sleep(0.02)
+        return 2 * x.detach() ** 2 - x**2
+
+    start = time.perf_counter()
+    result = gradopt.minimise(slow, 1.0, stop=gradopt.Stop(max_seconds=1.5))
+
+    assert not result.success
+    assert time.perf_counter() - start < 1.5 + 1.5
