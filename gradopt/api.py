@@ -465,6 +465,10 @@ def _result(
         history=history.columns(),
         metrics=dict(oracle.metrics()),
         covariance=_covariance(oracle, loss),
+        minima=[
+            {"x": form(_parts(oracle, one.point)), "fun": one.loss, "visits": one.visits}
+            for one in getattr(assembly.engine.optimiser, "minima", ())
+        ],
         directory=None if directory is None else str(directory),
     )
 
@@ -504,4 +508,5 @@ def _negated(result: Result) -> Result:
         jac = tuple(-part for part in jac) if isinstance(jac, tuple) else -jac
     history = {name: -values if name in ("loss", "full_loss") else values for name, values in result.history.items()}
     verdict = replace(result.verdict, reason=f"{result.message} (maximised: the loss is minus the function)")
-    return replace(result, fun=-result.fun, jac=jac, history=history, verdict=verdict)
+    minima = [{**one, "fun": -one["fun"]} for one in result.minima]
+    return replace(result, fun=-result.fun, jac=jac, history=history, verdict=verdict, minima=minima)

@@ -270,6 +270,10 @@ class Optimiser(Protocol):
     The engine calls `accepts` with each evaluation, then `update` with the same one. Between the two the run may end or
     be rewound: so a loss that is not wanted never moves the parameters. (A line search returns False from `accepts` for
     a point it will leave again, and its `update` then makes the next trial.)
+
+    One that has an attribute `searching` which is true goes on elsewhere from the point it stands at, whatever kind of
+    point that is: no criterion then takes it for the answer. One that has `minima`, a sequence of `Minimum`, is asked
+    for them at the end, for the result.
     """
 
     def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
@@ -307,6 +311,20 @@ class Stuck(Exception):
     """An optimiser finds no better point from the last accepted one; the message says what it has tried."""
 
 
+@dataclass(slots=True)
+class Minimum:
+    """Where a local search has ended: a local minimum, or whatever else its optimiser does not leave.
+
+    Attributes:
+        point: As a vector of all unknowns, float64 on the CPU.
+        visits: Local searches that ended there.
+    """
+
+    point: Tensor
+    loss: float
+    visits: int = 0
+
+
 CutShort = BudgetSpent | NonFiniteTrial | Stuck
 """Why an update could not be made."""
 
@@ -324,12 +342,14 @@ class Block:
             but over all data, so NaN at rows where these were not evaluated.
         measured: Shape (rows,): the rows at which `full_loss` was evaluated.
         cut_short: Why the update after the last row could not be made, None if it has not been tried.
+        searching: Whether the optimiser leaves the last row whatever kind of point it is.
     """
 
     first_step: int
     columns: dict[str, Tensor]
     measured: Tensor
     cut_short: CutShort | None = None
+    searching: bool = False
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]

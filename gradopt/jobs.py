@@ -216,7 +216,7 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
     leaves = list(_leaves(result.x))
     size = sum(leaf.numel() for _, leaf in leaves)
     evidence = {name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)}
-    listed: Any = {name or "x": leaf.tolist() for name, leaf in leaves}
+    listed: Any = _numbers(result.x)
     if size > MAX_LISTED:
         torch.save(result.x, directory / "x.pt")
         listed = "x.pt"
@@ -232,9 +232,14 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
         "nhev": result.nhev,
         "seconds": result.seconds,
         "metrics": dict(result.metrics),
+        "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
         "evidence": evidence,
         "torch": torch.__version__,
     }
+
+
+def _numbers(x: Any) -> dict[str, Any]:
+    return {name or "x": leaf.tolist() for name, leaf in _leaves(x)}
 
 
 def _leaves(x: Any) -> Iterator[tuple[str, Any]]:

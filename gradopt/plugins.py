@@ -275,6 +275,7 @@ def builtin_entries() -> Iterator[Entry]:
     staged.optimiser("trust_region", "gradopt.optimisers.trust_region:TrustRegion")
     staged.optimiser("levenberg_marquardt", "gradopt.optimisers.levenberg_marquardt:LevenbergMarquardt")
     staged.optimiser("auto", "gradopt.optimisers.auto:Auto")
+    staged.optimiser("multi_start", "gradopt.optimisers.multi_start:MultiStart")
     for name, target in torch_optimisers().items():
         staged.optimiser(name, target)
     staged.optimiser("custom", "gradopt.optimisers.custom:custom")

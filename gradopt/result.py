@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ class Result:
         metrics: The objective's metrics at `x`.
         covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
             1000); else None. With a robust loss it is that of the weighed residuals.
+        minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
+            (`multi_start`): for each `x` in the form of the start, `fun`, and `visits`, the local searches that ended
+            there.
         directory: Where the run wrote its files, None if it wrote none.
     """
 
@@ -42,6 +45,7 @@ class Result:
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
     covariance: Any = field(default=None, repr=False)
+    minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     directory: str | None = None
 
     @property

@@ -101,6 +101,8 @@ class Convergence:
         gradient_norm = block["full_gradient_norm"][-1, 0].item()
         if self._origin is None:
             self._origin, self._first = oracle.read(), block["full_loss"][-1, 0].item()
+        if block.searching:
+            return None
         self._still = self._still + 1 if block["step_norm"][-1, 0] == 0 else 0
         stuck = isinstance(block.cut_short, Stuck)
         resting = self._still > 0 and self._still % RESTING == 0

@@ -238,6 +238,9 @@ class Stalled:
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
         self._next = (block.last_step // EVERY + 1) * EVERY
+        if block.searching:
+            self._still = 0
+            return None
         stuck = block.cut_short if isinstance(block.cut_short, Stuck) else None
         if stuck is None and (not looked or self._still < self.PATIENCE):
             return None

@@ -160,7 +160,8 @@ class EagerEngine:
         if self._batches is None:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)
-        return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short)
+        searching = bool(getattr(self.optimiser, "searching", False))
+        return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short, searching)
 
     def _watched(self, bands: Mapping[str, Band]) -> tuple[list[tuple[int, float, float]], ...]:
         """(index in the row, low, high) of the columns to check at every row, and at measured rows only."""

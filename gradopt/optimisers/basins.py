@@ -1,0 +1,90 @@
+"""The local minima of a search, each with the number of local searches that ended in it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from gradopt.contracts import Minimum, State
+
+SAME = 1e-3
+"""Ends of local searches closer than this part of the box, in every unknown, are one minimum."""
+
+
+@dataclass(slots=True)
+class Basin(Minimum):
+    """A minimum, and how often local searches whose start was drawn from the whole box have ended in it."""
+
+    drawn: int = 0
+
+
+class Basins:
+    """The minima found so far, clustered, lowest first.
+
+    Args:
+        width: Of the box in each unknown, shape (n,), positive.
+        limit: As many are kept; the highest are forgotten first.
+    """
+
+    def __init__(self, width: Tensor, limit: int = 1000) -> None:
+        self._width, self._limit = width, limit
+        self._list: list[Basin] = []
+        self.num_drawn = 0
+        self.num_found = 0
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __iter__(self) -> Iterator[Basin]:
+        return iter(self._list)
+
+    def __getitem__(self, rank: int) -> Basin:
+        return self._list[rank]
+
+    def add(self, point: Tensor, loss: float, *, drawn: bool) -> None:
+        """Count the end of a local search.
+
+        Args:
+            drawn: Its start was drawn from the whole box, so that it tells how much of the box is known.
+        """
+        basin = self.refine(point, loss)
+        basin.visits += 1
+        self.num_drawn += drawn
+        self.num_found += drawn and not basin.drawn
+        basin.drawn += drawn
+        del self._list[self._limit :]
+
+    def refine(self, point: Tensor, loss: float) -> Basin:
+        """Put the basin of a point on it if it is lower; a point of no known basin makes a new one."""
+        basin = self._near(point)
+        if basin is None:
+            basin = Basin(point, loss)
+            self._list.append(basin)
+        elif loss < basin.loss:
+            basin.point, basin.loss = point, loss
+        self._list.sort(key=lambda one: one.loss)
+        return basin
+
+    def unseen(self) -> float:
+        """The expected part of the box from which descent leads to a minimum not found yet: w (w + 1) / (N (N - 1))
+        after N searches from drawn starts that ended in w minima (Boender and Rinnooy Kan, 1987, eq. 8).
+        """
+        searches, found = self.num_drawn, self.num_found
+        return 1.0 if searches < 2 else min(1.0, found * (found + 1) / (searches * (searches - 1)))
+
+    def state_dict(self) -> State:
+        """All of it; points have the axis (parameter)."""
+        return {"list": [asdict(basin) for basin in self._list], "counts": (self.num_drawn, self.num_found)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it over."""
+        self._list = [Basin(**basin) for basin in state["list"]]
+        self.num_drawn, self.num_found = state["counts"]
+
+    def _near(self, point: Tensor) -> Basin | None:
+        if not self._list:
+            return None
+        away = ((torch.stack([basin.point for basin in self._list]) - point).abs() / self._width).amax(1)
+        index = int(away.argmin())
+        return self._list[index] if away[index] <= SAME else None
