@@ -22,6 +22,7 @@ from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, re
 from gradopt.oracle import AutogradOracle
 from gradopt.selection import selected
 from gradopt.settings import Stop, options
+from gradopt.stationarity.points import StationaryPoints
 
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
@@ -105,7 +106,7 @@ def assemble(
         Unbounded(),
         NonFinite(),
         Diverged(),
-        Convergence(stop.gradient_tolerance),
+        Convergence(StationaryPoints(stop.gradient_tolerance)),
         Stalled(),
         *budgets,
         *extra_criteria,

@@ -8,7 +8,7 @@ import torch
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.criteria.curvature import examine, sizes
+from gradopt.stationarity.curvature import examine, sizes
 from gradopt.verdict import Status
 
 EVERY = 100

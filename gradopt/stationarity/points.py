@@ -1,0 +1,237 @@
+"""The first-order and curvature test of a point, and the steps at which it is worth its products."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt.constraints.box import projected_gradient
+from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
+from gradopt.mistakes import Mistake
+from gradopt.stationarity.curvature import Curvature, examine, falls, is_plateau, sizes
+from gradopt.verdict import Status
+
+RESTING = 10
+"""Steps without any change after which (or at once, where an optimiser finds no better point) the default tolerance is
+eps^0.5, and the largest scale counts for all unknowns: closer than that no method comes that compares losses, as their
+differences round to nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a stationary point is.
+
+    Attributes:
+        evidence: The numbers behind it by name; `direction`, of shape (1, n), is that of the smallest curvature, in the
+            objective's units, of length 1.
+    """
+
+    status: Status
+    evidence: dict[str, Any]
+
+
+class StationaryPoints:
+    """Finds points that are first-order optimal, and tells minima, saddle points, maxima and plateaus apart.
+
+    First-order optimal: |P g|_i <= tolerance * (|H| s)_i for every unknown i, with P the projection on the bounds and
+    s = max(|x|, distance from the start). H s is how far the gradient would change if the unknowns moved by their own
+    size, so the test says how far the unknowns are from optimal relative to that size, whatever the units of the loss
+    and of the unknowns. (|H| s)_i is estimated from below by products of H with s under three patterns of signs.
+
+    It is asked at the start, when the gradient has fallen below what it last needed, and when the steps have doubled.
+    Then negative curvature on the free unknowns, below -10 n eps |lambda_max| of the scaled Hessian, makes it a
+    saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
+    unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
+    the run goes on (unless that step is shorter than the tolerance: a loss that vanishes at its minimum never stops
+    falling). A plateau, where gradient and curvature of an unknown vanish together and the loss stays the same far
+    around, is no minimum: `stalled`.
+
+    Who shares one of these shares its answers: asked twice at one step, it tests once.
+
+    Attributes:
+        needed: The gradient norm from which on a test is worth its products.
+        due: The step from which on one is made whatever the gradient.
+    """
+
+    def __init__(self, tolerance: float | None = None) -> None:
+        if tolerance is not None and not tolerance >= 0:
+            raise Mistake(f"gradient_tolerance must be 0 or more, got {tolerance}")
+        self._tolerance = tolerance
+        self._origin: Tensor | None = None
+        self._first = math.nan
+        self._largest: Tensor | None = None
+        self.needed = 0.0
+        self.due = 0
+        self._still = 0
+        self._step = -1
+        self._found: Finding | None = None
+
+    def begin(self, point: Tensor, loss: float) -> None:
+        """Note where the run began, the first time this is called."""
+        if self._origin is None:
+            self._origin, self._first = point, loss
+
+    def look(
+        self, evaluation: Evaluation, oracle: Oracle, step: int, *, still: bool, stuck: bool = False
+    ) -> Finding | None:
+        """What the point is; None if it is not stationary, or no test is due.
+
+        Args:
+            evaluation: Of the full loss, where the parameters stand.
+            still: Whether the parameters are where they were at the step before.
+            stuck: Whether the optimiser finds no better point: the test is then made in any case, as one at rest.
+        """
+        if step == self._step and not stuck:
+            return self._found
+        self._step, self._found = step, None
+        self.begin(evaluation.point, evaluation.loss)
+        self._still = self._still + 1 if still else 0
+        resting = self._still > 0 and self._still % RESTING == 0
+        if step < self.due and evaluation.gradient_norm > self.needed and not (resting or stuck):
+            return None
+        if not (math.isfinite(evaluation.gradient_norm) and math.isfinite(evaluation.loss)):
+            return None
+        self.due = max(step + 20, 2 * step)
+        self._found = self._judge_point(evaluation, oracle, step, resting=stuck or self._still >= RESTING)
+        return self._found
+
+    def state_dict(self) -> State:
+        """Where the run began, the scales it has seen, and when the next test is due."""
+        return {name: value for name, value in vars(self).items() if name not in ("_step", "_found")}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it over."""
+        vars(self).update(state)
+
+    def _judge_point(self, evaluation: Evaluation, oracle: Oracle, step: int, *, resting: bool) -> Finding | None:
+        assert self._origin is not None
+        loss, gradient_norm = evaluation.loss, evaluation.gradient_norm
+        point, gradient = evaluation.point, evaluation.gradient
+        eps = torch.finfo(point.dtype).eps
+        tolerance = self._tolerance
+        if tolerance is None:
+            tolerance = eps**0.5 if resting else eps**0.6
+        size = torch.maximum(point.abs(), (point - self._origin).abs())
+        hessian = oracle.hessian()
+        if hessian is None:
+            scale = _secant_scale(oracle, point, gradient, self._origin)
+        else:
+            scale = _scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
+        if scale is None:
+            return None
+        suspects = self._collapsed(scale)
+        # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
+        scale = scale + eps * scale.max()
+        if resting:  # likewise the rounding of the whole
+            scale = scale.max().expand_as(scale)
+        projected = gradient
+        if oracle.lower is not None and oracle.upper is not None:
+            projected = projected_gradient(gradient, point, oracle.lower, oracle.upper)
+        relative = _ratio(projected.abs(), scale)
+        self.needed = min(
+            tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self.needed else math.inf
+        )
+        if relative > max(tolerance, 4 * eps):
+            return None
+        status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
+        evidence: dict[str, Any] = {
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "relative": relative,
+            "tolerance": tolerance,
+            "step": step,
+            "resting": resting,
+            "word": "" if oracle.lower is None else "projected ",
+            "curvature": "unchecked",
+            "curvature_min": math.nan,
+        }
+        free = _free(point, gradient, scale * tolerance, oracle)
+        if hessian is None:
+            return Finding(status, evidence)
+        if not bool(free.any()):
+            return Finding(status, evidence | {"curvature": "held"})
+        found = examine(hessian, free, sizes(point, self._origin), gradient)
+        kind = self._kind(found, status, suspects & free, evaluation, oracle, evidence)
+        return None if kind is None else Finding(kind, evidence)
+
+    def _kind(
+        self,
+        found: Curvature,
+        status: Status,
+        suspects: Tensor,
+        evaluation: Evaluation,
+        oracle: Oracle,
+        evidence: dict[str, Any],
+    ) -> Status | None:
+        """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
+        assert self._origin is not None
+        point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+        size, slopes = sizes(point, self._origin), found.slopes(gradient)
+        decrease = found.decrease(slopes)
+        evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
+        if found.sign == "negative" or (found.sign == "none" and falls(oracle, found, size, gradient, loss)):
+            if not found.is_stationary(slopes):
+                return None
+            return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
+        if is_plateau(oracle, suspects, size, loss):
+            return Status.STALLED
+        eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
+        if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
+            return status
+        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps ** (1 / 3)).all())
+        if evidence["resting"] and unseen:  # no difference of losses shows the rest
+            return status
+        long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
+        gains = decrease > eps**0.6 * abs(loss) or bool(long.any())
+        return None if gains and step.max() > evidence["tolerance"] else status
+
+    def _collapsed(self, scale: Tensor) -> Tensor:
+        """The unknowns whose scale has fallen to nothing, or all if there never was any: suspects of a plateau."""
+        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
+        return collapsed & (self._largest > 0) if bool(self._largest.any()) else collapsed
+
+
+def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
+    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs.
+
+    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`.
+    """
+    generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
+    scale = torch.zeros_like(size)
+    for _ in range(3):
+        signs = torch.randint(0, 2, size.shape, generator=generator).to(size) * 2 - 1
+        scale = torch.maximum(scale, hessian(size * signs).abs())
+        if scale.max().item() < enough:
+            break
+    return scale
+
+
+def _secant_scale(oracle: Oracle, point: Tensor, gradient: Tensor, origin: Tensor) -> Tensor | None:
+    """|H (x - x0)|_i by a difference of gradients on the way back to the start, which lies inside the bounds."""
+    if torch.equal(point, origin):
+        return torch.zeros_like(point) if not gradient.any() else None
+    step = math.sqrt(torch.finfo(point.dtype).eps)
+    try:
+        return (gradient - oracle.gradient(point + step * (origin - point))).abs() / step
+    except BudgetSpent:
+        return None
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> float:
+    """Largest quotient; 0/0 is 0."""
+    quotient = torch.where(numerator == 0, torch.zeros_like(numerator), numerator / denominator)
+    return quotient.max().item()
+
+
+def _free(point: Tensor, gradient: Tensor, threshold: Tensor, oracle: Oracle) -> Tensor:
+    """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
+    if oracle.lower is None or oracle.upper is None:
+        return torch.ones_like(point, dtype=torch.bool)
+    held = ((point <= oracle.lower) & (gradient > threshold)) | ((point >= oracle.upper) & (gradient < -threshold))
+    return ~held
