@@ -61,6 +61,7 @@ def minimise(
     schedule: str | Mapping[str, Any] | None = None,
     bounds: Any = None,
     stop: Stop | None = None,
+    on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
     observers: Sequence[Observer] = (),
     callback: Callable[[Block], bool | None] | None = None,
@@ -80,6 +81,7 @@ def minimise(
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
+        on_saddle: "stop" at a saddle point or maximum, or "escape" from it along the direction in which the loss falls.
         callback: Called with each block of records; returning True stops the run (`stopped`).
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
@@ -101,7 +103,7 @@ def minimise(
     if engine not in ("auto", "eager"):
         raise Mistake(f"engine={engine!r} is not one of auto, eager")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
-    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=user)
+    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=user)
     result = execute(assembly, observers, form, directory=directory)
     return _negated(result) if maximise else result
 
@@ -116,6 +118,7 @@ def least_squares(
     optimiser_options: Mapping[str, Any] | None = None,
     bounds: Any = None,
     stop: Stop | None = None,
+    on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
     observers: Sequence[Observer] = (),
     callback: Callable[[Block], bool | None] | None = None,
@@ -155,6 +158,7 @@ def least_squares(
         optimiser_options=optimiser_options,
         bounds=bounds,
         stop=stop,
+        on_saddle=on_saddle,
         criteria=criteria,
         observers=observers,
         callback=callback,
@@ -171,6 +175,7 @@ def steps(
     schedule: str | Mapping[str, Any] | None = None,
     bounds: Any = None,
     stop: Stop | None = None,
+    on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
 ) -> Iterator[Progress]:
     """The same run as `minimise`, handed over step by step; the last step carries the result.
@@ -191,7 +196,9 @@ def steps(
     """
     target, form = _target(objective, x0, bounds, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
-    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, extra_criteria=criteria)
+    assembly = assemble(
+        target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=criteria
+    )
     oracle, history = assembly.oracle, History()
     blocks = _Blocks(assembly, max_rows=1)
     size = sum(parameter.numel() for parameter in oracle.parameters)

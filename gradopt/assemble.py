@@ -16,12 +16,13 @@ from gradopt.criteria.budget import Interrupt, MaxEvaluations, MaxSeconds, MaxSt
 from gradopt.criteria.convergence import Convergence, Target
 from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
 from gradopt.engines.eager import EagerEngine
-from gradopt.mistakes import Mistake
+from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
+from gradopt.optimisers.escape import Escape
 from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, refusal
 from gradopt.oracle import AutogradOracle
 from gradopt.selection import selected
-from gradopt.settings import Stop, options
+from gradopt.settings import ON_SADDLE, Stop, options
 from gradopt.stationarity.points import StationaryPoints
 
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
@@ -78,6 +79,7 @@ def assemble(
     *,
     schedule: str | Mapping[str, Any] | None = None,
     stop: Stop | None = None,
+    on_saddle: str = "stop",
     extra_criteria: Sequence[Criterion] = (),
     facts: Mapping[str, str] | None = None,
 ) -> Assembly:
@@ -86,6 +88,7 @@ def assemble(
     Args:
         target: On its device and in its dtype.
         optimiser: A registered name, a config node with `name` and options, or any callable of the parameters.
+        on_saddle: "stop", or "escape": the optimiser is wrapped in one that goes on from saddle points and maxima.
 
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
@@ -101,12 +104,20 @@ def assemble(
     budgets = list(_budgets(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
     built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps)
+    points, escapes = StationaryPoints(stop.gradient_tolerance), on_saddle == "escape"
+    if escapes:
+        _check_escape(target)
+        built, label = Escape(built, points), f"{label}, leaves saddle points"
+    elif on_saddle != "stop":
+        raise Mistake(
+            f"on_saddle={on_saddle!r} is not one of {', '.join(ON_SADDLE)}.{did_you_mean(on_saddle, ON_SADDLE)}"
+        )
     judges: list[Criterion] = [
         *([] if stop.target is None else [Target(stop.target)]),
         Unbounded(),
         NonFinite(),
         Diverged(),
-        Convergence(StationaryPoints(stop.gradient_tolerance)),
+        Convergence(points, escapes=escapes),
         Stalled(),
         *budgets,
         *extra_criteria,
@@ -215,6 +226,13 @@ def _check_own(
         raise Mistake(f"{name} compares losses, which differ from batch to batch; use one such as adam")
     if getattr(optimiser, "residuals", False) and not oracle.has_residuals:
         raise Mistake(f"{name} needs residuals, and {oracle.objective.describe()} has none; use lbfgs or trust_region")
+
+
+def _check_escape(target: Objective) -> None:
+    if target.batches is not None:
+        raise Mistake(
+            "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise leaves saddles"
+        )
 
 
 def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:

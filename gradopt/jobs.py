@@ -184,6 +184,7 @@ def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
         settings.optimiser,
         schedule=settings.schedule,
         stop=settings.stop,
+        on_saddle=settings.on_saddle,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     return assembly, target

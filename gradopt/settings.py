@@ -21,6 +21,7 @@ from gradopt.signatures import DYNAMIC, REQUIRED, Argument, Signature
 
 DTYPES = ("float32", "float64")
 ENGINES = ("auto", "eager")
+ON_SADDLE = ("stop", "escape")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 LISTS = {"criterion": "criteria", "observer": "observers"}
@@ -106,6 +107,7 @@ class Settings:
     seed: int = 0
     engine: str = "auto"
     threads: Any = "auto"
+    on_saddle: str = "stop"
     stop: Stop = field(default_factory=Stop)
     criteria: list[Any] = field(default_factory=list[Any])
     observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history"])
@@ -113,7 +115,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise Mistake(f"seed={self.seed} is not in the range 0 to 2^63 - 1")
-        for name, allowed in (("dtype", DTYPES), ("engine", ENGINES)):
+        for name, allowed in (("dtype", DTYPES), ("engine", ENGINES), ("on_saddle", ON_SADDLE)):
             value = getattr(self, name)
             if value not in allowed:
                 raise Mistake(f"{name}={value} is not one of {', '.join(allowed)}.{did_you_mean(str(value), allowed)}")

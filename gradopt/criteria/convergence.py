@@ -47,10 +47,15 @@ class Target:
 
 
 class Convergence:
-    """Ends at a point that is first-order optimal, with what its curvature says it is, as `StationaryPoints` tells."""
+    """Ends at a point that is first-order optimal, with what its curvature says it is, as `StationaryPoints` tells.
 
-    def __init__(self, points: StationaryPoints) -> None:
-        self._points = points
+    Args:
+        escapes: Whether the optimiser leaves saddle points and maxima: one then ends the run only where the optimiser
+            has found no lower loss beside it, and is stuck.
+    """
+
+    def __init__(self, points: StationaryPoints, *, escapes: bool = False) -> None:
+        self._points, self._escapes = points, escapes
         self._overdue = False
 
     def bands(self) -> Mapping[str, Band]:
@@ -58,7 +63,8 @@ class Convergence:
         return {"full_gradient_norm": gradient, "step_norm": Band(low=0.0)}
 
     def due(self, step: int) -> float:
-        return self._points.due
+        # The bands move when the optimiser leaves a saddle point, at any step; a block keeps to those it began with.
+        return step + 1 if self._escapes else self._points.due
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         step = block.last_step
@@ -76,16 +82,21 @@ class Convergence:
         evaluation = Evaluation(loss, gradient_norm, oracle.read(), oracle.full_gradient())
         still = block["step_norm"][-1, 0].item() == 0
         found = self._points.look(evaluation, oracle, step, still=still, stuck=stuck)
-        return None if found is None else Judgement.one(found.status, len(block) - 1, **found.evidence)
+        if found is None or (self._escapes and found.falls and not stuck):
+            return None
+        return Judgement.one(found.status, len(block) - 1, **found.evidence)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         place = f"at step {evidence['step']}, loss {evidence['loss']:.10g}"
+        if times := evidence["num_escapes"]:
+            place += f", having escaped {'once' if times == 1 else f'{times} times'}"
         gradient = f"{evidence['word']}gradient {evidence['gradient_norm']:.3g}"
         if status in (Status.SADDLE_POINT, Status.MAXIMUM):
             what = "a maximum" if status is Status.MAXIMUM else "a saddle point"
+            hint = "start somewhere else" if self._escapes else "on_saddle=escape, or start somewhere else"
             return (
                 f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss falls along a "
-                f"direction of curvature {evidence['curvature_min']:.3g} ({place}). To mend: start somewhere else"
+                f"direction of curvature {evidence['curvature_min']:.3g} ({place}). To mend: {hint}"
             )
         if status is Status.STALLED:
             return (

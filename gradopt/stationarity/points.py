@@ -27,11 +27,16 @@ class Finding:
 
     Attributes:
         evidence: The numbers behind it by name; `direction`, of shape (1, n), is that of the smallest curvature, in the
-            objective's units, of length 1.
+            objective's units, of length 1, and `length` the size of the unknowns along it.
     """
 
     status: Status
     evidence: dict[str, Any]
+
+    @property
+    def falls(self) -> bool:
+        """Whether the loss falls along `direction`, though its slope vanishes: a saddle point or a maximum."""
+        return self.status in (Status.SADDLE_POINT, Status.MAXIMUM)
 
 
 class StationaryPoints:
@@ -67,7 +72,8 @@ class StationaryPoints:
         self.needed = 0.0
         self.due = 0
         self._still = 0
-        self._step = -1
+        self._num_escapes = 0
+        self._asked: tuple[int, bool] | None = None
         self._found: Finding | None = None
 
     def begin(self, point: Tensor, loss: float) -> None:
@@ -85,9 +91,9 @@ class StationaryPoints:
             still: Whether the parameters are where they were at the step before.
             stuck: Whether the optimiser finds no better point: the test is then made in any case, as one at rest.
         """
-        if step == self._step and not stuck:
+        if self._asked == (step, stuck):
             return self._found
-        self._step, self._found = step, None
+        self._asked, self._found = (step, stuck), None
         self.begin(evaluation.point, evaluation.loss)
         self._still = self._still + 1 if still else 0
         resting = self._still > 0 and self._still % RESTING == 0
@@ -99,9 +105,16 @@ class StationaryPoints:
         self._found = self._judge_point(evaluation, oracle, step, resting=stuck or self._still >= RESTING)
         return self._found
 
+    def leave(self) -> None:
+        """A lower loss was found beside a saddle point: what the gradient must fall to is asked anew at the next step,
+        as near the saddle point it was nothing.
+        """
+        self.needed = math.inf
+        self._num_escapes += 1
+
     def state_dict(self) -> State:
         """Where the run began, the scales it has seen, and when the next test is due."""
-        return {name: value for name, value in vars(self).items() if name not in ("_step", "_found")}
+        return {name: value for name, value in vars(self).items() if name not in ("_asked", "_found")}
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
@@ -148,6 +161,7 @@ class StationaryPoints:
             "word": "" if oracle.lower is None else "projected ",
             "curvature": "unchecked",
             "curvature_min": math.nan,
+            "num_escapes": self._num_escapes,
         }
         free = _free(point, gradient, scale * tolerance, oracle)
         if hessian is None:
@@ -173,7 +187,9 @@ class StationaryPoints:
         size, slopes = sizes(point, self._origin), found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
-        evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
+        direction = found.direction(point)
+        evidence |= {"newton_decrease": decrease, "direction": direction[None]}
+        evidence |= {"length": (direction.abs() @ size).item()}
         if found.sign == "negative" or (found.sign == "none" and falls(oracle, found, size, gradient, loss)):
             if not found.is_stationary(slopes):
                 return None
