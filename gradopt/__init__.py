@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradopt import optim as optim
     from gradopt.api import Progress as Progress
     from gradopt.api import Stop as Stop
     from gradopt.api import check as check
@@ -52,10 +53,13 @@ _HOMES = {
     "minimise": "api",
     "steps": "api",
 }
-__all__ = ["__version__", *sorted(_HOMES)]
+_MODULES = ("optim",)
+__all__ = ["__version__", *_MODULES, *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"gradopt.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gradopt' has no attribute {name!r}")
     return getattr(importlib.import_module(f"gradopt.{_HOMES[name]}"), name)

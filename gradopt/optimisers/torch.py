@@ -101,7 +101,7 @@ class TorchOptimiser:
 
     def _closure(self, evaluation: Evaluation, oracle: Oracle) -> Callable[[], Tensor]:
         """The closure of one step. Its first call is given the evaluation that is there already: none is wasted."""
-        fresh = True
+        fresh, gradients = True, [parameter.grad for parameter in self._parameters]
 
         def closure() -> Tensor:
             nonlocal fresh
@@ -113,6 +113,9 @@ class TorchOptimiser:
                 raise NonFiniteTrial(current.loss)
             if known is None:
                 self._clip()
+            else:  # a class may have zeroed them before it called
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    parameter.grad = gradient
             return evaluation.point.new_tensor(current.loss)
 
         return closure
