@@ -231,8 +231,10 @@ def _check_own(
 def _check_escape(target: Objective) -> None:
     if target.batches is not None:
         raise Mistake(
-            "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise leaves saddles"
+            "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise escapes too"
         )
+    if target.constraints():
+        raise Mistake("on_saddle=escape follows the loss alone and would leave the constraints; leave it out")
 
 
 def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:

@@ -219,7 +219,7 @@ def test_memory_and_schedule_begin_anew():
     assert result.history["learning_rate"].tolist() == [0.05, 0.05, 0.025, 0.0125]
 
 
-def test_batches_and_unknown_words_are_refused():
+def test_what_it_cannot_do_is_refused():
     with pytest.raises(Mistake, match=r"on_saddle='esc' is not one of stop, escape\. Did you mean 'escape'"):
         gradopt.minimise(f.hill, 0.0, on_saddle="esc")
 
@@ -239,6 +239,13 @@ def test_batches_and_unknown_words_are_refused():
 
     with pytest.raises(Mistake, match="differ from batch to batch"):
         gradopt.minimise(OnBatches(), optimiser="sgd", on_saddle="escape")
+
+    class Constrained(FunctionObjective):
+        def constraints(self):
+            return [gradopt.Constraint(lambda: self.x.sum(), lower=0.0)]
+
+    with pytest.raises(Mistake, match="would leave the constraints"):
+        gradopt.minimise(Constrained(f.hill, [0.0]), on_saddle="escape")
 
 
 def test_steps_and_least_squares_take_it():
