@@ -117,6 +117,7 @@ class Auto:
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         vars(self).update({name: value for name, value in state.items() if name != "inner"})
+        self._inner = None
         if state["inner"] is not None:
             self._inner = self._stages[self._index].build(self._parameters)
             self._inner.load_state_dict(state["inner"])

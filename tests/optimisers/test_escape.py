@@ -219,6 +219,33 @@ def test_memory_and_schedule_begin_anew():
     assert result.history["learning_rate"].tolist() == [0.05, 0.05, 0.025, 0.0125]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "lbfgs", "trust_region", "auto", "torch_lbfgs"])
+def test_from_the_lower_point_a_run_is_one_that_was_started_there(name):
+    """As to its points: the test of convergence knows where the whole run began."""
+    options = {"sgd": {"lr": 0.05, "momentum": 0.9}, "adam": {"lr": 0.05}}.get(name, {})
+
+    def walk(x0, on_saddle):
+        objective, points = FunctionObjective(f.saddle, torch.tensor(x0, dtype=torch.float64)), []
+        gradopt.minimise(
+            objective,
+            optimiser=name,
+            optimiser_options=options,
+            on_saddle=on_saddle,
+            callback=lambda block: points.append(objective.x.detach().clone()),
+            stop=Stop(max_steps=900, gradient_tolerance=1e-6),
+        )
+        return points
+
+    whole = walk([1.0, 0.0], "escape")
+    saddle = next((step for step, point in enumerate(whole) if abs(point[1]) > 0), None)
+    assert saddle is not None
+    tail = whole[saddle:]
+    fresh = walk(tail[0].tolist(), "stop")[: len(tail)]
+
+    assert len(fresh) >= min(len(tail), 4) - 1
+    assert torch.equal(torch.stack(tail[: len(fresh)]), torch.stack(fresh))
+
+
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(Mistake, match=r"on_saddle='esc' is not one of stop, escape\. Did you mean 'escape'"):
         gradopt.minimise(f.hill, 0.0, on_saddle="esc")
