@@ -79,8 +79,10 @@ class Convergence:
         if block.cut_short is not None and not stuck:
             return None
         loss, gradient_norm = block["full_loss"][-1, 0].item(), block["full_gradient_norm"][-1, 0].item()
-        evaluation = Evaluation(loss, gradient_norm, oracle.read(), oracle.full_gradient())
         still = block["step_norm"][-1, 0].item() == 0
+        if not (still or stuck or self._points.is_due(step, gradient_norm)):
+            return None
+        evaluation = Evaluation(loss, gradient_norm, oracle.read(), oracle.full_gradient())
         found = self._points.look(evaluation, oracle, step, still=still, stuck=stuck)
         if found is None or (self._escapes and found.falls and not stuck):
             return None

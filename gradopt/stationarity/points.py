@@ -72,6 +72,7 @@ class StationaryPoints:
         self.needed = 0.0
         self.due = 0
         self._still = 0
+        self._last_still = -1
         self._num_escapes = 0
         self._asked: tuple[int, bool] | None = None
         self._found: Finding | None = None
@@ -81,6 +82,10 @@ class StationaryPoints:
         if self._origin is None:
             self._origin, self._first = point, loss
 
+    def is_due(self, step: int, gradient_norm: float) -> bool:
+        """Whether a test is worth its products, while the parameters move. It costs nothing to ask."""
+        return step >= self.due or not gradient_norm > self.needed
+
     def look(
         self, evaluation: Evaluation, oracle: Oracle, step: int, *, still: bool, stuck: bool = False
     ) -> Finding | None:
@@ -88,16 +93,20 @@ class StationaryPoints:
 
         Args:
             evaluation: Of the full loss, where the parameters stand.
-            still: Whether the parameters are where they were at the step before.
+            still: Whether the parameters are where they were at the step before; every such step must be asked about.
             stuck: Whether the optimiser finds no better point: the test is then made in any case, as one at rest.
         """
         if self._asked == (step, stuck):
             return self._found
         self._asked, self._found = (step, stuck), None
         self.begin(evaluation.point, evaluation.loss)
-        self._still = self._still + 1 if still else 0
+        if not still:
+            self._still = 0
+        else:  # steps that are not asked about have moved the parameters
+            self._still = self._still + 1 if step == self._last_still + 1 else 1
+            self._last_still = step
         resting = self._still > 0 and self._still % RESTING == 0
-        if step < self.due and evaluation.gradient_norm > self.needed and not (resting or stuck):
+        if not (self.is_due(step, evaluation.gradient_norm) or resting or stuck):
             return None
         if not (math.isfinite(evaluation.gradient_norm) and math.isfinite(evaluation.loss)):
             return None
