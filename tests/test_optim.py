@@ -68,6 +68,23 @@ def test_its_trajectory_is_that_of_minimise_to_the_last_bit(name, dtype):
     assert losses == result.history["loss"].tolist()[1:]
 
 
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region"])
+def test_so_it_is_with_parameters_of_several_shapes(name):
+    def loss(matrix, shift):
+        return (1 + (matrix @ shift - 1).square()).log().sum() + 0.1 * matrix.square().sum()
+
+    torch.manual_seed(0)
+    starts = (torch.rand(3, 2, dtype=torch.float64), torch.rand(2, dtype=torch.float64))
+    result = gradopt.minimise(lambda x: loss(*x), starts, optimiser=name, stop=Stop(max_steps=6))
+    parameters = [nn.Parameter(part.clone()) for part in starts]
+    optimizer = SOLVERS[name](parameters)
+    for _ in range(6):
+        optimizer.step(lambda: loss(*parameters))
+
+    assert result.nit == 6
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(parameters, result.x, strict=True))
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_it_comes_to_the_minimum_and_says_when_it_can_go_no_further(name):
     x = start(n=2)

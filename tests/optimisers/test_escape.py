@@ -12,7 +12,9 @@ from gradopt.assemble import assemble
 from gradopt.loop import iterate
 from gradopt.objectives.function import FunctionObjective
 from gradopt.optimisers.escape import Departure
+from gradopt.settings import Settings
 from tests import functions as f
+from tests.installed import gradopt as command
 
 OPTIMISERS = ["sgd", "adam", "lbfgs", "trust_region", "auto", "torch_lbfgs"]
 DTYPES = [torch.float64, torch.float32]
@@ -284,6 +286,20 @@ def test_steps_and_least_squares_take_it():
     assert result.x.abs().tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
     assert last.verdict is not None
     assert last.verdict.success
+
+
+def test_the_command_line_takes_it(tmp_path):
+    hill = ["objective.coefficients=[1,0,-1,0,0]", "objective.x0=0", "objective.bounds=null", "optimiser=lbfgs"]
+    done = command(*hill, "on_saddle=escape", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "having escaped once" in done.stdout
+
+
+def test_the_verdict_says_how_to_go_on_and_a_wrong_word_is_refused():
+    assert "To mend: on_saddle=escape" in gradopt.minimise(f.hill, 0.0).message
+    with pytest.raises(Mistake, match="Did you mean 'escape'"):
+        Settings(on_saddle="scape")
 
 
 def test_a_departure_tries_both_sides_and_then_nearer_ones():
