@@ -296,7 +296,9 @@ class Optimiser(Protocol):
 
     def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state. That of a new optimiser makes this one forget all it has learnt."""
+        ...
 
 
 class NonFiniteTrial(Exception):
