@@ -323,7 +323,10 @@ def mistakes():
         "torch": (lambda: Solver([x], "adam"), "adam is a torch.optim.Optimizer already"),
         "name": (lambda: Solver([x], "lbgfs"), "Did you mean"),
         "not finite": (lambda: LBFGS([nn.Parameter(torch.tensor(math.nan))]), "the start is not finite"),
-        "complex": (lambda: LBFGS([nn.Parameter(torch.zeros(1, dtype=torch.complex64))]), "must be real"),
+        "complex": (
+            lambda: LBFGS([nn.Parameter(torch.zeros(1, dtype=torch.complex64))]),
+            "unknowns must be float32 or float64",
+        ),
         "detached": (lambda: LBFGS([x]).step(lambda: f.rosenbrock(x).detach()), "does not depend on the unknowns"),
         "vector": (lambda: LBFGS([x]).step(lambda: x**2), "must be one number"),
         "nothing": (lambda: LBFGS([x]).step(lambda: None), "must be a tensor"),
