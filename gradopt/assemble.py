@@ -106,7 +106,7 @@ def assemble(
     built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps)
     points, escapes = StationaryPoints(stop.gradient_tolerance), on_saddle == "escape"
     if escapes:
-        _check_escape(target)
+        _check_escape(target, built)
         built, label = Escape(built, points), f"{label}, leaves saddle points"
     elif on_saddle != "stop":
         raise Mistake(
@@ -228,7 +228,11 @@ def _check_own(
         raise Mistake(f"{name} needs residuals, and {oracle.objective.describe()} has none; use lbfgs or trust_region")
 
 
-def _check_escape(target: Objective) -> None:
+def _check_escape(target: Objective, optimiser: Optimiser) -> None:
+    if hasattr(optimiser, "searching"):
+        raise Mistake(
+            "on_saddle=escape would begin the search anew: an optimiser that searches leaves saddles by itself"
+        )
     if target.batches is not None:
         raise Mistake(
             "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise escapes too"

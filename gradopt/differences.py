@@ -14,8 +14,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from gradopt.criteria.curvature import sizes
 from gradopt.oracle import AutogradOracle
+from gradopt.stationarity.curvature import sizes
 
 TOLERANCE = 1e-3
 """Relative error of a slope from which on the gradient is wrong."""

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from gradopt.criteria.curvature import sizes
 from gradopt.differences import Patience, Probe
 from gradopt.gradient_check import GradientCheck, check_gradient
 from gradopt.oracle import AutogradOracle
+from gradopt.stationarity.curvature import sizes
 from gradopt.verdict import Status, Verdict
 
 DOUBTED = frozenset({Status.CONVERGED, Status.NOISE_FLOOR})

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gradopt.assemble import Assembly
 from gradopt.contracts import Constraint, Evaluation
-from gradopt.criteria.curvature import sizes
 from gradopt.differences import TOLERANCE, Probe
 from gradopt.gradient_check import check_gradient
 from gradopt.oracle import AutogradOracle
+from gradopt.stationarity.curvature import sizes
 
 MARKS = {"passed": "+", "warning": "!", "failed": "x"}
 

@@ -269,6 +269,9 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(Mistake, match="differ from batch to batch"):
         gradopt.minimise(OnBatches(), optimiser="sgd", on_saddle="escape")
 
+    with pytest.raises(Mistake, match="begin the search anew"):
+        gradopt.minimise(f.hill, 0.0, bounds=(-1, 1), optimiser="multi_start", on_saddle="escape")
+
     class Constrained(FunctionObjective):
         def constraints(self):
             return [gradopt.Constraint(lambda: self.x.sum(), lower=0.0)]
