@@ -230,9 +230,7 @@ def _check_own(
 
 def _check_escape(target: Objective, optimiser: Optimiser) -> None:
     if hasattr(optimiser, "searching"):
-        raise Mistake(
-            "on_saddle=escape would begin the search anew: an optimiser that searches leaves saddles by itself"
-        )
+        raise Mistake("on_saddle=escape would begin the search anew; leave it out: a search leaves saddles itself")
     if target.batches is not None:
         raise Mistake(
             "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise escapes too"
