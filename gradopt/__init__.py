@@ -54,7 +54,7 @@ _HOMES = {
     "steps": "api",
 }
 _MODULES = ("optim",)
-__all__ = ["__version__", *_MODULES, *sorted(_HOMES)]
+__all__ = ["__version__", *_MODULES, *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll] - derived
 
 
 def __getattr__(name: str) -> Any:
