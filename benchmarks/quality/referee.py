@@ -1,0 +1,207 @@
+"""What solved means, and whether a success that was claimed elsewhere than at the lowest loss is a minimum at all.
+
+A point is judged in the problem's own variables and in float64, by nothing but the problem itself.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.quality.cases import Case, box
+
+ACCURACY = 1e-8
+"""Solved: loss - best <= ACCURACY * max(|best|, min(1, first loss - best)), the first loss at the standard start. The
+second term counts where the best loss is (nearly) zero: relative accuracy means nothing there.
+"""
+
+OUTSIDE, VIOLATED = 1e-8, 1e-6
+"""How far a point may lie outside the bounds, and by how much it may miss the constraints."""
+
+DIGITS = 6
+"""Correct digits of every parameter that a regression must reach."""
+
+EARLY = 1e-3
+"""A claim at which a Newton step still promises less than this part of the loss (but more than ACCURACY) is early."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of one run.
+
+    Attributes:
+        gap: How far the loss is above the lowest, in units of what is allowed: solved means gap <= 1 and feasible.
+        digits: Correct digits of the worst parameter; NaN where no minimiser is certified.
+        claim: Where a success was claimed: solved; elsewhere (at another minimum); early (of a minimum, but the loss is
+            not accurate); false (the point is no minimum or not feasible). Empty where none was claimed.
+    """
+
+    solved: bool
+    gap: float
+    digits: float
+    claim: str
+
+
+class Referee:
+    """Judges points of one case, given in the problem's own variables."""
+
+    def __init__(self, case: Case) -> None:
+        self._problem = case.original()
+        self.lower, self.upper = box(self._problem)
+        self._constraints = list(self._problem.constraints())
+        best = self._problem.minimum()
+        assert best is not None, "only problems whose lowest loss is known are cases"
+        self.best = best
+        standard = Case(case.problem, tuple((key, 1) for key, _ in case.arguments)).original()
+        self._unit = max(abs(best), min(1.0, standard().item() - best))
+
+    @property
+    def is_constrained(self) -> bool:
+        return bool(self._constraints)
+
+    def loss(self, point: Tensor) -> float:
+        self._move(point)
+        with torch.no_grad():
+            return self._problem().item()
+
+    def is_feasible(self, point: Tensor) -> bool:
+        outside = torch.maximum(self.lower - point, point - self.upper).max().item()
+        return outside <= OUTSIDE and self.violation(point) <= VIOLATED
+
+    def violation(self, point: Tensor) -> float:
+        """Largest amount by which a constraint is missed."""
+        self._move(point)
+        with torch.no_grad():
+            return max((missed.max().item() for _, missed, _ in self._sides()), default=0.0)
+
+    def has_reached(self, loss: float, point: Tensor) -> bool:
+        """Whether this is a solution."""
+        return self._gap(loss) <= 1.0 and self.is_feasible(point)
+
+    def score(self, point: Tensor, *, claimed: bool) -> Score:
+        """Judge the point that a solver returned, and what it claims."""
+        if not bool(point.isfinite().all()):
+            return Score(solved=False, gap=math.inf, digits=0.0, claim="false" if claimed else "")
+        gap = self._gap(self.loss(point))
+        solved = gap <= 1.0 and self.is_feasible(point)
+        claim = ("solved" if solved else self._claim(point)) if claimed else ""
+        return Score(solved, gap, self._digits(point), claim)
+
+    def _gap(self, loss: float) -> float:
+        gap = (loss - self.best) / (ACCURACY * self._unit)
+        return gap if math.isfinite(gap) else math.inf
+
+    def _digits(self, point: Tensor) -> float:
+        certified = getattr(self._problem, "CERTIFIED", None)
+        if certified is None:
+            return math.nan
+        known = torch.tensor(certified, dtype=point.dtype)
+        errors = (point - known).abs() / known.abs()
+        return min(11.0, -math.log10(max(errors.max().item(), 1e-300)))
+
+    def _claim(self, point: Tensor) -> str:
+        """Whether the point is a minimum: no Newton step promises a lower loss, and no curvature is negative.
+
+        The quadratic model is that of the Lagrangian, on the unknowns that no bound and the directions that no active
+        constraint holds, in variables scaled by sqrt|diag H|.
+        """
+        if not self.is_feasible(point):
+            return "false"
+        gradient, hessian, tangent = self._model(point)
+        if gradient is None:
+            return "false"
+        if tangent.shape[1] == 0:
+            return "elsewhere"
+        hessian, slope = tangent.T @ hessian @ tangent, tangent.T @ gradient
+        scale = np.sqrt(np.abs(np.diagonal(hessian)))
+        scale[scale <= 0] = 1.0
+        values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+        slope = vectors.T @ (slope / scale)
+        largest = max(np.abs(values).max(), 1e-300)
+        if values.min() < -1e-6 * largest:
+            return "false"
+        promised = float((slope**2 / (2 * np.maximum(values, 1e-12 * largest))).sum())
+        unit = max(abs(self.loss(point)), self._unit)
+        if promised <= ACCURACY * unit:
+            return "elsewhere"
+        return "early" if promised <= EARLY * unit else "false"
+
+    def _model(self, point: Tensor) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """Gradient and Hessian of the Lagrangian, and a basis of the directions that are free; no gradient where a
+        bound or a constraint pulls the wrong way.
+        """
+        x = self._move(point)
+        (gradient,) = torch.autograd.grad(self._problem(), x, create_graph=True)
+        normals, signs, curves = self._active(x, point)
+        multipliers = torch.zeros(len(signs), dtype=point.dtype)
+        if len(signs):
+            multipliers = torch.linalg.lstsq(normals.T, gradient.detach()[:, None], driver="gelsd").solution[:, 0]
+            size = gradient.detach().abs().max().item()
+            if bool((signs * multipliers * normals.norm(dim=1) < -1e-5 * size).any()):
+                return None, np.empty(0), np.empty(0)
+        lagrangian = gradient
+        for curve, multiplier in zip(curves, multipliers, strict=True):
+            lagrangian = lagrangian - multiplier * curve
+        rows = [_row(entry, x) for entry in lagrangian]
+        hessian = torch.stack(rows).detach().numpy()
+        tangent = np.eye(len(point))
+        if len(signs):
+            _, sizes, vectors = np.linalg.svd(normals.numpy())
+            rank = int((sizes > 1e-10 * sizes.max()).sum())
+            tangent = vectors[rank:].T
+        return lagrangian.detach().numpy(), (hessian + hessian.T) / 2, tangent
+
+    def _active(self, x: Tensor, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Normals of what holds the point, into the feasible side; 1 where only that side is feasible, 0 for equalities;
+        and the normals again as functions of x.
+        """
+        normals: list[Tensor] = []
+        signs: list[float] = []
+        near = 1e-7 * (1 + point.abs())
+        for index in range(len(point)):
+            for sign, distance in ((1.0, point - self.lower), (-1.0, self.upper - point)):
+                if distance[index] <= near[index]:
+                    normals.append(sign * torch.eye(len(point), dtype=point.dtype)[index])
+                    signs.append(1.0)
+        for inward, missed, is_equality in self._sides():
+            for value, amount in zip(inward, missed, strict=True):
+                if is_equality or amount.item() >= -1e-6:
+                    normals.append(torch.autograd.grad(value, x, create_graph=True)[0])
+                    signs.append(0.0 if is_equality else 1.0)
+        fixed = [normal.detach() for normal in normals]
+        return torch.stack(fixed) if fixed else point.new_zeros(0, len(point)), torch.tensor(signs), normals
+
+    def _sides(self) -> list[tuple[Tensor, Tensor, bool]]:
+        """Of each constraint: functions that grow into the feasible side, how much each is missed, and if it is an
+        equality.
+        """
+        sides = []
+        for one in self._constraints:
+            value = one.function().reshape(-1)
+            lower = value.new_tensor(-torch.inf if one.lower is None else one.lower).expand_as(value)
+            upper = value.new_tensor(torch.inf if one.upper is None else one.upper).expand_as(value)
+            equal = lower == upper
+            if bool(equal.any()):
+                sides.append((value[equal], (value - lower)[equal].abs(), True))
+            for inward, missed, there in (
+                (value, lower - value, lower.isfinite() & ~equal),
+                (-value, value - upper, upper.isfinite() & ~equal),
+            ):
+                if bool(there.any()):
+                    sides.append((inward[there], missed[there], False))
+        return sides
+
+    def _move(self, point: Tensor) -> Tensor:
+        x = self._problem.x
+        with torch.no_grad():
+            x.copy_(point)
+        return x
+
+
+def _row(entry: Tensor, x: Tensor) -> Tensor:
+    if not entry.requires_grad:
+        return torch.zeros_like(x)
+    (row,) = torch.autograd.grad(entry, x, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(x) if row is None else row
