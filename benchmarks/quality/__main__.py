@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import report
+from benchmarks.quality import environment, report
 from benchmarks.quality.groups import GROUPS
 from benchmarks.quality.runs import Results, Worker, run
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, print the tables."""
     chosen = _parser().parse_args(arguments)
     results = Results(chosen.runs)
-    worker = Worker(sys.executable, chosen.limit)
+    worker = Worker(environment.python_of(chosen.peers) if chosen.peers else sys.executable, chosen.limit)
     end = time.monotonic() + chosen.seconds
     wanted = [word.strip() for word in chosen.only.split(",") if word.strip()]
     try:
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="solvers by name, with commas between; 'gradopt ' may be left out")
     parser.add_argument("--quick", action="store_true", help="some eight cases of each group")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "results" / "quality", help="where runs are kept")
+    parser.add_argument("--peers", type=Path, help="the peers' environment; made where there is none")
     parser.add_argument("--again", action="store_true", help="repeat the selected runs")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one case")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long, to be gone on with")

@@ -144,7 +144,7 @@ class Referee:
         lagrangian = gradient
         for curve, multiplier in zip(curves, multipliers, strict=True):
             lagrangian = lagrangian - multiplier * curve
-        rows = [_row(entry, x) for entry in lagrangian]
+        rows = [row_of(entry, x) for entry in lagrangian]
         hessian = torch.stack(rows).detach().numpy()
         tangent = np.eye(len(point))
         if len(signs):
@@ -154,8 +154,8 @@ class Referee:
         return lagrangian.detach().numpy(), (hessian + hessian.T) / 2, tangent
 
     def _active(self, x: Tensor, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Normals of what holds the point, into the feasible side; 1 where only that side is feasible, 0 for equalities;
-        and the normals again as functions of x.
+        """Normals of what holds the point, into the feasible side; 1 where only that side is feasible, 0 for
+        equalities; and the normals again as functions of x.
         """
         normals: list[Tensor] = []
         signs: list[float] = []
@@ -200,7 +200,8 @@ class Referee:
         return x
 
 
-def _row(entry: Tensor, x: Tensor) -> Tensor:
+def row_of(entry: Tensor, x: Tensor) -> Tensor:
+    """The gradient of one number, zero where it does not depend on x; the graph is kept."""
     if not entry.requires_grad:
         return torch.zeros_like(x)
     (row,) = torch.autograd.grad(entry, x, retain_graph=True, allow_unused=True)
