@@ -4,35 +4,40 @@
     python -m benchmarks.quality --peers ~/.cache/gradopt-peers --write     # everything, and keep the result
 
 Run it from the root of the repository, with gradopt and plugins/gradopt-problems installed. Runs are kept in the
-directory of --runs and not repeated, so a run that was cut goes on; --again repeats those that are selected.
+directory of --runs and not repeated, so that a cut one goes on; --again repeats those that are selected.
 """
 
 import argparse
+import math
+import platform
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.quality import environment, report
-from benchmarks.quality.groups import GROUPS
-from benchmarks.quality.runs import Results, Worker, run
+import torch
 
-HERE = Path(__file__).resolve().parent
+import gradopt
+from benchmarks.quality import environment, profiles, report
+from benchmarks.quality.groups import GROUPS, Group
+from benchmarks.quality.runs import REPOSITORY, Results, Worker, run
+
+KEPT = REPOSITORY / "benchmarks" / "results"
+QUICK = 8
+"""Cases of each group in a quick run, about."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, print the tables."""
+    """Run what is missing, print the tables; 3 if the time was over before."""
     chosen = _parser().parse_args(arguments)
     results = Results(chosen.runs)
     worker = Worker(environment.python_of(chosen.peers) if chosen.peers else sys.executable, chosen.limit)
     end = time.monotonic() + chosen.seconds
-    wanted = [word.strip() for word in chosen.only.split(",") if word.strip()]
     try:
         for name in chosen.group or GROUPS:
             group = GROUPS[name]
-            cases = [case.name for case in group.cases()]
-            cases = cases[:: max(1, len(cases) // 8)] if chosen.quick else cases
+            cases = _cases(group, quick=chosen.quick)
             for solver, _ in group.entries:
-                if wanted and not any(solver.name == word or solver.name == f"gradopt {word}" for word in wanted):
+                if not _is_wanted(solver.name, chosen.only):
                     continue
                 if chosen.again:
                     results.forget(name, solver.name)
@@ -42,21 +47,38 @@ def main(arguments: list[str] | None = None) -> int:
                     if time.monotonic() > end:
                         print(f"out of time in {name}, {solver.name}: run it again to go on", file=sys.stderr)
                         return 3
-            rows = report.rows(group, results.read(name))
             if cases:
-                print(report.table(group.title, cases, rows))
-            if any(map(report.is_regression, cases)):
-                print(
-                    report.table(
-                        f"{group.title}: NIST, parameters to 6 digits",
-                        [case for case in cases if report.is_regression(case)],
-                        rows,
-                        digits=True,
-                    )
-                )
+                print("\n".join(report.tables(group, report.rows(name, group, results), cases)))
+        if chosen.write:
+            _write(results, worker.versions())
     finally:
         worker.close()
     return 0
+
+
+def _cases(group: Group, *, quick: bool) -> list[str]:
+    cases = [case.name for case in group.cases()]
+    return cases[:: math.ceil(len(cases) / QUICK)] if quick and cases else cases
+
+
+def _is_wanted(solver: str, only: str) -> bool:
+    return not only or solver.removeprefix("gradopt ") in [word.strip() for word in only.split(",")]
+
+
+def _write(results: Results, versions: str) -> None:
+    """Keep report, runs and pictures with the benchmarks."""
+    place = KEPT / "quality"
+    place.mkdir(parents=True, exist_ok=True)
+    for name, group in GROUPS.items():
+        cases = [case.name for case in group.cases()]
+        if cases:
+            results.copy(name, [solver.name for solver, _ in group.entries], cases, place)
+            profiles.draw(place / f"{name}.png", group.title, cases, report.rows(name, group, results))
+    about = (
+        f"gradopt {gradopt.__version__}, torch {torch.__version__}, Python {platform.python_version()}, CPU, one "
+        f"thread, float64. {versions}"
+    )
+    (KEPT / "quality.md").write_text(report.text(GROUPS, results, about), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,13 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--group", action="append", choices=GROUPS, help="one of the groups; may be given again")
     parser.add_argument("--only", default="", help="solvers by name, with commas between; 'gradopt ' may be left out")
-    parser.add_argument("--quick", action="store_true", help="some eight cases of each group")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "results" / "quality", help="where runs are kept")
+    parser.add_argument("--quick", action="store_true", help=f"some {QUICK} cases of each group")
+    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "quality", help="where runs are kept")
     parser.add_argument("--peers", type=Path, help="the peers' environment; made where there is none")
     parser.add_argument("--again", action="store_true", help="repeat the selected runs")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one case")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long, to be gone on with")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, to be gone on with")
     parser.add_argument("--verbose", action="store_true", help="print every run")
+    parser.add_argument("--write", action="store_true", help="keep report, runs and pictures in benchmarks/results/")
     return parser
 
 

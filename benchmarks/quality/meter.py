@@ -25,6 +25,7 @@ class Meter:
         start, lower, upper: In the variables the solver is given.
         evaluations: So far.
         spent: Whether more were asked for than there are, whatever the solver made of it.
+        counts_products: False for a solver that makes its own Hessian products.
     """
 
     def __init__(self, case: Case, budget: Budget) -> None:
@@ -37,6 +38,7 @@ class Meter:
         self.constraints = list(self.objective.constraints())
         self.evaluations = 0
         self.spent = False
+        self.counts_products = True
         self._to_target: tuple[int, int] | tuple[None, None] = (None, None)
         self._best = (False, -np.inf, self._oracle.read())
         self._last: tuple[bytes, float, Vector] = (b"", np.nan, self.start)
@@ -138,8 +140,16 @@ class Meter:
             if not self.spent:
                 raise
             point, claimed, status = self._best[2], False, "budget"
-        products = self._oracle.num_hessian_products
-        return Outcome(point, bool(claimed), str(status), self.evaluations, products, *self._to_target)
+        evaluations, products = self._to_target
+        return Outcome(
+            point,
+            bool(claimed),
+            str(status),
+            self.evaluations,
+            self._oracle.num_hessian_products if self.counts_products else None,
+            evaluations,
+            products if self.counts_products else None,
+        )
 
     def _move(self, x: Vector) -> Tensor:
         point = torch.from_numpy(np.array(x, dtype=float))

@@ -46,7 +46,7 @@ def scipy_minimize(method: str, *, tight: bool = True, second: str = "", **optio
         found = minimize(meter.loss_and_gradient, meter.start, jac=True, method=method, options=limits, **keywords)
         return found.x, found.success, found.status
 
-    return peer(f"SciPy {method}" + ("" if tight else ", default"), solve, "scipy.optimize")
+    return peer(f"SciPy {method}" + ("" if tight else " (default)"), solve, "scipy.optimize")
 
 
 def _scipy_constraints(meter: Meter, method: str) -> Any:
@@ -83,7 +83,7 @@ def scipy_least_squares(method: str, *, tight: bool = True) -> Solver:
         )
         return found.x, found.success, found.status
 
-    return peer(f"SciPy {method}" + ("" if tight else ", default"), solve, "scipy.optimize")
+    return peer(f"SciPy {method}" + ("" if tight else " (default)"), solve, "scipy.optimize")
 
 
 def scipy_global(name: str) -> Solver:
@@ -132,7 +132,7 @@ def torch_lbfgs(*, tight: bool = True) -> Solver:
         optimizer.step(closure)
         return x.detach().numpy(), False, "returned"
 
-    return peer("torch LBFGS strong_wolfe" + ("" if tight else ", default"), solve)
+    return peer("torch LBFGS strong_wolfe" + ("" if tight else " (default)"), solve)
 
 
 def torchmin(method: str, *, tight: bool = True, **options: Any) -> Solver:
@@ -143,9 +143,10 @@ def torchmin(method: str, *, tight: bool = True, **options: Any) -> Solver:
 
         limits = {"max_iter": budget.steps or budget.evaluations, "options": dict(options)}
         found = minimize(meter.of_tensor, torch.from_numpy(meter.start.copy()), method, **limits)
+        meter.counts_products = "newton" not in method and "trust" not in method  # it makes its own
         return found.x.numpy(), bool(found.success), found.status
 
-    return peer(f"pytorch-minimize {method}" + ("" if tight else ", default"), solve, "torchmin")
+    return peer(f"pytorch-minimize {method}" + ("" if tight else " (default)"), solve, "torchmin")
 
 
 def torchmin_least_squares() -> Solver:

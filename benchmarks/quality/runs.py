@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Record:
     claim: str
     status: str
     evaluations: int
-    products: int
+    products: int | None
     to_target: int | None
     products_to_target: int | None
     seconds: float
@@ -70,6 +70,15 @@ class Results:
         for record in kept:
             self.append(group, record)
 
+    def copy(self, group: str, solvers: Sequence[str], cases: Sequence[str], place: Path) -> None:
+        """Write the records of these, in this order, into another directory."""
+        found = self.read(group)
+        other = Results(place)
+        other._path(group).unlink(missing_ok=True)
+        for key in ((solver, case) for solver in solvers for case in cases):
+            if key in found:
+                other.append(group, found[key])
+
     def _path(self, group: str) -> Path:
         return self._directory / f"{group}.jsonl"
 
@@ -80,6 +89,13 @@ class Worker:
     def __init__(self, python: str, seconds: float) -> None:
         self._python, self._seconds = python, seconds
         self._process: subprocess.Popen[str] | None = None
+        self._versions = ""
+
+    def versions(self) -> str:
+        """What it finds installed of the peers, for people."""
+        if self._process is None:
+            self._start()
+        return self._versions
 
     def solve(self, group: str, solver: Solver, case: str) -> Record:
         """Run it; a process that is gone or too slow makes a record as well."""
@@ -119,7 +135,8 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        if self._answer(START_SECONDS) != "ready\n":
+        self._versions = (self._answer(START_SECONDS) or "").strip()
+        if not self._versions:
             self.close()
             raise RuntimeError(f"{self._python} -m benchmarks.quality.worker does not start")
 

@@ -32,6 +32,7 @@ class Outcome:
     Attributes:
         point: What it returned, in the variables it was given.
         status: Its own word for the ending.
+        products: None if they cannot be counted.
         to_target, products_to_target: Evaluations, and Hessian products, up to the first point that solves the case;
             None if there was none.
     """
@@ -40,7 +41,7 @@ class Outcome:
     claimed: bool
     status: str
     evaluations: int
-    products: int
+    products: int | None
     to_target: int | None
     products_to_target: int | None
 
@@ -117,7 +118,7 @@ def own(label: str, optimiser: str, **options: Any) -> Solver:
 
 LBFGS = own("lbfgs", "lbfgs")
 TRUST_REGION = own("trust_region", "trust_region", hessian="matrix")
-TRUST_REGION_PRODUCTS = own("trust_region, products", "trust_region", hessian="products")
+TRUST_REGION_PRODUCTS = own("trust_region (products)", "trust_region", hessian="products")
 LEVENBERG_MARQUARDT = own("levenberg_marquardt", "levenberg_marquardt")
 AUTO = own("auto", "auto")
 AUGMENTED_LAGRANGIAN = own("augmented_lagrangian", "augmented_lagrangian")

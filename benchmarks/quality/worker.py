@@ -1,6 +1,8 @@
 """The process that runs solvers: a line in names group, solver and case; a line out is the record."""
 
+import contextlib
 import importlib
+import importlib.metadata
 import json
 import math
 import os
@@ -12,6 +14,7 @@ from dataclasses import asdict
 import torch
 
 from benchmarks.quality.groups import GROUPS, Group
+from benchmarks.quality.peers import PACKAGES
 from benchmarks.quality.referee import Referee
 from benchmarks.quality.runs import Record
 
@@ -37,6 +40,14 @@ def solve(group: Group, solver_name: str, case_name: str) -> Record:
     return Record(solver.name, case.name, score.solved, score.claim, outcome.status[:24], *counts, seconds, *numbers)
 
 
+def _versions() -> str:
+    found = []
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(found) or "none"
+
+
 def _failed(solver: str, case: str, status: str, seconds: float) -> Record:
     return Record(solver, case, False, "", status, 0, 0, None, None, seconds, None, None)
 
@@ -51,7 +62,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # solvers of other people
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what solvers print must not be taken for an answer
-    print("ready", file=answers, flush=True)
+    print(f"Peers: {_versions()}.", file=answers, flush=True)
     for line in sys.stdin:
         group, solver, case = json.loads(line)
         print(json.dumps(asdict(solve(GROUPS[group], solver, case))), file=answers, flush=True)

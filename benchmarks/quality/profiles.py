@@ -1,0 +1,69 @@
+"""Pictures of how many runs are solved at which cost."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.report import Rows, cost_of
+
+OWN = "gradopt"
+PEERS = 7
+"""Peers that are drawn: those that solve most."""
+
+COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#6a4c93", "#8d6a9f")
+MUTED = ("#444444", "#777777", "#aaaaaa")
+STYLES = ("-", "--", ":")
+
+
+def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
+    """Write a performance profile and a data profile, side by side."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    costs = {solver: _costs(cases, records) for solver, records in rows.items() if records}
+    costs = {solver: cost for solver, cost in costs.items() if np.isfinite(cost).any()}
+    if not costs:
+        return
+    cheapest = np.min(list(costs.values()), axis=0)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
+    ratios = {solver: np.where(np.isfinite(cost), cost / cheapest, np.inf) for solver, cost in costs.items()}
+    for axes, values, end in ((left, ratios, 100.0), (right, costs, 3000.0)):
+        for index, (solver, label) in enumerate(_drawn(costs)):
+            _step(axes, values[solver], end, label, _look(solver, index))
+        axes.set(xscale="log", xlim=(1, end), ylim=(0, 1))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set(xlabel="cost / that of the cheapest solver", ylabel=f"share of {len(cases)} runs solved")
+    right.set(xlabel="cost: evaluations + Hessian products")
+    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def _costs(cases: list[str], records: Any) -> np.ndarray:
+    costs = [cost_of(records[case]) if case in records else None for case in cases]
+    return np.array([np.inf if cost is None else max(1, cost) for cost in costs], dtype=float)
+
+
+def _drawn(costs: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Ours, then the best peers, each with its label."""
+    shares = {solver: int(np.isfinite(cost).sum()) for solver, cost in costs.items()}
+    own = [solver for solver in costs if solver.startswith(OWN)]
+    others = sorted((solver for solver in costs if not solver.startswith(OWN)), key=lambda one: -shares[one])[:PEERS]
+    return [(solver, f"{solver}: {shares[solver]}") for solver in (*own, *others)]
+
+
+def _look(solver: str, index: int) -> dict[str, Any]:
+    if solver.startswith(OWN):
+        return {"color": COLOURS[index % len(COLOURS)], "linewidth": 2.2, "zorder": 3}
+    return {"color": MUTED[index % 3], "linestyle": STYLES[(index // 3) % 3], "linewidth": 1.2}
+
+
+def _step(axes: Any, values: np.ndarray, end: float, label: str, look: dict[str, Any]) -> None:
+    reached = np.sort(values[np.isfinite(values)])
+    shares = np.arange(1, len(reached) + 1) / len(values)
+    axes.step([1.0, *reached, end], [0.0, *shares, shares[-1]], where="post", label=label, **look)
