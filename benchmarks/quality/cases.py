@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradopt import Constraint, Objective, devices
 
 SCALES = (1.0, 10.0, 100.0)
-"""Factors on the start of a problem that takes a `scale`."""
+"""Factors on the start of a problem that takes a `scale`; with constraints there is the standard start alone."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ def _starts(name: str) -> Iterator[tuple[tuple[str, Any], ...]]:
     module, _, cls = problems()[name].partition(":")
     arguments = inspect.signature(getattr(importlib.import_module(module), cls)).parameters
     if "scale" in arguments:
-        yield from ((("scale", scale),) for scale in SCALES)
+        constrained = bool(Case(name, (("scale", 1.0),)).original().constraints())
+        yield from ((("scale", scale),) for scale in (SCALES[:1] if constrained else SCALES))
     elif "start" in arguments:
         yield from ((("start", value),) for value in get_args(arguments["start"].annotation))
     else:

@@ -16,22 +16,23 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|---|"
 )
 LEGEND = f"""\
-Solved: the loss at the point that was returned is at most {ACCURACY:g} max(|best|, min(1, first loss - best)) above the
-best known, where the first loss is that of the standard start; the point lies inside the bounds to {OUTSIDE:g} and meets
-the constraints to {VIOLATED:g}. In tables of regressions: {DIGITS} correct digits of every parameter. A solver that is cut
-by the budget answers with the best point it has seen; one that raises an error or exceeds the limit of time has solved
-nothing.
+Solved: the loss at the point that was returned is at most {ACCURACY:g} max(|best|, min(1, first loss - best)) above
+the best known, where the first loss is that of the standard start; the point lies inside the bounds to {OUTSIDE:g} and
+meets the constraints to {VIOLATED:g}. In tables of regressions: {DIGITS} correct digits of every parameter. A solver
+that is cut by the budget answers with the best point it has seen; one that raises an error or exceeds the limit of time
+has solved nothing.
 
 - evaluations, + products: medians, over what was solved, of evaluations of loss and gradient (or of residuals and
-  Jacobian) and of Hessian-vector products up to the first point that is a solution. A Hessian counts n products; ? where
-  they cannot be counted.
+  Jacobian) and of Hessian-vector products up to the first point that is a solution. A Hessian counts n products; a ?
+  stands where they cannot be counted.
 - elsewhere, early, false: successes that were claimed and are none. Elsewhere: at another minimum (the gradient is zero
   and no curvature negative, also where the loss only levels off). Early: near a minimum, but the loss is still
   {ACCURACY:g} to {EARLY:g} of itself above it. False: no minimum, or not feasible.
 - ms an evaluation: of the processor, with all that the solver did; peers get their numbers through NumPy.
 
 Pictures: the share of runs solved at a cost of at most so many times the cheapest solver's (performance profile, Dolan
-and Moré, 2002), and at a cost of at most so much (data profile, Moré and Wild, 2009). The cost is evaluations + products.
+and Moré, 2002), and at a cost of at most so much (data profile, Moré and Wild, 2009). The cost counts evaluations and
+products.
 """
 
 
@@ -95,7 +96,7 @@ def _table(title: str, cases: Sequence[str], found: Rows, *, digits: bool) -> st
         mine = [records[case] for case in cases if case in records]
         if not mine:
             continue
-        if all(record.status.startswith("needs ") for record in mine):
+        if all(record.status.startswith(("needs ", "refused: ")) for record in mine):
             lines.append(f"| {solver} | not run: {mine[0].status} |" + " |" * 7)
         else:
             lines.append(f"| {solver} | {' | '.join(_cells(mine, digits))} |")

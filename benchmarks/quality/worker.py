@@ -10,19 +10,22 @@ import sys
 import time
 import warnings
 from dataclasses import asdict
+from functools import cache
 
 import torch
 
-from benchmarks.quality.groups import GROUPS, Group
+from benchmarks.quality.cases import Case
+from benchmarks.quality.groups import GROUPS
 from benchmarks.quality.peers import PACKAGES
 from benchmarks.quality.referee import Referee
 from benchmarks.quality.runs import Record
+from gradopt import Mistake
 
 
-def solve(group: Group, solver_name: str, case_name: str) -> Record:
+def solve(group: str, solver_name: str, case_name: str) -> Record:
     """Run a solver on a case, and judge what it returns. What it raises is its ending."""
-    case = next(case for case in group.cases() if case.name == case_name)
-    solver, budget = next(entry for entry in group.entries if entry[0].name == solver_name)
+    case = _cases(group)[case_name]
+    solver, budget = next(entry for entry in GROUPS[group].entries if entry[0].name == solver_name)
     for module in solver.needs:  # imported here, as that is not what is timed
         try:
             importlib.import_module(module)
@@ -31,6 +34,8 @@ def solve(group: Group, solver_name: str, case_name: str) -> Record:
     began = time.process_time()
     try:
         outcome = solver.solve(case, budget)
+    except Mistake as error:
+        return _failed(solver.name, case.name, f"refused: {error}"[:60], 0.0)
     except Exception as error:  # whatever it raises: it did not solve the case
         return _failed(solver.name, case.name, type(error).__name__, time.process_time() - began)
     seconds = time.process_time() - began
@@ -38,6 +43,11 @@ def solve(group: Group, solver_name: str, case_name: str) -> Record:
     counts = (outcome.evaluations, outcome.products, outcome.to_target, outcome.products_to_target)
     numbers = (_finite(score.gap), _finite(score.digits))
     return Record(solver.name, case.name, score.solved, score.claim, outcome.status[:24], *counts, seconds, *numbers)
+
+
+@cache
+def _cases(group: str) -> dict[str, Case]:
+    return {case.name: case for case in GROUPS[group].cases()}
 
 
 def _versions() -> str:
@@ -65,7 +75,7 @@ def main() -> None:
     print(f"Peers: {_versions()}.", file=answers, flush=True)
     for line in sys.stdin:
         group, solver, case = json.loads(line)
-        print(json.dumps(asdict(solve(GROUPS[group], solver, case))), file=answers, flush=True)
+        print(json.dumps(asdict(solve(group, solver, case))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
