@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from gradopt import Constraint, Objective, devices
 
 SCALES = (1.0, 10.0, 100.0)
-"""Factors on the start of a problem that takes a `scale`; with constraints there is the standard start alone."""
+"""Factors on the start of a problem that takes a `scale`; with bounds or constraints there is the standard start alone:
+factors would lead to the corners of the box.
+"""
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,9 @@ def _starts(name: str) -> Iterator[tuple[tuple[str, Any], ...]]:
     module, _, cls = problems()[name].partition(":")
     arguments = inspect.signature(getattr(importlib.import_module(module), cls)).parameters
     if "scale" in arguments:
-        constrained = bool(Case(name, (("scale", 1.0),)).original().constraints())
-        yield from ((("scale", scale),) for scale in (SCALES[:1] if constrained else SCALES))
+        problem = Case(name, (("scale", 1.0),)).original()
+        free = not (problem.bounds() or problem.constraints())
+        yield from ((("scale", scale),) for scale in (SCALES if free else SCALES[:1]))
     elif "start" in arguments:
         yield from ((("start", value),) for value in get_args(arguments["start"].annotation))
     else:
