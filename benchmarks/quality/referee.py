@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from benchmarks.quality.cases import Case, box
@@ -22,6 +23,12 @@ OUTSIDE, VIOLATED = 1e-8, 1e-6
 
 DIGITS = 6
 """Correct digits of every parameter that a regression must reach."""
+
+NEGATIVE = 1e-6
+"""Curvature below this part of the largest, both scaled, is negative."""
+
+NEAR = 1e-3
+"""Constraints nearer than this, relatively, may be what holds a point; interior methods end a little inside."""
 
 EARLY = 1e-3
 """A claim at which a Newton step still promises less than this part of the loss (but more than ACCURACY) is early."""
@@ -102,76 +109,69 @@ class Referee:
         return min(11.0, -math.log10(max(errors.max().item(), 1e-300)))
 
     def _claim(self, point: Tensor) -> str:
-        """Whether the point is a minimum: no Newton step promises a lower loss, and no curvature is negative.
+        """Whether the point is a minimum: no step promises a lower loss, and no curvature is negative.
 
-        The quadratic model is that of the Lagrangian, on the unknowns that no bound and the directions that no active
-        constraint holds, in variables scaled by sqrt|diag H|.
+        The step is Newton's on the Lagrangian, in the directions that no constraint holds and in variables scaled by
+        sqrt|diag H|; what a constraint that pulls the loss down still leaves open counts with its multiplier.
         """
         if not self.is_feasible(point):
             return "false"
-        gradient, hessian, tangent = self._model(point)
-        if gradient is None:
-            return "false"
-        if tangent.shape[1] == 0:
-            return "elsewhere"
-        hessian, slope = tangent.T @ hessian @ tangent, tangent.T @ gradient
-        scale = np.sqrt(np.abs(np.diagonal(hessian)))
-        scale[scale <= 0] = 1.0
-        values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
-        slope = vectors.T @ (slope / scale)
-        largest = max(np.abs(values).max(), 1e-300)
-        if values.min() < -1e-6 * largest:
-            return "false"
-        promised = float((slope**2 / (2 * np.maximum(values, 1e-12 * largest))).sum())
+        gradient, hessian, tangent, promised = self._model(point)
+        if tangent.shape[1]:
+            hessian, slope = tangent.T @ hessian @ tangent, tangent.T @ gradient
+            scale = np.sqrt(np.abs(np.diagonal(hessian)))
+            scale[scale <= 0] = 1.0
+            values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+            slope = vectors.T @ (slope / scale)
+            largest = max(np.abs(values).max(), 1e-300)
+            if values.min() < -NEGATIVE * largest:
+                return "false"
+            promised += float((slope**2 / (2 * np.maximum(values, 1e-12 * largest))).sum())
         unit = max(abs(self.loss(point)), self._unit)
         if promised <= ACCURACY * unit:
             return "elsewhere"
         return "early" if promised <= EARLY * unit else "false"
 
-    def _model(self, point: Tensor) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """Gradient and Hessian of the Lagrangian, and a basis of the directions that are free; no gradient where a
-        bound or a constraint pulls the wrong way.
+    def _model(self, point: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Gradient and Hessian of the Lagrangian, a basis of the directions that are free, and what moving onto the
+        constraints that hold it promises.
         """
         x = self._move(point)
         (gradient,) = torch.autograd.grad(self._problem(), x, create_graph=True)
-        normals, signs, curves = self._active(x, point)
-        multipliers = torch.zeros(len(signs), dtype=point.dtype)
-        if len(signs):
-            multipliers = torch.linalg.lstsq(normals.T, gradient.detach()[:, None], driver="gelsd").solution[:, 0]
-            size = gradient.detach().abs().max().item()
-            if bool((signs * multipliers * normals.norm(dim=1) < -1e-5 * size).any()):
-                return None, np.empty(0), np.empty(0)
-        lagrangian = gradient
-        for curve, multiplier in zip(curves, multipliers, strict=True):
-            lagrangian = lagrangian - multiplier * curve
-        rows = [row_of(entry, x) for entry in lagrangian]
-        hessian = torch.stack(rows).detach().numpy()
-        tangent = np.eye(len(point))
-        if len(signs):
-            _, sizes, vectors = np.linalg.svd(normals.numpy())
-            rank = int((sizes > 1e-10 * sizes.max()).sum())
-            tangent = vectors[rank:].T
-        return lagrangian.detach().numpy(), (hessian + hessian.T) / 2, tangent
+        normals, slacks = self._near(x, point)
+        lagrangian, free, promised = gradient, np.eye(len(point)), 0.0
+        if normals:
+            rows = torch.stack(normals).detach().numpy()
+            sizes = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
+            multipliers = nnls(rows.T / sizes, gradient.detach().numpy(), maxiter=1000)[0] / sizes
+            active = multipliers * sizes > 1e-10 * gradient.detach().abs().max().item()
+            promised = float(multipliers[active] @ slacks[active])
+            for index in np.flatnonzero(active):
+                lagrangian = lagrangian - float(multipliers[index]) * normals[index]
+            holding = rows[active | (slacks <= 0)]
+            _, spread, vectors = np.linalg.svd(holding)
+            free = vectors[int((spread > 1e-10 * spread.max(initial=0)).sum()) :].T
+        hessian = torch.stack([row_of(entry, x) for entry in lagrangian]).detach().numpy()
+        return lagrangian.detach().numpy(), (hessian + hessian.T) / 2, free, promised
 
-    def _active(self, x: Tensor, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Normals of what holds the point, into the feasible side; 1 where only that side is feasible, 0 for
-        equalities; and the normals again as functions of x.
+    def _near(self, x: Tensor, point: Tensor) -> tuple[list[Tensor], np.ndarray]:
+        """Normals, into the feasible side, of the constraints that may hold the point, and how far away each is;
+        an equality is a pair of them.
         """
         normals: list[Tensor] = []
-        signs: list[float] = []
-        near = 1e-7 * (1 + point.abs())
-        for index in range(len(point)):
-            for sign, distance in ((1.0, point - self.lower), (-1.0, self.upper - point)):
-                if distance[index] <= near[index]:
-                    normals.append(sign * torch.eye(len(point), dtype=point.dtype)[index])
-                    signs.append(1.0)
+        slacks: list[float] = []
+        unit = torch.eye(len(point), dtype=point.dtype)
+        for sign, distance in ((1.0, point - self.lower), (-1.0, self.upper - point)):
+            for index in torch.nonzero(distance <= NEAR * (1 + point.abs())).flatten().tolist():
+                normals.append(sign * unit[index])
+                slacks.append(max(0.0, distance[index].item()))
         for inward, missed, is_equality in self._sides():
             for value, amount in zip(inward, missed, strict=True):
-                if is_equality or amount.item() >= -1e-6:
-                    normals.append(torch.autograd.grad(value, x, create_graph=True)[0])
-                    signs.append(0.0 if is_equality else 1.0)
-        fixed = [normal.detach() for normal in normals]
-        return torch.stack(fixed) if fixed else point.new_zeros(0, len(point)), torch.tensor(signs), normals
+                if is_equality or amount.item() >= -NEAR * (1 + value.abs().item()):
+                    normal = torch.autograd.grad(value, x, create_graph=True)[0]
+                    normals += [normal, -normal] if is_equality else [normal]
+                    slacks += [0.0, 0.0] if is_equality else [max(0.0, -amount.item())]
+        return normals, np.array(slacks)
 
     def _sides(self) -> list[tuple[Tensor, Tensor, bool]]:
         """Of each constraint: functions that grow into the feasible side, how much each is missed, and if it is an
