@@ -29,7 +29,8 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
         return
     cheapest = np.min(list(costs.values()), axis=0)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
-    ratios = {solver: np.where(np.isfinite(cost), cost / cheapest, np.inf) for solver, cost in costs.items()}
+    cheapest[np.isinf(cheapest)] = 1.0  # solved by nobody: every ratio is infinite
+    ratios = {solver: cost / cheapest for solver, cost in costs.items()}
     for axes, values, end in ((left, ratios, 100.0), (right, costs, 3000.0)):
         for index, (solver, label) in enumerate(_drawn(costs)):
             _step(axes, values[solver], end, label, _look(solver, index))

@@ -96,7 +96,7 @@ def _table(title: str, cases: Sequence[str], found: Rows, *, digits: bool) -> st
         mine = [records[case] for case in cases if case in records]
         if not mine:
             continue
-        if all(record.status.startswith(("needs ", "refused: ")) for record in mine):
+        if not any(record.was_run for record in mine):
             lines.append(f"| {solver} | not run: {mine[0].status} |" + " |" * 7)
         else:
             lines.append(f"| {solver} | {' | '.join(_cells(mine, digits))} |")

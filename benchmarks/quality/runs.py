@@ -40,6 +40,11 @@ class Record:
     gap: float | None
     digits: float | None
 
+    @property
+    def was_run(self) -> bool:
+        """Whether the solver is there and took the case."""
+        return not self.status.startswith(("needs ", "refused: "))
+
 
 class Results:
     """The records by group, each in a file of its own in one directory."""
@@ -148,10 +153,11 @@ class Worker:
 
 
 def run(group: str, solver: Solver, cases: list[str], results: Results, worker: Worker) -> Iterator[Record]:
-    """Run a solver on the cases of a group that it has not seen yet."""
+    """Run a solver on the cases of a group that it has not run on yet."""
     done = results.read(group)
     for case in cases:
-        if (solver.name, case) not in done:
+        known = done.get((solver.name, case))
+        if known is None or not known.was_run:
             record = worker.solve(group, solver, case)
             results.append(group, record)
             yield record
