@@ -1,5 +1,6 @@
 """Pictures of how many runs are solved at which cost."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,8 @@ import numpy as np
 from benchmarks.quality.report import Rows, cost_of
 
 OWN = "gradopt"
-PEERS = 7
-"""Peers that are drawn: those that solve most."""
-
-COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#6a4c93", "#8d6a9f")
-MUTED = ("#444444", "#777777", "#aaaaaa")
-STYLES = ("-", "--", ":")
+COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e")
+MUTED = ("#555555", "#b07d7d", "#6f9fb5", "#94a86f", "#a48bc0", "#c2a05f", "#9aa0a6")
 
 
 def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
@@ -32,8 +29,8 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
     cheapest[np.isinf(cheapest)] = 1.0  # solved by nobody: every ratio is infinite
     ratios = {solver: cost / cheapest for solver, cost in costs.items()}
     for axes, values, end in ((left, ratios, 100.0), (right, costs, 3000.0)):
-        for index, (solver, label) in enumerate(_drawn(costs)):
-            _step(axes, values[solver], end, label, _look(solver, index))
+        for solver, look in _looks(costs).items():
+            _step(axes, values[solver], end, f"{solver}: {int(np.isfinite(costs[solver]).sum())}", look)
         axes.set(xscale="log", xlim=(1, end), ylim=(0, 1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -50,18 +47,20 @@ def _costs(cases: list[str], records: Any) -> np.ndarray:
     return np.array([np.inf if cost is None else max(1, cost) for cost in costs], dtype=float)
 
 
-def _drawn(costs: dict[str, np.ndarray]) -> list[tuple[str, str]]:
-    """Ours, then the best peers, each with its label."""
-    shares = {solver: int(np.isfinite(cost).sum()) for solver, cost in costs.items()}
+def _looks(costs: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """What is drawn, and how: ours, then the peers that solve most."""
     own = [solver for solver in costs if solver.startswith(OWN)]
-    others = sorted((solver for solver in costs if not solver.startswith(OWN)), key=lambda one: -shares[one])[:PEERS]
-    return [(solver, f"{solver}: {shares[solver]}") for solver in (*own, *others)]
-
-
-def _look(solver: str, index: int) -> dict[str, Any]:
-    if solver.startswith(OWN):
-        return {"color": COLOURS[index % len(COLOURS)], "linewidth": 2.2, "zorder": 3}
-    return {"color": MUTED[index % 3], "linestyle": STYLES[(index // 3) % 3], "linewidth": 1.2}
+    others = [solver for solver in costs if not solver.startswith(OWN)]
+    others = sorted(others, key=lambda solver: -int(np.isfinite(costs[solver]).sum()))[: len(MUTED)]
+    strong = {
+        solver: {"color": colour, "linewidth": 2.2, "zorder": 3} for solver, colour in zip(own, COLOURS, strict=False)
+    }
+    styles = itertools.cycle(("--", "-.", ":"))
+    thin = {
+        solver: {"color": colour, "linestyle": style, "linewidth": 1.3}
+        for solver, colour, style in zip(others, MUTED, styles, strict=False)
+    }
+    return strong | thin
 
 
 def _step(axes: Any, values: np.ndarray, end: float, label: str, look: dict[str, Any]) -> None:
