@@ -35,13 +35,15 @@ def record(solver, case, *, solved, **values):
     return Record(solver, case, solved, **kept)
 
 
-def test_every_case_has_a_name_of_its_own_and_a_loss_above_the_best():
+def test_every_case_has_a_name_of_its_own_and_starts_above_the_best():
     cases = library()
 
     assert len({case.name for case in cases}) == len(cases) > 150
     for case in cases[::7]:
         problem = case.original()
-        assert problem().item() >= problem.minimum()
+        referee = Referee(case)
+        start = problem.x.detach()
+        assert problem().item() >= problem.minimum() or not referee.is_feasible(start), case.name
 
 
 @pytest.mark.parametrize("case", [ROSENBROCK, REGRESSION], ids=lambda case: case.name)

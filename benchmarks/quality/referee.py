@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.quality.cases import Case, box
 
 ACCURACY = 1e-8
-"""Solved: loss - best <= ACCURACY * max(|best|, min(1, first loss - best)), the first loss at the standard start. The
+"""Solved: loss - best <= ACCURACY * max(|best|, min(1, |first loss - best|)), the first loss at the standard start. The
 second term counts where the best loss is (nearly) zero: relative accuracy means nothing there.
 """
 
@@ -62,7 +62,7 @@ class Referee:
         assert best is not None, "only problems whose lowest loss is known are cases"
         self.best = best
         standard = Case(case.problem, tuple((key, 1) for key, _ in case.arguments)).original()
-        self._unit = max(abs(best), min(1.0, standard().item() - best))
+        self._unit = max(abs(best), min(1.0, abs(standard().item() - best)))
 
     @property
     def is_constrained(self) -> bool:

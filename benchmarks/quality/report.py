@@ -16,7 +16,7 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|---|"
 )
 LEGEND = f"""\
-Solved: the loss at the point that was returned is at most {ACCURACY:g} max(|best|, min(1, first loss - best)) above
+Solved: the loss at the point that was returned is at most {ACCURACY:g} max(|best|, min(1, |first loss - best|)) above
 the best known, where the first loss is that of the standard start; the point lies inside the bounds to {OUTSIDE:g} and
 meets the constraints to {VIOLATED:g}. In tables of regressions: {DIGITS} correct digits of every parameter. A solver
 that is cut by the budget answers with the best point it has seen; one that raises an error or exceeds the limit of time
