@@ -14,13 +14,13 @@ MUTED = ("#555555", "#b07d7d", "#6f9fb5", "#94a86f", "#a48bc0", "#c2a05f", "#9aa
 
 
 def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
-    """Write a performance profile and a data profile, side by side."""
+    """Write a performance profile and a data profile, side by side, of the solvers that have run on all cases."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    costs = {solver: _costs(cases, records) for solver, records in rows.items() if records}
+    costs = {solver: _costs(cases, records) for solver, records in rows.items() if records.keys() >= set(cases)}
     costs = {solver: cost for solver, cost in costs.items() if np.isfinite(cost).any()}
     if not costs:
         return
@@ -28,7 +28,8 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
     cheapest[np.isinf(cheapest)] = 1.0  # solved by nobody: every ratio is infinite
     ratios = {solver: cost / cheapest for solver, cost in costs.items()}
-    for axes, values, end in ((left, ratios, 100.0), (right, costs, 3000.0)):
+    dearest = max(cost[np.isfinite(cost)].max() for cost in costs.values())
+    for axes, values, end in ((left, ratios, 100.0), (right, costs, dearest)):
         for solver, look in _looks(costs).items():
             _step(axes, values[solver], end, f"{solver}: {int(np.isfinite(costs[solver]).sum())}", look)
         axes.set(xscale="log", xlim=(1, end), ylim=(0, 1))
@@ -43,7 +44,7 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
 
 
 def _costs(cases: list[str], records: Any) -> np.ndarray:
-    costs = [cost_of(records[case]) if case in records else None for case in cases]
+    costs = [cost_of(records[case]) for case in cases]
     return np.array([np.inf if cost is None else max(1, cost) for cost in costs], dtype=float)
 
 

@@ -99,7 +99,9 @@ def _table(title: str, cases: Sequence[str], found: Rows, *, digits: bool) -> st
         if not any(record.was_run for record in mine):
             lines.append(f"| {solver} | not run: {mine[0].status} |" + " |" * 7)
         else:
-            lines.append(f"| {solver} | {' | '.join(_cells(mine, digits))} |")
+            cells = _cells(mine, digits)
+            cells[1] += " so far" if len(mine) < len(cases) else ""
+            lines.append(f"| {solver} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
