@@ -106,7 +106,11 @@ class Referee:
             return math.nan
         known = torch.tensor(certified, dtype=point.dtype)
         errors = (point - known).abs() / known.abs()
-        return min(11.0, -math.log10(max(errors.max().item(), 1e-300)))
+        worst = errors.max().item()
+        if not math.isfinite(worst):
+            return -math.inf
+        # Cut, not rounded: 5.999 digits are not yet 6.
+        return min(11.0, math.floor(-100 * math.log10(max(worst, 1e-300))) / 100)
 
     def _claim(self, point: Tensor) -> str:
         """Whether the point is a minimum: no step promises a lower loss, and no curvature is negative.

@@ -168,4 +168,4 @@ def _line(record: Record) -> str:
 
 
 def _short(value: Any) -> Any:
-    return float(f"{value:.2g}") if isinstance(value, float) else int(value) if isinstance(value, bool) else value
+    return float(f"{value:.3g}") if isinstance(value, float) else int(value) if isinstance(value, bool) else value
