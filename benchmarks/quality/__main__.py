@@ -69,16 +69,17 @@ def _write(results: Results, versions: str) -> None:
     """Keep report, runs and pictures with the benchmarks."""
     place = KEPT / "quality"
     place.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, str] = {}
     for name, group in GROUPS.items():
         cases = [case.name for case in group.cases()]
-        if cases:
-            results.copy(name, [solver.name for solver, _ in group.entries], cases, place)
-            profiles.draw(place / f"{name}.png", group.title, cases, report.rows(name, group, results))
+        results.copy(name, [solver.name for solver, _ in group.entries], cases, place)
+        if profiles.draw(place / f"{name}.png", group.title, cases, report.rows(name, group, results)):
+            pictures[name] = f"quality/{name}.png"
     about = (
         f"gradopt {gradopt.__version__}, torch {torch.__version__}, Python {platform.python_version()}, CPU, one "
         f"thread, float64. {versions}"
     )
-    (KEPT / "quality.md").write_text(report.text(GROUPS, results, about), encoding="utf-8")
+    (KEPT / "quality.md").write_text(report.text(GROUPS, results, about, pictures), encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

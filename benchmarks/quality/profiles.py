@@ -13,8 +13,11 @@ COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e")
 MUTED = ("#555555", "#b07d7d", "#6f9fb5", "#94a86f", "#a48bc0", "#c2a05f", "#9aa0a6")
 
 
-def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
-    """Write a performance profile and a data profile, side by side, of the solvers that have run on all cases."""
+def draw(path: Path, title: str, cases: list[str], rows: Rows) -> bool:
+    """Write a performance profile and a data profile, side by side, of the solvers that have run on all cases.
+
+    Returns whether there was anything to draw.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -22,8 +25,9 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
 
     costs = {solver: _costs(cases, records) for solver, records in rows.items() if records.keys() >= set(cases)}
     costs = {solver: cost for solver, cost in costs.items() if np.isfinite(cost).any()}
+    path.unlink(missing_ok=True)
     if not costs:
-        return
+        return False
     cheapest = np.min(list(costs.values()), axis=0)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
     cheapest[np.isinf(cheapest)] = 1.0  # solved by nobody: every ratio is infinite
@@ -41,6 +45,7 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> None:
     figure.suptitle(title)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
+    return True
 
 
 def _costs(cases: list[str], records: Any) -> np.ndarray:

@@ -36,13 +36,14 @@ products.
 """
 
 
-def text(groups: Mapping[str, Group], results: Results, about: str) -> str:
-    """The whole report in Markdown."""
+def text(groups: Mapping[str, Group], results: Results, about: str, pictures: Mapping[str, str]) -> str:
+    """The whole report in Markdown; `pictures` are paths by group."""
     parts = [f"# Problems solved, {time.strftime('%Y-%m-%d')}\n", about, "", LEGEND]
     for name, group in groups.items():
         found = rows(name, group, results)
         if any(found.values()):
-            parts += [*tables(group, found), f"![profiles](quality/{name}.png)\n"]
+            parts += tables(group, found)
+            parts += [f"![Profiles: {group.title}]({pictures[name]})\n"] if name in pictures else []
     parts += [doubts(groups, results)]
     return "\n".join(parts)
 
