@@ -164,6 +164,35 @@ def test_a_table_counts_what_was_solved_at_which_cost():
     assert report.cost_of(found["liar"]["two"]) is None
 
 
+def test_doubts_name_false_claims_and_losses_below_the_best(tmp_path):
+    results = Results(tmp_path)
+    results.append("unconstrained", record("gradopt lbfgs", "one", solved=False, claim="false", status="converged"))
+    results.append("unconstrained", record("gradopt lbfgs", "two", solved=False, claim="elsewhere"))
+    results.append("unconstrained", record("SciPy BFGS", "one", solved=True, gap=-40.0))
+
+    said = report.doubts(GROUPS, results)
+
+    assert "- unconstrained, gradopt lbfgs, one: converged is false" in said
+    assert "- unconstrained, SciPy BFGS, one: below the best known (-40 units)" in said
+    assert "two" not in said
+
+
+def test_pictures_show_whoever_ran_on_every_case(tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    from benchmarks.quality import profiles
+
+    rows = {
+        "gradopt lbfgs": {case: record("gradopt lbfgs", case, solved=True) for case in ("one", "two")},
+        "partial": {"one": record("partial", "one", solved=True)},
+    }
+    path = tmp_path / "picture.png"
+
+    assert profiles.draw(path, "Title", ["one", "two"], rows)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert not profiles.draw(path, "Title", ["one", "two"], {"partial": rows["partial"]})
+    assert not path.exists(), "an old picture must not stay"
+
+
 def quality(*arguments):
     return python("-m", "benchmarks.quality", *arguments, cwd=REPOSITORY, seconds=600)
 
