@@ -55,7 +55,10 @@ def rows(name: str, group: Group, results: Results) -> dict[str, dict[str, Recor
     for source, solvers in ((lender, borrowed), (name, [solver for solver, _ in group.entries])):
         records = results.read(source) if solvers else {}
         for solver in solvers:
-            found[solver.name] = {case: record for (owner, case), record in records.items() if owner == solver.name}
+            mine = {case: record for (owner, case), record in records.items() if owner == solver.name}
+            # Where it has run on some cases, those it has not yet are missing, not lost.
+            ran = {case: record for case, record in mine.items() if record.was_run}
+            found[solver.name] = ran or mine
     return found
 
 

@@ -6,9 +6,8 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks.quality.solvers import Solver
 
@@ -37,8 +36,8 @@ class Record:
     to_target: int | None
     products_to_target: int | None
     seconds: float
-    gap: float | None
-    digits: float | None
+    gap: float | None = None
+    digits: float | None = None
 
     @property
     def was_run(self) -> bool:
@@ -164,8 +163,11 @@ def run(group: str, solver: Solver, cases: list[str], results: Results, worker: 
 
 
 def _line(record: Record) -> str:
-    return json.dumps([_short(value) for value in astuple(record)], separators=(",", ":")) + "\n"
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.3g}") if isinstance(value, float) else int(value) if isinstance(value, bool) else value
+    """One line of a file, with no more digits than anybody reads; correct digits are cut at two decimals already."""
+    values = [*astuple(replace(record, solved=int(record.solved), status=record.status[:24]))]
+    short = [
+        float(f"{value:.{2 if abs(value) < 1 else 3}g}") if isinstance(value, float) else value for value in values
+    ]
+    while short[-1] is None:  # most cases are no regressions
+        short.pop()
+    return json.dumps(short, separators=(",", ":")) + "\n"
