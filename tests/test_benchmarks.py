@@ -45,3 +45,21 @@ def test_nobody_waits_long_for_the_start(case):
     ratio, ratios = best_of(3, lambda: startup.measure(case, rounds=3)[0], target)
 
     assert ratio <= target, ratios
+
+
+@pytest.mark.slow
+def test_lbfgs_costs_a_third_of_torchs():
+    overhead = benchmark("solver_overhead")
+
+    ratio, ratios = best_of(3, lambda: overhead.overhead(10, overhead.EVALUATIONS, rounds=3)[0], overhead.TARGET)
+
+    assert ratio <= overhead.TARGET, ratios
+
+
+@pytest.mark.slow
+def test_lbfgs_is_linear_in_the_unknowns():
+    overhead = benchmark("solver_overhead")
+
+    ratio, ratios = best_of(3, lambda: overhead.growth(10**6) / overhead.growth(10**5), 3.0)
+
+    assert ratio <= 3.0, ratios

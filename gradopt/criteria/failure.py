@@ -329,4 +329,6 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
     if hessian is None or not bool(free.any()):
         return largest, gradient.abs().max().item() <= largest
     found = examine(hessian, free, sizes(point, point), gradient)
+    if found.sign == "negative":  # a saddle point or a maximum: no success, however small the gradient
+        return largest, False
     return largest, found.decrease(found.slopes(gradient)) <= max(found.decrease(found.slopes(row)) for row in scatter)

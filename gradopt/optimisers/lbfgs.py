@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.constraints.box import projected_gradient
-from gradopt.contracts import Evaluation, Oracle, State, Stuck
-from gradopt.optimisers.line_search import LineSearch, Trial
+from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
+from gradopt.optimisers.line_search import NOISE_UP_TO, LineSearch, Trial
 
 RELATIVE_CURVATURE = 1e-10
 """A pair is kept if s'y > this * |s| |y|: relative, as an absolute threshold stalls problems of small loss."""
+
+SMALLEST_DIAGONAL = 1e-12
+"""Of the diagonal's entries relative to the largest, against rounding below zero."""
 
 NOISE = 400
 """Differences of losses up to this many roundings are noise: 1e-13 of the loss in float64."""
@@ -51,6 +54,7 @@ class LBFGS:
 
         Raises:
             Stuck: Neither the direction nor the gradient leads to a lower loss in this dtype.
+            NonFiniteTrial: Likewise, and what stands in the way is a loss that is not finite, however short the step.
         """
         if self._accepted:
             point, gradient = evaluation.point, evaluation.gradient
@@ -60,6 +64,8 @@ class LBFGS:
             self._begin(evaluation.loss, oracle)
         elif self._search is not None and not self._search.advance():
             if not self._memory.size:
+                if self._search.not_finite is not None and self._search.is_walled_in:
+                    raise NonFiniteTrial(self._search.not_finite)
                 raise Stuck("no step along the gradient lowers the loss in this dtype")
             self._memory.clear()
             self._begin(self._search.loss, oracle)
@@ -104,8 +110,11 @@ class LBFGS:
         if not self._memory.size:
             length = math.sqrt(-slope)
             step = min(1.0, max(1.0, 0.01 * float(self._point.norm())) / length)
-        noise = NOISE * torch.finfo(self._point.dtype).eps * abs(loss)
-        self._search = LineSearch(loss, slope, step, noise)
+        noise, lowest = NOISE * torch.finfo(self._point.dtype).eps * abs(loss), loss
+        if self._search is not None:  # what the last search has learnt
+            noise = max(noise, min(self._search.noise, NOISE_UP_TO * abs(loss)))
+            lowest = self._search.lowest
+        self._search = LineSearch(loss, slope, step, noise, lowest)
 
     def _trial(self, step: float, oracle: Oracle) -> Tensor:
         point = torch.add(self._point, self._direction, alpha=step)
@@ -120,77 +129,91 @@ class LBFGS:
 
 
 class Memory:
-    """Pairs of steps s and gradient changes y, and the inverse Hessian they stand for."""
+    """Pairs of steps s and gradient changes y, and the inverse Hessian H they stand for.
+
+    S and Y, of shape (n, pairs), are kept as rows of a ring; R, the upper triangle of S'Y, stays in order of age. H
+    starts from a diagonal that follows the BFGS formula (Gilbert and Lemaréchal, 1989), rescaled to the
+    curvature of each new pair first: what a plain multiple of the identity cannot know are the units of the unknowns.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._order: list[int] = []
-        self._steps = self._changes = self._products = self._squares = torch.empty(0)
-
-    @property
-    def size(self) -> int:
-        """Pairs there are."""
-        return len(self._order)
+        self.size = 0
+        self._oldest = 0
+        self._steps = self._changes = self._products = self._diagonal = torch.empty(0)
 
     def clear(self) -> None:
         """Forget all pairs."""
-        self._order = []
+        self.size = self._oldest = 0
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Remember a pair, in the place of the oldest if there is no room; one without curvature is left out."""
-        curvature, squares = float(step @ change), float(step @ step) * float(change @ change)
-        if not curvature > RELATIVE_CURVATURE * math.sqrt(squares):
+        curvature, square = float(step @ change), float(change @ change)
+        if not curvature > RELATIVE_CURVATURE * math.sqrt(float(step @ step) * square):
             return
         if self._steps.numel() == 0:
             self._steps, self._changes = (step.new_zeros(self._limit, len(step)) for _ in range(2))
-            self._products, self._squares = (step.new_zeros(self._limit, self._limit) for _ in range(2))
-        slot = self._order.pop(0) if len(self._order) == self._limit else len(self._order)
-        self._order.append(slot)
+            self._products = step.new_zeros(self._limit, self._limit)
+        if self.size == 0:
+            self._diagonal = torch.full_like(step, square / curvature)
+        if self.size == self._limit:
+            slot, self._oldest = self._oldest, (self._oldest + 1) % self._limit
+            self._products[:-1, :-1] = self._products[1:, 1:].clone()
+        else:
+            slot, self.size = self.size, self.size + 1
         self._steps[slot], self._changes[slot] = step, change
-        self._products[slot], self._products[:, slot] = self._changes @ step, self._steps @ change
-        self._squares[slot] = self._squares[:, slot] = self._changes @ change
+        self._products[: self.size, self.size - 1] = (self._steps[: self.size] @ change).roll(-self._oldest)
+        self._follow(step, change, curvature)
 
     def inverse(self, gradient: Tensor, free: Tensor | None) -> Tensor:
         """H g; with `free`, of the Hessian restricted to these unknowns, and zero in the others."""
-        if not self._order:
+        size, turn = self.size, -self._oldest
+        if not size:
             return gradient.clone()
-        order, products, squares = self._order, self._products, self._squares
-        steps, changes = self._steps, self._changes
+        steps, changes, products = self._steps[:size], self._changes[:size], self._products[:size, :size]
         if free is not None and not bool(free.all()):
-            steps, changes = steps * free, changes * free
-            products, squares = steps @ changes.T, changes @ changes.T
-            lengths = steps.square().sum(1)
-            keep = products.diag() > RELATIVE_CURVATURE * (lengths * squares.diag()).sqrt()
-            order = [slot for slot in order if bool(keep[slot])]
-            if not order:
-                return gradient.clone()
-        last = order[-1]
-        scale = products[last, last] / squares[last, last]
-        index = torch.tensor(order, device=gradient.device)
-        inner, outer = products[index][:, index].triu(), squares[index][:, index]
-        along = torch.linalg.solve_triangular(inner, (steps @ gradient)[index, None], upper=True)
-        right = inner.diag()[:, None] * along + scale * (outer @ along - (changes @ gradient)[index, None])
-        weights = torch.linalg.solve_triangular(inner.T, right, upper=False)
-        whole = gradient.new_zeros(2, len(steps))
-        whole[0, index], whole[1, index] = weights[:, 0], along[:, 0]
-        return scale * gradient + whole[0] @ steps - scale * (whole[1] @ changes)
+            steps, changes, products = _restricted(steps.roll(turn, 0) * free, changes.roll(turn, 0) * free)
+            turn = 0
+        # Eq. 3.1 with H0 = 1 / D: H g = S p - w / D, with q = R^-1 S'g, w = Y q - g, p = R^-T (diag(R) q + Y'(w / D)).
+        q = torch.linalg.solve_triangular(products, (steps @ gradient).roll(turn)[:, None], upper=True)
+        rest = (torch.mv(changes.T, q[:, 0].roll(-turn)).sub_(gradient)).div_(self._diagonal)
+        right = torch.addcmul((changes @ rest).roll(turn), products.diagonal(), q[:, 0])
+        p = torch.linalg.solve_triangular(products.T, right[:, None], upper=False)
+        return torch.mv(steps.T, p[:, 0].roll(-turn)).sub_(rest)
 
     def state_dict(self) -> State:
-        """All of it; tensors with the axes (pair, parameter) and (pair, pair)."""
+        """All of it; tensors with the axes (pair, parameter), (pair, pair) and (parameter,)."""
         return {
-            "order": list(self._order),
-            "tensors": [t.clone() for t in (self._steps, self._changes, self._products, self._squares)],
+            "numbers": (self.size, self._oldest),
+            "tensors": [t.clone() for t in (self._steps, self._changes, self._products, self._diagonal)],
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
-        self._order = list(state["order"])
-        self._steps, self._changes, self._products, self._squares = (t.clone() for t in state["tensors"])
+        self.size, self._oldest = state["numbers"]
+        self._steps, self._changes, self._products, self._diagonal = (t.clone() for t in state["tensors"])
+
+    def _follow(self, step: Tensor, change: Tensor, curvature: float) -> None:
+        """D <- c D - (c D s)^2 / s'y + y^2 / s'y, with c so that s'(c D)s = s'y: the diagonal of the BFGS formula."""
+        image = self._diagonal * step
+        factor = curvature / float(step @ image)
+        if not (math.isfinite(factor) and factor > 0):
+            return
+        self._diagonal.mul_(factor).addcmul_(image, image, value=-(factor**2) / curvature)
+        self._diagonal.addcmul_(change, change, value=1 / curvature)
+        self._diagonal.clamp_(min=SMALLEST_DIAGONAL * float(self._diagonal.max()))
+
+
+def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs that are still curved when only some unknowns count, with their S'Y."""
+    products = steps @ changes.T
+    keep = products.diagonal() > RELATIVE_CURVATURE * (steps.square().sum(1) * changes.square().sum(1)).sqrt()
+    return steps[keep], changes[keep], products[keep][:, keep]
 
 
 def _search(state: dict[str, Any]) -> LineSearch:
-    search = LineSearch(state["loss"], state["slope"], state["step"], state["noise"])
+    search = LineSearch(state["loss"], state["slope"], state["step"], state["noise"], state["lowest"])
     for name in ("low", "high", "before", "best"):
         setattr(search, name, None if state[name] is None else Trial(**state[name]))
-    search.num_trials, search.forced = state["num_trials"], state["forced"]
+    search.num_trials, search.forced, search.not_finite = state["num_trials"], state["forced"], state["not_finite"]
     return search

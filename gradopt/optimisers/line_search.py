@@ -9,6 +9,9 @@ DECREASE = 1e-4
 CURVATURE = 0.9
 """c2: the part of the slope that may remain."""
 
+NOISE_UP_TO = 1e-10
+"""The part of the loss that can be noise; more is taken for a feature of the loss."""
+
 MAX_TRIALS = 40
 BISECT_AFTER = 12
 
@@ -31,25 +34,34 @@ class LineSearch:
     conditions of Hager and Zhang (2005), eq. 4.1, see a decrease of eps where losses see sqrt(eps). A trial that is not
     finite counts as infinitely bad and is contracted.
 
+    The rounding is measured on the way: between two trials of nearly the same slope the loss changes by that slope
+    times the step, and what is off by no more than 1e-10 of the loss is taken for noise. Steps that noise hides may
+    not add up: none is accepted whose loss is above the lowest of the run by more than the noise.
+
     Attributes:
         loss, slope: At the start of the search; the slope is negative.
         step: The next trial.
-        noise: Differences of losses up to this size are rounding.
+        noise: Differences of losses up to this size are rounding; it may grow.
+        lowest: The lowest loss accepted so far in the run.
+        not_finite: The last loss that was not finite, NaN where it was the slope; None while there was none.
     """
 
     loss: float
     slope: float
     step: float
     noise: float
+    lowest: float = math.inf
     low: Trial = field(init=False)
     high: Trial | None = None
     before: Trial | None = None
     best: Trial | None = None
     num_trials: int = 0
     forced: bool = False
+    not_finite: float | None = None
 
     def __post_init__(self) -> None:
         self.low = Trial(0.0, self.loss, self.slope)
+        self.lowest = min(self.lowest, self.loss)
 
     def accepts(self, loss: float, slope: float) -> bool:
         """Whether the trial at `step` ends the search; if not, `advance` finds the next one."""
@@ -60,15 +72,17 @@ class LineSearch:
             return True
         if not (math.isfinite(loss) and math.isfinite(slope)):
             self.high = Trial(self.step, math.inf, math.nan)
+            self.not_finite = math.nan if math.isfinite(loss) else loss
             return False
+        trial = Trial(self.step, loss, slope)
+        self._measure_noise(trial)
         enough = loss <= self.loss + DECREASE * self.step * self.slope
         if enough and abs(slope) <= -CURVATURE * self.slope:
             return True
-        flat = abs(loss - self.loss) <= self.noise
+        flat = abs(loss - self.loss) <= self.noise and loss <= self.lowest + self.noise
         if flat and CURVATURE * self.slope <= slope <= (2 * DECREASE - 1) * self.slope:
             return True
-        trial = Trial(self.step, loss, slope)
-        if enough and (self.best is None or loss < self.best.loss):
+        if enough and loss < (self.loss if self.best is None else self.best.loss):
             self.best = trial
         if slope >= 0 or (not enough and not flat) or loss > self.low.loss + self.noise:
             self.high = trial
@@ -78,9 +92,7 @@ class LineSearch:
 
     def advance(self) -> bool:
         """Set `step` to the next trial. False: nothing better can be found along this direction."""
-        width = None if self.high is None else self.high.step - self.low.step
-        spent = self.num_trials >= MAX_TRIALS
-        if spent or (width is not None and width <= 1e-15 * self.low.step) or self.step < 1e-300:
+        if self.num_trials >= MAX_TRIALS or self.step < 1e-300 or self._is_closed():
             if self.best is None:
                 return False
             self.step, self.forced = self.best.step, True
@@ -90,6 +102,28 @@ class LineSearch:
         else:
             self.step = self._inside(self.high)
         return math.isfinite(self.step)
+
+    @property
+    def is_walled_in(self) -> bool:
+        """Whether losses that are not finite begin right beside the start."""
+        return self.best is None and self.high is not None and self.high.loss == math.inf
+
+    def _is_closed(self) -> bool:
+        """Whether the bracket has shrunk to nothing; where its losses differ by noise, to what its slopes can tell."""
+        if self.high is None:
+            return False
+        flat = abs(self.high.loss - self.low.loss) <= self.noise
+        return self.high.step - self.low.step <= (1e-8 if flat else 1e-15) * self.low.step
+
+    def _measure_noise(self, trial: Trial) -> None:
+        low = self.low
+        if abs(trial.slope - low.slope) > 0.5 * abs(low.slope):
+            return
+        width = trial.step - low.step
+        expected = sorted((low.slope * width, trial.slope * width))
+        excess = max(expected[0] - (trial.loss - low.loss), trial.loss - low.loss - expected[1])
+        if excess <= NOISE_UP_TO * abs(self.loss):
+            self.noise = max(self.noise, excess)
 
     def _expanded(self) -> float:
         low, before = self.low, self.before

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradopt.contracts import Evaluation, Oracle, State, Stuck
+from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.trust_model import Box, Krylov, Model, Newton, restored, room, scale_of
 
@@ -20,9 +20,12 @@ NOISE = 10
 MATRIX_UP_TO = 200
 """Unknowns up to which `hessian=auto` takes the whole matrix."""
 
+GROWTH = 3.0
+"""Of the radius over the last step, where the model predicts the loss well."""
+
 MAX_PRODUCTS = 100
 
-KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_largest")
+KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_not_finite", "_largest")
 
 
 class TrustSteps:
@@ -41,6 +44,7 @@ class TrustSteps:
         self._loss = self._gradient_norm = self._change = self._length = math.nan
         self._point = torch.empty(0)
         self._accepted = True
+        self._not_finite: float | None = None
         self._largest = 0.0
         self._scale: Tensor | None = None
 
@@ -49,12 +53,14 @@ class TrustSteps:
         if self._model is None:
             return True
         ratio = self._ratio(evaluation)
+        loss = evaluation.loss
+        self._not_finite = None if ratio != -math.inf else math.nan if math.isfinite(loss) else loss
         if ratio == -math.inf:
             self._radius = 0.1 * self._length
         elif ratio < 0.25:
             self._radius = (0.25 if ratio < 0 else 0.5) * self._length
         elif ratio > 0.75:
-            self._radius = max(self._radius, 2.0 * self._length)
+            self._radius = max(self._radius, GROWTH * self._length)
         self._accepted = ratio > ACCEPT
         return self._accepted
 
@@ -63,6 +69,7 @@ class TrustSteps:
 
         Raises:
             Stuck: The step has shrunk to nothing.
+            NonFiniteTrial: Likewise, and even the last trial was not finite.
         """
         if self._accepted or self._model is None:
             self._loss, self._gradient_norm = evaluation.loss, evaluation.gradient_norm
@@ -73,6 +80,8 @@ class TrustSteps:
         if oracle.lower is not None:
             trial = trial.clamp(oracle.lower, oracle.upper)
         if torch.equal(trial, self._point) or not self._change < 0:
+            if self._not_finite is not None:
+                raise NonFiniteTrial(self._not_finite)
             raise Stuck("no step inside the trust region lowers the loss in this dtype")
         self._accepted = False
         oracle.write(trial)

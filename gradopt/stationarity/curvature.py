@@ -170,6 +170,18 @@ def falls(oracle: Oracle, curvature: Curvature, size: Tensor, gradient: Tensor, 
     return False
 
 
+def descends(oracle: Oracle, curvature: Curvature, size: Tensor, loss: float) -> bool:
+    """Whether the loss is lower a thousandth of the unknowns' size away, one way or the other along the direction of
+    the smallest curvature.
+    """
+    point, direction = oracle.read(), curvature.direction(size)
+    step = 1e-3 * (direction.abs() @ size) * direction
+    try:
+        return any(oracle.loss(_inside(point + move, oracle)) < loss for move in (step, -step))
+    except BudgetSpent:
+        return False
+
+
 def is_plateau(oracle: Oracle, suspects: Tensor, size: Tensor, loss: float) -> bool:
     """Whether the loss stays the same, to rounding, when one of the suspects moves by a tenth of its size either way.
     At a minimum it rises, whatever its order.

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import Curvature, examine, falls, is_plateau, sizes
+from gradopt.stationarity.curvature import Curvature, descends, examine, falls, is_plateau, sizes
 from gradopt.verdict import Status
 
 RESTING = 10
@@ -201,6 +201,12 @@ class StationaryPoints:
         evidence |= {"length": (direction.abs() @ size).item()}
         if found.sign == "negative" or (found.sign == "none" and falls(oracle, found, size, gradient, loss)):
             if not found.is_stationary(slopes):
+                return None
+            # What the other directions would still take from the loss can be all of it, as where a floor is a curve:
+            # the curvature along that floor is then of either sign, and only the loss itself can tell.
+            rest = found.decrease(slopes.masked_fill(found.values < -found.threshold, 0.0))
+            falling = not evidence["resting"] and rest > torch.finfo(point.dtype).eps ** 0.6 * abs(loss)
+            if falling and not descends(oracle, found, size, loss):
                 return None
             return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
         if is_plateau(oracle, suspects, size, loss):

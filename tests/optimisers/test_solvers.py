@@ -15,6 +15,7 @@ from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
 from gradopt.optimisers.lbfgs import Memory
+from gradopt.optimisers.line_search import LineSearch
 from gradopt.optimisers.trust_model import _solve
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -286,8 +287,12 @@ def test_the_compact_inverse_hessian_is_the_two_loop_recursion():
     for s, y in reversed(pairs[-5:]):  # Nocedal and Wright (2006), algorithm 7.4
         weights.append((s @ q) / (s @ y))
         q -= weights[-1] * y
-    s, y = pairs[-1]
-    r = (s @ y) / (y @ y) * q
+    s, y = pairs[0]
+    diagonal = torch.full_like(s, (y @ y) / (s @ y))
+    for s, y in pairs:  # the diagonal of B - B s s'B / s'B s + y y' / s'y, for B = diag(diagonal) made to fit s'y
+        diagonal = diagonal * (s @ y) / (s @ (diagonal * s))
+        diagonal = diagonal - (diagonal * s) ** 2 / (s @ (diagonal * s)) + y**2 / (s @ y)
+    r = q / diagonal
     for (s, y), weight in zip(pairs[-5:], reversed(weights), strict=True):
         r += (weight - (y @ r) / (s @ y)) * s
 
@@ -387,3 +392,129 @@ def test_residuals_that_are_not_those_of_the_loss_are_refused():
 
     with pytest.raises(gradopt.Mistake, match="not half the sum of squares"):
         gradopt.least_squares(Mean())
+
+
+def coarse(unit):
+    """A parabola on a floor whose losses round to multiples of `unit`, while its gradient stays exact."""
+
+    class Coarse(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, loss):
+            return (loss / unit).round() * unit
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return None, upstream
+
+    curvatures = torch.logspace(0, 4, 8, dtype=torch.float64)
+    return lambda x: Coarse.apply(x, 1.0 + 0.5 * (curvatures * (x - 1) ** 2).sum())
+
+
+def test_a_loss_coarser_than_its_dtype_is_seen_through_by_the_gradient():
+    calls = []
+    function = coarse(1e-11)
+
+    def counted(x):
+        calls.append(x)
+        return function(x)
+
+    result = gradopt.minimise(
+        counted, torch.zeros(8, dtype=torch.float64), stop=gradopt.Stop(max_evaluations=400, gradient_tolerance=0.0)
+    )
+
+    assert result.jac.abs().max() < 1e-6, result  # differences of losses alone would leave sqrt(1e-11 * 1e4)
+
+
+def test_the_noise_of_a_search_is_measured_and_no_larger_than_a_ten_thousand_millionth():
+    search = LineSearch(loss=1.0, slope=-1e-13, step=1.0, noise=1e-15)
+
+    search.accepts(1.0 + 3e-12, -1e-13)
+    assert search.noise == pytest.approx(3e-12, rel=0.1)
+
+    search.advance()
+    search.accepts(1.0 + 1e-3, -1e-13)
+    assert search.noise == pytest.approx(3e-12, rel=0.1)
+
+
+def test_steps_that_noise_hides_do_not_add_up():
+    search = LineSearch(loss=1.0 + 2e-12, slope=-1e-13, step=1.0, noise=1.5e-12, lowest=1.0)
+
+    assert not search.accepts(1.0 + 3e-12, 0.0)
+    assert LineSearch(loss=1.0, slope=-1e-13, step=1.0, noise=1.5e-12, lowest=1.0).accepts(1.0 + 1e-12, -5e-14)
+
+
+def test_a_flat_bracket_is_not_halved_to_the_last_bit():
+    search = LineSearch(loss=1.0, slope=-1e-20, step=1.0, noise=1e-13)
+    slopes = iter([1e-20, *([-1e-20, 1e-20] * 50)])
+    trials = 0
+    while not search.accepts(1.0, next(slopes)) and search.advance():
+        trials += 1
+
+    assert trials < 40
+
+
+def test_the_restricted_inverse_hessian_is_that_of_the_restricted_pairs():
+    generator = torch.Generator().manual_seed(0)
+    curvatures = torch.logspace(0, -2, 10, dtype=torch.float64)
+    free = torch.arange(10) % 3 != 0
+    whole, part = Memory(4), Memory(4)
+    for step in torch.randn(7, 10, generator=generator, dtype=torch.float64):
+        whole.add(step, curvatures * step)
+        part.add(step[free], curvatures[free] * step[free])
+    gradient = torch.randn(10, generator=generator, dtype=torch.float64) * free
+
+    part._diagonal = whole._diagonal[free]
+    image = whole.inverse(gradient, free)
+
+    torch.testing.assert_close(image[free], part.inverse(gradient[free], None))
+    assert not image[~free].any()
+
+
+@smooth
+def test_a_domain_that_ends_at_the_start_is_named(name, options):
+    # Downhill from the start there is nothing but NaN.
+    def walled(x):
+        return torch.where(x >= 1.0, x, torch.full_like(x, torch.nan)).sum()
+
+    result = gradopt.minimise(walled, tensor([1.0]), optimiser=name, optimiser_options=options)
+
+    assert not result.success
+    assert result.status is Status.NON_FINITE, result
+    assert result.fun == 1.0
+
+
+@smooth
+def test_a_minimum_on_a_curve_is_no_saddle_point(name, options):
+    # The floor of a chain of curved valleys is a curve: its curvature is of either sign until the loss is zero.
+    def chain(x):
+        return 100 * ((x[1:] - x[:-1] + 1 - x[:-1] ** 2) ** 2).sum()
+
+    result = gradopt.minimise(chain, torch.zeros(30, dtype=torch.float64), optimiser=name, optimiser_options=options)
+
+    assert result.success, result
+    assert result.fun < 1e-16
+
+
+def test_auto_leaves_a_stage_that_crawls():
+    def residuals(x):  # two curves that do not meet: Gauss-Newton steps crawl along a valley
+        return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0], 30 + x[0] ** 2 + x[1]])
+
+    result = gradopt.least_squares(residuals, [-1.2, 1.0], optimiser="auto")
+
+    assert result.success, result
+    assert result.nfev < 300
+
+
+def test_units_of_the_unknowns_cost_lbfgs_few_evaluations():
+    units = torch.logspace(-1, 1, 10, dtype=torch.float64).roll(3)
+
+    def chain(x):
+        return (100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2).sum()
+
+    start = tensor([-1.2, 1.0] * 5)
+    plain = gradopt.minimise(chain, start)
+    scaled = gradopt.minimise(lambda x: chain(x / units), start * units)
+
+    assert plain.success
+    assert scaled.success
+    assert scaled.nfev <= 1.5 * plain.nfev
