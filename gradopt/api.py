@@ -12,7 +12,20 @@ from torch import Tensor
 
 from gradopt import devices, postmortem
 from gradopt.assemble import Assembly, assemble
-from gradopt.contracts import Band, Block, Criterion, Evaluation, Judgement, Objective, Observer, Oracle, Run, State
+from gradopt.contracts import (
+    Band,
+    Block,
+    Constraint,
+    Criterion,
+    Evaluation,
+    Judgement,
+    Objective,
+    Observer,
+    Oracle,
+    Run,
+    State,
+)
+from gradopt.criteria.optimality import multipliers
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
@@ -60,6 +73,7 @@ def minimise(
     optimiser_options: Mapping[str, Any] | None = None,
     schedule: str | Mapping[str, Any] | None = None,
     bounds: Any = None,
+    constraints: Constraint | Sequence[Constraint] = (),
     stop: Stop | None = None,
     on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
@@ -77,10 +91,12 @@ def minimise(
         x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a
             dict or tuple of tensors. It is never modified. Not given with an `Objective`.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
-            `torch.optim.Optimizer`. Left out: `lbfgs`; with groups or batches, Adam at lr 0.01.
+            `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups or
+            batches, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
+        constraints: `gradopt.Constraint(g, lower=0.0, upper=0.0)`, one or several; g is called as the function is.
         on_saddle: "stop" at a saddle point or maximum, or "escape" from it along the direction in which the loss falls.
         callback: Called with each block of records; returning True stops the run (`stopped`).
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
@@ -96,7 +112,7 @@ def minimise(
         >>> result.status.value, [round(v, 6) for v in result.x.tolist()]
         ('converged', [3.0, 3.0])
     """
-    target, form = _target(objective, x0, bounds, maximise=maximise)
+    target, form = _target(objective, x0, bounds, constraints, maximise=maximise)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
@@ -174,6 +190,7 @@ def steps(
     optimiser_options: Mapping[str, Any] | None = None,
     schedule: str | Mapping[str, Any] | None = None,
     bounds: Any = None,
+    constraints: Constraint | Sequence[Constraint] = (),
     stop: Stop | None = None,
     on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
@@ -194,7 +211,7 @@ def steps(
         >>> progress.verdict.status.value
         'converged'
     """
-    target, form = _target(objective, x0, bounds, maximise=False)
+    target, form = _target(objective, x0, bounds, constraints, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     assembly = assemble(
         target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=criteria
@@ -229,6 +246,7 @@ def check(
     optimiser: str | Callable[..., Any] | None = None,
     optimiser_options: Mapping[str, Any] | None = None,
     bounds: Any = None,
+    constraints: Constraint | Sequence[Constraint] = (),
 ) -> Report:
     """Examine an objective at its start, before a run: its gradient against differences of the loss, determinism,
     scale, what the dtype resolves, second derivatives, residuals, bounds, what it can prove.
@@ -244,7 +262,7 @@ def check(
         >>> print(report["gradient"].sentence.partition(";")[0])
         the gradient is wrong: in x[0] the loss changes by -5 where the gradient says -6
     """
-    target, _ = _target(objective, x0, bounds, maximise=False)
+    target, _ = _target(objective, x0, bounds, constraints, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     return examine(assemble(target, chosen, options))
 
@@ -380,11 +398,19 @@ class _Callback:
 
 
 def _target(
-    objective: Callable[..., Tensor] | Objective, x0: Any, bounds: Any, *, maximise: bool
+    objective: Callable[..., Tensor] | Objective,
+    x0: Any,
+    bounds: Any,
+    constraints: Constraint | Sequence[Constraint],
+    *,
+    maximise: bool,
 ) -> tuple[Objective, Callable[[Sequence[Tensor]], Any]]:
     if isinstance(objective, Objective):
-        if x0 is not None or bounds is not None or maximise:
-            raise Mistake("an Objective brings its own start, bounds and sign: leave out x0, bounds and maximise")
+        if x0 is not None or bounds is not None or constraints or maximise:
+            raise Mistake(
+                "an Objective brings its own start, bounds, constraints and sign: leave out x0, bounds, constraints "
+                "and maximise"
+            )
         return objective, form_of(objective)
     if isinstance(objective, torch.nn.Module):
         raise Mistake(
@@ -395,7 +421,7 @@ def _target(
     if x0 is None:
         raise Mistake("a function needs a start: minimise(f, x0=[1.0, 2.0])")
     with devices.defaults(torch.device("cpu"), torch.float64):
-        target = FunctionObjective(objective, x0, bounds, maximise=maximise)
+        target = FunctionObjective(objective, x0, bounds, constraints, maximise=maximise)
     return target, target.structured
 
 
@@ -408,6 +434,8 @@ def _optimiser(
         return optimiser, options or {}
     if target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
+    if target.constraints():
+        return "augmented_lagrangian", options or {}
     return "lbfgs", options or {}
 
 
@@ -446,10 +474,12 @@ def _result(
     patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
     verdict = postmortem.confirmed(oracle, verdict, loss, patience)
     best = oracle.best
-    if best is not None and not verdict.success and (best.loss < loss or loss != loss):
+    violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
+    better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
+    if best is not None and not verdict.success and (better or loss != loss):
         oracle.write(best.point)
-        loss = best.loss
-    elif best is not None and best.loss < loss:
+        loss, violation = best.loss, None if violation is None else best.violation
+    elif best is not None and better:
         verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
     verdict = postmortem.explained(oracle, verdict, patience)
     counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
@@ -476,8 +506,23 @@ def _result(
             {"x": form(_parts(oracle, one.point)), "fun": one.loss, "visits": one.visits}
             for one in getattr(assembly.engine.optimiser, "minima", ())
         ],
+        multipliers=_multipliers(oracle, gradient),
+        violation=violation,
         directory=None if directory is None else str(directory),
     )
+
+
+def _missed(violation: float | None, oracle: AutogradOracle) -> float:
+    """A violation that counts: none within the tolerance."""
+    if violation is None or violation <= oracle.violation_tolerance:
+        return 0.0
+    return violation if violation == violation else float("inf")
+
+
+def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tensor] | None:
+    if oracle.constraints is None or not bool(gradient.isfinite().all()):
+        return None
+    return oracle.constraints.by_name(multipliers(oracle, gradient).values)
 
 
 def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
@@ -516,4 +561,8 @@ def _negated(result: Result) -> Result:
     history = {name: -values if name in ("loss", "full_loss") else values for name, values in result.history.items()}
     verdict = replace(result.verdict, reason=f"{result.message} (maximised: the loss is minus the function)")
     minima = [{**one, "fun": -one["fun"]} for one in result.minima]
-    return replace(result, fun=-result.fun, jac=jac, history=history, verdict=verdict, minima=minima)
+    found = result.multipliers
+    multipliers = None if found is None else {name: -y for name, y in found.items()}
+    return replace(
+        result, fun=-result.fun, jac=jac, history=history, verdict=verdict, minima=minima, multipliers=multipliers
+    )

@@ -15,6 +15,8 @@ from gradopt.contracts import Criterion, Objective, Optimiser
 from gradopt.criteria.budget import Interrupt, MaxEvaluations, MaxSeconds, MaxSteps
 from gradopt.criteria.convergence import Convergence, Target
 from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
+from gradopt.criteria.feasibility import Infeasible
+from gradopt.criteria.optimality import ConstrainedConvergence
 from gradopt.engines.eager import EagerEngine
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
@@ -27,6 +29,8 @@ from gradopt.stationarity.points import StationaryPoints
 
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
+
+KEEPS = "use augmented_lagrangian, which wraps lbfgs or trust_region (inner), or make them a penalty of the loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,7 @@ def assemble(
         *([] if stop.target is None else [Target(stop.target)]),
         Unbounded(),
         NonFinite(),
-        Diverged(),
-        Convergence(points, escapes=escapes),
+        *_judges(stop, oracle, Convergence(points, escapes=escapes)),
         Stalled(),
         *budgets,
         *extra_criteria,
@@ -127,14 +130,28 @@ def assemble(
         oracle.max_evaluations = stop.max_evaluations
     if stop.max_seconds is not None:
         oracle.deadline = time.perf_counter() + stop.max_seconds
+    if stop.constraint_tolerance is not None:
+        oracle.violation_tolerance = stop.constraint_tolerance
+    described = (
+        target.describe() if oracle.constraints is None else f"{target.describe()}; {oracle.constraints.describe()}"
+    )
     return Assembly(
         oracle,
         EagerEngine(oracle, built),
         judges,
         interrupt,
-        {"objective": target.describe(), "optimiser": label, **(facts or {})},
+        {"objective": described, "optimiser": label, **(facts or {})},
         steps,
     )
+
+
+def _judges(stop: Stop, oracle: AutogradOracle, convergence: Convergence) -> list[Criterion]:
+    """Who says what kind of point the run has come to. Under constraints a loss that climbs says nothing: it may have
+    been low for missing them.
+    """
+    if oracle.constraints is None:
+        return [Diverged(), convergence]
+    return [ConstrainedConvergence(stop.gradient_tolerance), Infeasible()]
 
 
 def _budgets(stop: Stop, target: Objective) -> Iterable[Criterion]:
@@ -177,6 +194,8 @@ def _optimiser(
     with _named(f"optimiser {name!r}"):
         if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
             own: Any = factory
+            if wrapped := getattr(own, "wraps", None):
+                keywords[wrapped] = _inner(name, values.get(wrapped, "lbfgs"), oracle)
             optimizer, zeroed = own(oracle.parameters, **keywords), {}
         else:
             optimizer, zeroed = build(factory, named, groups, keywords)
@@ -220,6 +239,9 @@ def _check_own(
     asked += ["schedule"] * bool(schedule.get("name") if isinstance(schedule, Mapping) else schedule)
     if asked:
         raise Mistake(f"{name} finds its steps itself and takes no {asked[0]}; use one such as adam, or leave it out")
+    if bool(getattr(optimiser, "constraints", False)) != (oracle.constraints is not None):
+        what = "constraints, and this objective has none" if oracle.constraints is None else None
+        raise Mistake(f"{name} is for {what}; use lbfgs" if what else f"{name} keeps no constraints; {KEEPS}")
     if oracle.box is not None and not getattr(optimiser, "bounds", False):
         raise Mistake(f"{name} cannot keep bounds; use lbfgs, trust_region or adam, or drop the bounds")
     if oracle.objective.batches is not None:
@@ -239,7 +261,42 @@ def _check_escape(target: Objective, optimiser: Optimiser) -> None:
         raise Mistake("on_saddle=escape follows the loss alone and would leave the constraints; leave it out")
 
 
+def _inner(title: str, node: Any, oracle: AutogradOracle) -> Callable[..., Optimiser]:
+    """What builds the optimiser that another one wraps: a registered one of gradopt's kind.
+
+    Raises:
+        Mistake: One of torch's, which compares no losses; or one that needs or lacks what this objective has.
+    """
+    if callable(node):
+        raise Mistake(
+            f"{title} builds its inner optimiser anew again and again: give it by name, such as inner='lbfgs'"
+        )
+    entry, values = selected("optimiser", node)
+    factory: Any = entry.load()
+    for extra in EXTRAS:
+        values.pop(extra)
+    if not callable(getattr(factory, "accepts", None)) or hasattr(factory, "wraps") or hasattr(factory, "searching"):
+        raise Mistake(
+            f"{title} wraps an optimiser that compares losses: inner=lbfgs, trust_region or auto, not {entry.name}"
+        )
+    if getattr(factory, "residuals", False):
+        raise Mistake(f"{entry.name} needs residuals, and {title} has none to give; use inner=lbfgs or trust_region")
+    if oracle.box is not None and not getattr(factory, "bounds", False):
+        raise Mistake(f"{entry.name} cannot keep bounds; use inner=lbfgs or trust_region, or drop the bounds")
+
+    def build(parameters: Sequence[torch.nn.Parameter]) -> Optimiser:
+        made = factory(parameters, **values)
+        if hasattr(made, "plan"):
+            made.plan(residuals=False)
+        return made
+
+    build.__name__ = entry.name
+    return build
+
+
 def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:
+    if oracle.constraints is not None:
+        raise Mistake(f"{type(optimizer).__name__} keeps no constraints; {KEEPS}")
     sparse_only = type(optimizer).__name__ == "SparseAdam"
     if sparse_only:  # whether gradients are sparse is known only from one; it is not counted
         oracle.micro_batches = None if oracle.objective.batches is None else oracle.objective.batches.at(0)
@@ -275,7 +332,11 @@ def _shown(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in values.items() if value is not None}
+    shown = {
+        name: getattr(value, "__name__", value) if callable(value) else value
+        for name, value in values.items()
+        if value is not None
+    }
     return f" ({', '.join(f'{name} {value}' for name, value in shown.items())})" if shown else ""
 
 

@@ -97,7 +97,8 @@ class Objective(nn.Module):
 
     def constraints(self) -> Sequence["Constraint"]:
         """Constraints on functions of the parameters: `Constraint(self.volume, lower=1.0)`, with a method that takes
-        no argument. Asked once, before the run.
+        no argument. It may go on from the graph of a `forward` at the same parameters, but must work without one.
+        Asked before the run. They are kept at its result, not on the way.
         """
         return ()
 
@@ -151,16 +152,44 @@ class Evaluation:
         gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
         point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep.
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
+        constraints: The values of all constraints, shape (m,); None without any.
+        violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
+            |x| and the distance from the start) by which the unknowns would have to move, to first order. 0 inside.
     """
 
     loss: float
     gradient_norm: float
     point: Tensor
     gradient: Tensor
+    constraints: Tensor | None = None
+    violation: float = 0.0
+
+
+class Constraints(Protocol):
+    """All constraints of an objective as one: lower <= c(x) <= upper.
+
+    Attributes:
+        lower, upper: Shape (m,); infinite where there is no limit, the same for an equality.
+        names: Of the constraints, in their order.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    names: Sequence[str]
+
+    def by_name(self, vector: Tensor) -> Mapping[str, Tensor]:
+        """The parts of a vector (m,) by constraint, each in the shape of its function's value."""
+        ...
+
+    def describe(self) -> str:
+        """How many there are of each kind."""
+        ...
 
 
 class Linearised(Protocol):
-    """Residuals and their Jacobian at one point, weighed so that J'r is the gradient of the loss."""
+    """A vector of functions and its Jacobian J, of shape (m, n), at one point: constraints, or residuals, these weighed
+    so that J'r is the gradient of the loss.
+    """
 
     residuals: Tensor
 
@@ -172,8 +201,8 @@ class Linearised(Protocol):
         """J' v; only until the parameters move."""
         ...
 
-    def jacobian(self) -> Tensor:
-        """J, of shape (m, n)."""
+    def jacobian(self, rows: Tensor | None = None) -> Tensor:
+        """J, of shape (m, n); with indices `rows`, these rows of it."""
         ...
 
 
@@ -188,16 +217,23 @@ class Oracle(Protocol):
     Attributes:
         parameters: The unknowns, in the objective's order.
         lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
+        constraints: The objective's, None without any.
+        violation_tolerance: `Evaluation.violation` up to this is none.
+        origin: The point of the first evaluation, from which distances count; None before it, or without constraints.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
-        best: The evaluation of the lowest finite full loss so far, whoever asked for it; the first one until then.
+        best: The best evaluation so far, whoever asked for it: with a finite full loss, then feasible (or nearest to
+            it), then lowest, then of the smaller gradient.
     """
 
     parameters: Sequence[nn.Parameter]
     lower: Tensor | None
     upper: Tensor | None
+    constraints: Constraints | None
+    violation_tolerance: float
+    origin: Tensor | None
     num_losses: int
     num_gradients: int
     num_hessian_products: int
@@ -230,12 +266,23 @@ class Oracle(Protocol):
         """The gradient of the full loss where it was last evaluated, as a vector; it costs nothing."""
         ...
 
-    def hessian(self) -> Callable[[Tensor], Tensor] | None:
-        """The map v -> H v of the full loss at the current parameters, None where second derivatives do not exist."""
+    def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
+        """The map v -> H v of the full loss at the current parameters, None where second derivatives do not exist.
+
+        With multipliers y, shape (m,), it is that of loss f(x) + y'c(x), the Lagrangian.
+        """
         ...
 
     def hessian_matrix(self) -> Tensor | None:
         """The Hessian of the full loss at the current parameters, shape (n, n), at the cost of n products."""
+        ...
+
+    def linearised_constraints(self) -> Linearised:
+        """The constraints at the current parameters and their Jacobian; where they were last evaluated, for nothing.
+
+        Raises:
+            Mistake: The objective has no constraints.
+        """
         ...
 
     def linearised(self) -> Linearised:
@@ -341,7 +388,7 @@ class Block:
             the evaluation that moved the parameters), `step_norm` (largest absolute change of an unknown since the row
             before, NaN at the first row and where it was not measured), `learning_rate`, `evaluations`
             (losses evaluated so far), `seconds`, and `full_loss`, `full_gradient_norm`: the same as the first two,
-            but over all data, so NaN at rows where these were not evaluated.
+            but over all data, so NaN at rows where these were not evaluated. With constraints also `violation`.
         measured: Shape (rows,): the rows at which `full_loss` was evaluated.
         cut_short: Why the update after the last row could not be made, None if it has not been tried.
         searching: Whether the optimiser leaves the last row whatever kind of point it is.

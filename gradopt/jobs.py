@@ -234,6 +234,7 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
         "seconds": result.seconds,
         "metrics": dict(result.metrics),
         "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
+        **_constrained(result),
         "evidence": evidence,
         "torch": torch.__version__,
     }
@@ -241,6 +242,13 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
 
 def _numbers(x: Any) -> dict[str, Any]:
     return {name or "x": leaf.tolist() for name, leaf in _leaves(x)}
+
+
+def _constrained(result: Result) -> dict[str, Any]:
+    if result.multipliers is None:
+        return {}
+    listed = {name: y.tolist() for name, y in result.multipliers.items() if y.numel() <= MAX_LISTED}
+    return {"violation": result.violation, "multipliers": listed}
 
 
 def _leaves(x: Any) -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.constraints.box import Box, projected_gradient
-from gradopt.contracts import BudgetSpent, Evaluation, Objective, Robust
+from gradopt.constraints.functions import ConstraintFunctions, excess
+from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective, Robust
 from gradopt.mistakes import Mistake
+
+MAX_ROWS = 64
+"""Rows of a Jacobian up to which their scales are exact; those of more are estimated from below by products."""
 
 
 class AutogradOracle:
@@ -42,6 +46,13 @@ class AutogradOracle:
         self.box = Box({name: p.detach() for name, p in named.items()}, bounds) if bounds else None
         self.lower = None if self.box is None else self.box.lower
         self.upper = None if self.box is None else self.box.upper
+        with torch.random.fork_rng(devices=[]):  # looking at the constraints changes no run
+            constraints = list(objective.constraints())
+            self._functions = ConstraintFunctions(constraints) if constraints else None
+        self.constraints: Constraints | None = self._functions
+        self.violation_tolerance = math.sqrt(torch.finfo(self.parameters[0].dtype).eps)
+        self.origin: Tensor | None = None
+        self._linearised: tuple[list[int], AutogradLinearised] | None = None
         self.num_losses = 0
         self.num_gradients = 0
         self.num_hessian_products = 0
@@ -80,6 +91,8 @@ class AutogradOracle:
                 loss += output.item()
         self.num_gradients += 1
         evaluation = self._evaluation(loss)
+        if self.constraints is not None:
+            self._constrain(evaluation)
         if self.micro_batches is None:
             self._keep(evaluation)
         return evaluation
@@ -130,8 +143,9 @@ class AutogradOracle:
             return self._full_gradient
         return self._vector([parameter.grad for parameter in self.parameters])
 
-    def hessian(self) -> Callable[[Tensor], Tensor] | None:
-        """The map v -> H v of the full loss here; None where autograd has no second derivatives.
+    def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
+        """The map v -> H v of the full loss here, or of loss f + multipliers'c; None where autograd has no second
+        derivatives.
 
         One graph serves all products. Random numbers drawn by the objective are put back, so asking changes no run.
         """
@@ -140,6 +154,8 @@ class AutogradOracle:
             output = self.objective.full_loss()
             if output is None:
                 return None
+            if multipliers is not None and self._functions is not None:
+                output = loss * output + multipliers @ self._functions.values()
             try:
                 # A factor that needs a gradient itself makes functions that are differentiable only once say so.
                 one = torch.ones_like(output, requires_grad=True)
@@ -183,6 +199,21 @@ class AutogradOracle:
         identity = torch.eye(sum(p.numel() for p in self.parameters), dtype=self.parameters[0].dtype)
         identity = identity.to(self.parameters[0].device)
         return torch.stack([product(row) for row in identity])
+
+    def linearised_constraints(self) -> "AutogradLinearised":
+        """The constraints here and their Jacobian; the graph of the last evaluation serves until the unknowns move.
+
+        Raises:
+            Mistake: The objective has no constraints.
+        """
+        if self._functions is None:
+            raise Mistake(f"{self.objective.describe()} has no constraints: return them from constraints()")
+        versions = [parameter._version for parameter in self.parameters]
+        if self._linearised is None or self._linearised[0] != versions:
+            with torch.random.fork_rng(devices=[]):
+                values = self._functions.values()
+            self._linearised = versions, AutogradLinearised(values, self.parameters, None, self._vector)
+        return self._linearised[1]
 
     @property
     def has_residuals(self) -> bool:
@@ -260,15 +291,30 @@ class AutogradOracle:
             self.box.project(self.parameters)
 
     def _keep(self, evaluation: Evaluation) -> None:
-        """Keep the lowest finite loss, ties to the smaller gradient: its point survives every ending."""
-        loss, best = evaluation.loss, self.best
-        if best is None:
+        """Keep the best evaluation: its point survives every ending."""
+        if self.best is None or (math.isfinite(evaluation.loss) and self._rank(evaluation) < self._rank(self.best)):
             self.best = evaluation
-        elif loss <= best.loss or not math.isfinite(best.loss):
-            if loss == best.loss and evaluation.gradient_norm >= best.gradient_norm:
-                return
-            if math.isfinite(loss):
-                self.best = evaluation
+
+    def _rank(self, evaluation: Evaluation) -> tuple[bool, float, float, float]:
+        """Smaller is better: finite, then feasible (or nearest to it), then of lower loss, then of smaller gradient."""
+        missed = max(evaluation.violation, self.violation_tolerance) if evaluation.violation >= 0 else math.inf
+        return not math.isfinite(evaluation.loss), missed, evaluation.loss, evaluation.gradient_norm
+
+    def _constrain(self, evaluation: Evaluation) -> None:
+        """Add the constraints' values, and by how much they are missed."""
+        assert self.constraints is not None
+        linear, point = self.linearised_constraints(), evaluation.point
+        evaluation.constraints = values = linear.residuals
+        if self.origin is None:
+            self.origin = point
+        missed = excess(values, self.constraints.lower, self.constraints.upper)
+        rows = missed.nonzero().flatten()
+        if not len(rows):
+            return
+        size = torch.maximum(point.abs(), (point - self.origin).abs())
+        if not size.any():
+            size = torch.ones_like(size)
+        evaluation.violation = (missed[rows].abs() / linear.scales(rows, size)).max().item()
 
     def _spend(self) -> None:
         if self.num_losses >= self.max_evaluations or (self.num_losses and time.perf_counter() >= self.deadline):
@@ -277,7 +323,8 @@ class AutogradOracle:
 
     def _backward(self, output: Tensor) -> None:
         try:
-            output.backward()
+            # Constraints may go on from what the loss has computed.
+            output.backward(retain_graph=self.constraints is not None)
         except (RuntimeError, AttributeError):
             self._check(output)  # a clearer word for the mistakes people make
             raise
@@ -407,12 +454,29 @@ class AutogradLinearised:
         parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
         return self._vector(parts)
 
-    def jacobian(self) -> Tensor:
-        """J, by columns or by rows, whichever are fewer."""
-        rows, columns = self.residuals.numel(), sum(p.numel() for p in self._parameters)
-        if columns <= rows:
-            return torch.stack([self.jvp(v) for v in torch.eye(columns).to(self._parameters[0])], dim=1)
-        return torch.stack([self.vjp(v) for v in torch.eye(rows).to(self.residuals)])
+    def scales(self, rows: Tensor, size: Tensor) -> Tensor:
+        """(|J| size)_i for the given rows, shape (rows,): how much each value changes when the unknowns move by `size`.
+
+        Of many rows it is the largest |J (size * signs)|_i over three patterns of signs, which is never larger.
+        """
+        if len(rows) > MAX_ROWS:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
+            try:
+                return torch.stack([self.jvp(sign * size) for sign in signs]).abs().amax(0)[rows]
+            except RuntimeError:  # an operation without a second derivative: row by row, then
+                pass
+        return self.jacobian(rows).abs() @ size
+
+    def jacobian(self, rows: Tensor | None = None) -> Tensor:
+        """J, or some rows of it; the whole by columns or by rows, whichever are fewer."""
+        if rows is not None:
+            units = torch.nn.functional.one_hot(rows, self.residuals.numel()).to(self.residuals)
+            return torch.stack([self.vjp(unit) for unit in units])
+        height, width = self.residuals.numel(), sum(p.numel() for p in self._parameters)
+        if width <= height:
+            return torch.stack([self.jvp(v) for v in torch.eye(width).to(self._parameters[0])], dim=1)
+        return torch.stack([self.vjp(v) for v in torch.eye(height).to(self.residuals)])
 
     def _split(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [p.numel() for p in self._parameters])

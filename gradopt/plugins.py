@@ -274,6 +274,7 @@ def builtin_entries() -> Iterator[Entry]:
     staged.optimiser("lbfgs", "gradopt.optimisers.lbfgs:LBFGS")
     staged.optimiser("trust_region", "gradopt.optimisers.trust_region:TrustRegion")
     staged.optimiser("levenberg_marquardt", "gradopt.optimisers.levenberg_marquardt:LevenbergMarquardt")
+    staged.optimiser("augmented_lagrangian", "gradopt.optimisers.augmented_lagrangian:AugmentedLagrangian")
     staged.optimiser("auto", "gradopt.optimisers.auto:Auto")
     staged.optimiser("multi_start", "gradopt.optimisers.multi_start:MultiStart")
     for name, target in torch_optimisers().items():

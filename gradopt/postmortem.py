@@ -31,8 +31,11 @@ def patience(oracle: AutogradOracle, seconds: float, interrupted: Callable[[], b
 
 def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: Patience) -> Verdict:
     """The verdict on the point where the parameters stand, of that loss; `stalled` in place of a success that a wrong
-    gradient feigns. Two losses beside the point tell whether there is reason to look further.
+    gradient feigns. Two losses beside the point tell whether there is reason to look further; not under constraints,
+    where the loss falls beside most minima.
     """
+    if oracle.constraints is not None:
+        return verdict
     if verdict.status not in DOUBTED or oracle.micro_batches is not None or not _falls(oracle, loss, patience):
         return verdict
     check = check_gradient(oracle, patience)

@@ -30,6 +30,11 @@ class Result:
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
             (`multi_start`): for each `x` in the form of the start, `fun`, and `visits`, the local searches that ended
             there.
+        multipliers: y of the constraints at `x`, by name and in the shape of their values: how fast the loss would fall
+            if a limit moved outwards, positive for upper limits and negative for lower ones; by least squares, so that
+            `jac` + J'y is as small as it can be. None without constraints.
+        violation: By how much the worst constraint is missed at `x`, free of units: the part of their own size by which
+            the unknowns would have to move. None without constraints.
         directory: Where the run wrote its files, None if it wrote none.
     """
 
@@ -46,6 +51,8 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    multipliers: Mapping[str, Any] | None = None
+    violation: float | None = None
     directory: str | None = None
 
     @property

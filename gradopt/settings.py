@@ -62,12 +62,15 @@ class Stop:
     Attributes:
         gradient_tolerance: Of the scaled first-order test; null: eps^0.6 of the dtype (4e-10 in float64, 7e-5 in
             float32).
+        constraint_tolerance: Up to which constraints count as kept: the part of their own size by which the unknowns
+            would have to move; null: eps^0.5 of the dtype (1e-8 in float64, 3e-4 in float32).
         target: The loss that is good enough.
         max_steps, max_evaluations, max_seconds, max_epochs: Budgets; null: no such limit. Without any, 10 000 steps
             and 20 000 evaluations.
     """
 
     gradient_tolerance: Optional[float] = None  # noqa: UP045 - OmegaConf reads the annotation
+    constraint_tolerance: Optional[float] = None  # noqa: UP045
     target: Optional[float] = None  # noqa: UP045
     max_steps: Optional[int] = None  # noqa: UP045
     max_evaluations: Optional[int] = None  # noqa: UP045
@@ -81,6 +84,8 @@ class Stop:
                 raise Mistake(f"stop.{name} must be a whole number, got {value}")
             if isinstance(value, int | float) and not value >= least:
                 raise Mistake(f"stop.{name} must be {least} or more, got {value}")
+        if isinstance(self.constraint_tolerance, int | float) and not 0 < self.constraint_tolerance < 1:
+            raise Mistake(f"stop.constraint_tolerance must be above 0 and below 1, got {self.constraint_tolerance}")
         if isinstance(self.max_seconds, int | float) and not self.max_seconds > 0:
             raise Mistake(f"stop.max_seconds must be above 0, got {self.max_seconds}")
         if isinstance(self.target, int | float) and not math.isfinite(self.target):

@@ -31,8 +31,8 @@ class Box:
         self._sides: list[tuple[Tensor, Tensor]] = []
         for name, parameter in parameters.items():
             lower, upper = bounds.get(name, (None, None))
-            low = _side(name, "lower", lower, -torch.inf, parameter)
-            high = _side(name, "upper", upper, torch.inf, parameter)
+            low = side(name, "lower", lower, -torch.inf, parameter)
+            high = side(name, "upper", upper, torch.inf, parameter)
             if bool((low > high).any()):
                 raise Mistake(f"the bounds of {name} leave no room: lower {lower} is above upper {upper}")
             outside = (parameter < low) | (parameter > high)
@@ -63,21 +63,25 @@ def projected_gradient(gradient: Tensor, point: Tensor, lower: Tensor, upper: Te
     return gradient.masked_fill(held, 0.0)
 
 
-def _side(name: str, word: str, bound: Bound, free: float, parameter: Tensor) -> Tensor:
+def side(name: str, word: str, bound: Bound, free: float, like: Tensor) -> Tensor:
+    """One side of a box, spread to the shape of what it bounds; `free` stands where it is None.
+
+    Raises:
+        Mistake: No numbers, NaN, or a shape that does not fit; it names `name` and the `word` for the side.
+    """
     if not isinstance(bound, Tensor):
         bound = _filled(bound, free)
     try:
-        value = torch.as_tensor(bound, dtype=parameter.dtype, device=parameter.device)
+        value = torch.as_tensor(bound, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError) as error:
         raise Mistake(f"the {word} bound of {name}, {bound!r}, is no number or list of numbers") from error
     if bool(value.isnan().any()):
         raise Mistake(f"the {word} bound of {name} is NaN")
     try:
-        return value.detach().expand(parameter.shape).clone()
+        return value.detach().expand(like.shape).clone()
     except RuntimeError:
         raise Mistake(
-            f"the {word} bound of {name} has shape {tuple(value.shape)}, which does not fit "
-            f"its {tuple(parameter.shape)}"
+            f"the {word} bound of {name} has shape {tuple(value.shape)}, which does not fit its {tuple(like.shape)}"
         ) from None
 
 

@@ -167,6 +167,7 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
         "batch": block["full_loss"] is not block["loss"],
         "judged": bool(block.measured[-1]) or (oracle.best is not None and oracle.has_full_loss),
         "proof": oracle.unbounded_below(),
+        **({} if oracle.constraints is None else {"violation": block["violation"][-1, 0].item()}),
     }
 
 
@@ -177,6 +178,8 @@ def state_of_affairs(evidence: Mapping[str, Any]) -> str:
         f"the loss {of}is {evidence['loss']:.10g} and the largest gradient entry {evidence['gradient_norm']:.3g} "
         f"at step {evidence['step']}"
     )
+    if "violation" in evidence:
+        text += f"; the constraints are missed by {evidence['violation']:.2g} of the unknowns' size"
     if evidence["proof"]:
         text += f". Note: {evidence['proof']}"
     if not evidence["judged"]:

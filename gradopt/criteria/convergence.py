@@ -26,7 +26,10 @@ class Target:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        reached = (block.measured & (block["full_loss"][:, 0] <= self.value)).nonzero()
+        low = block.measured & (block["full_loss"][:, 0] <= self.value)
+        if oracle.constraints is not None:  # a loss that only the constraints forbid is not reached
+            low &= block["violation"][:, 0] <= oracle.violation_tolerance
+        reached = low.nonzero()
         if not len(reached):
             return None
         row = int(reached[0])

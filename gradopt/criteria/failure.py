@@ -179,6 +179,8 @@ class Unbounded:
             self._floor = -1e15 * max(1.0, abs(loss))
             if loss != -math.inf:
                 return None
+        if oracle.constraints is not None and not block["violation"][last, 0] <= oracle.violation_tolerance:
+            return None  # a loss may fall for ever where the constraints are missed
         evidence = {"loss": loss, "start": self._loss, "size": size, "step": block.last_step}
         boxed = (
             oracle.lower is not None
@@ -246,10 +248,13 @@ class Stalled:
             return None
         gradient_norm = block["gradient_norm"][-1, 0].item()
         loss = block["loss"][-1, 0].item()
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        # (A loss of -inf that misses constraints is nobody else's to end.)
+        elsewhere = oracle.constraints is None or stuck is None
+        if elsewhere and not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             return None
         point = oracle.read()
-        scatter, noise = _scatter(oracle)
+        # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
+        scatter, noise = _scatter(oracle) if oracle.constraints is None else (0.0, False)
         status = Status.NOISE_FLOOR if noise else Status.STALLED
         return Judgement.one(
             status,

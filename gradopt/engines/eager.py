@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,11 @@ class EagerEngine:
         self.optimiser = optimiser
         self.step = 0
         self._batches = oracle.objective.batches
+        self._names = COLUMNS
+        if oracle.constraints is not None:
+            self._names += ("violation",)
+        if self._batches is not None:
+            self._names += FULL_COLUMNS
         self._evaluation: Evaluation | None = None
         self._row: tuple[float, ...] = ()
         self._previous: Tensor | None = None
@@ -97,7 +103,8 @@ class EagerEngine:
             "objective": {name: value.clone() for name, value in self.oracle.objective.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "counts": (self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products),
-            "best": None if best is None else (best.loss, best.gradient_norm, best.point, best.gradient.clone()),
+            "best": None if best is None else astuple(best),
+            "origin": self.oracle.origin,
             "previous": self._previous,
             "seconds": time.perf_counter() - self._began,
             "random": torch.get_rng_state(),
@@ -110,6 +117,7 @@ class EagerEngine:
         self.optimiser.load_state_dict(state["optimiser"])
         self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products = state["counts"]
         self.oracle.best = None if state["best"] is None else Evaluation(*state["best"])
+        self.oracle.origin = state["origin"]
         self._previous = state["previous"]
         self._began = time.perf_counter() - state["seconds"]
         torch.set_rng_state(state["random"])
@@ -143,6 +151,8 @@ class EagerEngine:
             float(self.oracle.num_losses),
             now - self._began,
         )
+        if self.oracle.constraints is not None:
+            self._row += (evaluation.violation,)
         if self._batches is not None:
             self._row += (math.nan, math.nan) if full is None else (full.loss, full.gradient_norm)
         return self._row
@@ -155,8 +165,7 @@ class EagerEngine:
 
     def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
         table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)
-        names = COLUMNS if self._batches is None else COLUMNS + FULL_COLUMNS
-        columns: dict[str, Tensor] = dict(zip(names, table, strict=True))
+        columns: dict[str, Tensor] = dict(zip(self._names, table, strict=True))
         if self._batches is None:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)
@@ -165,12 +174,10 @@ class EagerEngine:
 
     def _watched(self, bands: Mapping[str, Band]) -> tuple[list[tuple[int, float, float]], ...]:
         """(index in the row, low, high) of the columns to check at every row, and at measured rows only."""
-        names = COLUMNS + FULL_COLUMNS
         always, when_measured = [], []
         for name, band in bands.items():
-            index = names.index(name)
-            if self._batches is None:  # the full loss is the loss: columns 6, 7 are columns 0, 1
-                always.append((index % len(COLUMNS), band.low, band.high))
-            else:
-                (when_measured if name in FULL_COLUMNS else always).append((index, band.low, band.high))
+            if self._batches is None:  # the full loss is the loss
+                name = name.removeprefix("full_")
+            watch = when_measured if name in FULL_COLUMNS else always
+            watch.append((self._names.index(name), band.low, band.high))
         return always, when_measured

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradopt.contracts import Bound, Objective
+from gradopt.contracts import Bound, Constraint, Objective
 from gradopt.mistakes import Mistake, did_you_mean
 
 Structure = Any
@@ -27,14 +28,22 @@ class FunctionObjective(Objective):
             default dtype.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free. For a dict also
             {name: (lower, upper)}.
+        constraints: Of functions called with the unknowns in the form of `x0`.
         maximise: Minimise minus the function.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], x0: Structure, bounds: Any = None, *, maximise: bool = False
+        self,
+        function: Callable[..., Tensor],
+        x0: Structure,
+        bounds: Any = None,
+        constraints: Constraint | Sequence[Constraint] = (),
+        *,
+        maximise: bool = False,
     ) -> None:
         super().__init__()
         self._function = function
+        self._constraints = [constraints] if isinstance(constraints, Constraint) else constraints
         self._maximise = maximise
         self._names: tuple[Any, ...] | None = None
         if isinstance(x0, Mapping):
@@ -59,6 +68,10 @@ class FunctionObjective(Objective):
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
         """As given, by parameter name."""
         return self._bounds
+
+    def constraints(self) -> Sequence[Constraint]:
+        """As given, bound to the unknowns."""
+        return [self._bound(one) for one in self._constraints]
 
     def unknowns(self) -> Structure:
         """The live parameters in the form of `x0`."""
@@ -86,6 +99,19 @@ class FunctionObjective(Objective):
             return ("x",)
         # Parameter names of torch hold no dots and no digits first.
         return tuple(f"x{name}" if isinstance(name, int) else str(name).replace(".", "_") for name in self._names)
+
+    def _bound(self, constraint: Constraint) -> Constraint:
+        if not isinstance(constraint, Constraint) or not callable(constraint.function):
+            raise Mistake(
+                f"a constraint must be gradopt.Constraint(function, lower=..., upper=...), got {constraint!r}"
+            )
+        function = constraint.function
+
+        def bound() -> Tensor:
+            return function(self.unknowns())
+
+        bound.__name__ = getattr(function, "__name__", type(function).__name__)
+        return replace(constraint, function=bound)
 
     def _named_bounds(self, bounds: Any) -> Mapping[str, tuple[Bound, Bound]]:
         if bounds is None:
@@ -115,18 +141,38 @@ class Function(FunctionObjective):
         target: path/to/file.py:name, or package.module:name.
         x0: A number, a list of numbers, or a dict of these.
         bounds: [lower, upper], each a number, a list or null; for a dict x0: {name: [lower, upper]}.
+        constraints: Of functions named as `target` is: [{target: my_problem.py:volume, lower: 1, upper: 2}, ...].
         options: Further keyword arguments of the function.
     """
 
-    def __init__(self, target: str, x0: Any, bounds: Any = None, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        x0: Any,
+        bounds: Any = None,
+        constraints: list[dict[str, Any]] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         function = load(target)
         keywords = dict(options or {})
-        super().__init__((lambda x: function(x, **keywords)) if keywords else function, x0, bounds)
+        limits = [_constraint(node) for node in constraints or ()]
+        super().__init__((lambda x: function(x, **keywords)) if keywords else function, x0, bounds, limits)
         self._target = target
 
     def describe(self) -> str:
         """The target and the size."""
         return f"{self._target}, n = {sum(parameter.numel() for parameter in self.parameters())}"
+
+
+def _constraint(node: Any) -> Constraint:
+    known = ("target", "lower", "upper", "name")
+    if not isinstance(node, Mapping) or "target" not in node:
+        raise Mistake(f"a constraint is {{target: file.py:name, lower: 0, upper: 1}}, got {node!r}")
+    for key in node:
+        if key not in known:
+            raise Mistake(f"a constraint has no {key!r}.{did_you_mean(str(key), known)} It has: {', '.join(known)}")
+    values = {key: value for key, value in node.items() if key != "target"}
+    return Constraint(load(node["target"]), **values)
 
 
 def load(target: str) -> Callable[..., Any]:

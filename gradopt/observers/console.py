@@ -10,6 +10,9 @@ from tqdm import tqdm
 from gradopt.contracts import Block, Run
 from gradopt.result import MAX_LISTED, Result
 
+MOST = 12
+"""Numbers that are shown one by one."""
+
 MARKS = {True: "+", False: "x", None: "-"}
 
 
@@ -46,7 +49,10 @@ class Console:
             return
         last = len(block) - 1
         loss, gradient = block["loss"][last, 0].item(), block["gradient_norm"][last, 0].item()
-        self._bar.set_postfix_str(f"loss {loss:.8g}, gradient {gradient:.3g}", refresh=False)
+        state = f"loss {loss:.8g}, gradient {gradient:.3g}"
+        if "violation" in block.columns:
+            state += f", violation {block['violation'][last, 0].item():.2g}"
+        self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(block.last_step - self._bar.n)
 
     def close(self, result: Result | None, error: BaseException | None) -> None:
@@ -58,6 +64,7 @@ class Console:
         rows = {
             "best point" if not result.success else "point": _point(result.x),
             "loss": f"{result.fun:.12g}",
+            **({} if result.multipliers is None else _constraints(result)),
             **({"metrics": ", ".join(f"{k} {v:.6g}" for k, v in result.metrics.items())} if result.metrics else {}),
             "work": (
                 f"{result.nit} steps, {result.nfev} evaluations, {result.njev} gradients, {result.nhev} Hessian "
@@ -80,11 +87,17 @@ class Console:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
-def _point(x: Any, most: int = 12) -> str:
+def _constraints(result: Result) -> dict[str, str]:
+    assert result.multipliers is not None
+    shown = ", ".join(f"{name} {_tensor(y)}" for name, y in result.multipliers.items() if y.numel() <= MOST)
+    return {"violation": f"{result.violation:.3g}", **({"multipliers": shown} if shown else {})}
+
+
+def _point(x: Any) -> str:
     """The unknowns if they are few; otherwise how many there are."""
     parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
     number = sum(part.numel() for part in parts)
-    if number > most:
+    if number > MOST:
         return f"{number} unknowns, in {'result.json' if number <= MAX_LISTED else 'x.pt'}"
     names = [f"{name} = " for name in x] if isinstance(x, Mapping) else [""] * len(parts)
     return ", ".join(name + _tensor(part) for name, part in zip(names, parts, strict=True))

@@ -15,7 +15,7 @@ from gradopt.result import Result
 MAX_VALUES = 1_000_000
 """Values kept of a run; beyond them only every second, then every fourth step, ... of what comes is kept."""
 
-COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
+COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds", "violation")
 FULL = ("full_loss", "full_gradient_norm")
 
 

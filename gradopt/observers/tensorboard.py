@@ -109,6 +109,9 @@ class TensorBoard:
             "opt/learning_rate": block["learning_rate"][row, 0].item(),
             "time/evaluations": block["evaluations"][row, 0].item(),
         }
+        if "violation" in block.columns:
+            values["opt/violation"] = block["violation"][row, 0].item()
+            del values["opt/best_loss"]  # the lowest is of a point that misses the constraints
         if block["full_loss"] is not block["loss"] and block.measured[row]:
             values["opt/full_loss"] = block["full_loss"][row, 0].item()
         if block.first_step + row == 0:  # there is no step before the first row

@@ -77,6 +77,10 @@ class LBFGS:
         """The last step along the direction."""
         return math.nan if self._search is None else self._search.step
 
+    def renew(self) -> None:
+        """Begin anew at the next evaluation, of a function much like the one before: the memory is kept."""
+        self._search, self._accepted = None, True
+
     def state_dict(self) -> State:
         """The memory, the point the search began at, and the search."""
         return {

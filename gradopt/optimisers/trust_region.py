@@ -97,6 +97,10 @@ class TrustSteps:
         """The radius, in scaled variables."""
         return self._radius
 
+    def renew(self) -> None:
+        """Begin anew at the next evaluation, of a function much like the one before: the radius is kept."""
+        self._model, self._accepted = None, True
+
     def state_dict(self) -> State:
         """The radius, the accepted point, and its model, as a rejected step asks it again."""
         kept = {name: getattr(self, name) for name in KEPT}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from gradopt.contracts import BudgetSpent, Oracle
+from gradopt.contracts import BudgetSpent
 
 NUM_DENSE = 50
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
@@ -15,6 +16,21 @@ NUM_LANCZOS = 30
 TINY = 1e-300
 
 Product = Callable[[Tensor], Tensor]
+
+
+class Landscape(Protocol):
+    """As much of an oracle as the tests of flat directions ask; that may be a Lagrangian's, too."""
+
+    lower: Tensor | None
+    upper: Tensor | None
+
+    def read(self) -> Tensor:
+        """The unknowns."""
+        ...
+
+    def loss(self, point: Tensor) -> float:
+        """Its value at another point, counted as a loss."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +168,7 @@ def sizes(point: Tensor, origin: Tensor) -> Tensor:
     return torch.where(size > torch.finfo(size.dtype).eps * largest, size, largest if largest > 0 else 1.0)
 
 
-def falls(oracle: Oracle, curvature: Curvature, size: Tensor, gradient: Tensor, loss: float) -> bool:
+def falls(oracle: Landscape, curvature: Curvature, size: Tensor, gradient: Tensor, loss: float) -> bool:
     """Whether the loss falls along a direction of no curvature, as x^3 does at 0, by more than rounding explains."""
     point, eps = oracle.read(), torch.finfo(size.dtype).eps
     direction = curvature.direction(point)
@@ -170,7 +186,7 @@ def falls(oracle: Oracle, curvature: Curvature, size: Tensor, gradient: Tensor, 
     return False
 
 
-def descends(oracle: Oracle, curvature: Curvature, size: Tensor, loss: float) -> bool:
+def descends(oracle: Landscape, curvature: Curvature, size: Tensor, loss: float) -> bool:
     """Whether the loss is lower a thousandth of the unknowns' size away, one way or the other along the direction of
     the smallest curvature.
     """
@@ -182,7 +198,7 @@ def descends(oracle: Oracle, curvature: Curvature, size: Tensor, loss: float) ->
         return False
 
 
-def is_plateau(oracle: Oracle, suspects: Tensor, size: Tensor, loss: float) -> bool:
+def is_plateau(oracle: Landscape, suspects: Tensor, size: Tensor, loss: float) -> bool:
     """Whether the loss stays the same, to rounding, when one of the suspects moves by a tenth of its size either way.
     At a minimum it rises, whatever its order.
 
@@ -202,7 +218,7 @@ def is_plateau(oracle: Oracle, suspects: Tensor, size: Tensor, loss: float) -> b
     return False
 
 
-def _inside(point: Tensor, oracle: Oracle) -> Tensor:
+def _inside(point: Tensor, oracle: Landscape) -> Tensor:
     if oracle.lower is None or oracle.upper is None:
         return point
     return point.clamp(oracle.lower, oracle.upper)

@@ -1,0 +1,135 @@
+"""Lagrange multipliers at a point, by least squares: whoever asks needs no solver's word for them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradopt.constraints.box import projected_gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Multipliers:
+    """Of the constraints at one point; the Lagrangian is f + y'c.
+
+    Attributes:
+        values: y, shape (m,): >= 0 where the upper limit holds, <= 0 where the lower one does, 0 where neither.
+        gradient: Of the Lagrangian, shape (n,); its part inside the bounds is what the multipliers leave.
+        terms: The sum of the absolute values of what was added up for each entry of it.
+        active: The indices of the constraints on a limit, or near it.
+        slacks: How far each of these is from its limit, either way.
+        scales: How much each of these changes when the unknowns move by their sizes.
+    """
+
+    values: Tensor
+    gradient: Tensor
+    terms: Tensor
+    active: Tensor
+    slacks: Tensor
+    scales: Tensor
+
+    def complementarity(self) -> float:
+        """By how much the loss is wrong, to first order, because active constraints are not on their limits."""
+        return float((self.values[self.active].abs() * self.slacks).sum())
+
+
+def least_squares(
+    gradient: Tensor,
+    jacobian: Tensor,
+    values: Tensor,
+    limits: tuple[Tensor, Tensor],
+    point: Tensor,
+    box: tuple[Tensor, Tensor] | None,
+    size: Tensor,
+    tolerance: float,
+) -> Multipliers:
+    """The multipliers of right sign that leave the least of the gradient, weighed by the sizes of the unknowns.
+
+    A constraint counts as active within `tolerance` of what it changes by when the unknowns move by their sizes. For
+    unknowns on a bound only what pulls them inside is left (alternately the one and the other, until it is the same).
+
+    Args:
+        gradient, jacobian, values: Of the loss, shape (n,), and of the constraints, shapes (m, n) and (m,).
+        limits, box: Of the constraints and of the unknowns: (lower, upper).
+        size: Of each unknown, positive, shape (n,).
+    """
+    lower, upper = limits
+    scales = jacobian.abs() @ size
+    below, above = values - lower <= tolerance * scales, upper - values <= tolerance * scales
+    active = (below | above).nonzero().flatten()
+    signs = above[active].double() - below[active].double()
+    matrix = (jacobian[active] * size).double().cpu()
+    target = -(gradient * size).double().cpu()
+    lengths = matrix.norm(dim=1)
+    lengths = torch.where(lengths > 0, lengths, 1.0)
+    columns = (matrix / lengths[:, None]).T
+    least, kept = torch.inf, torch.zeros(len(active), dtype=torch.float64)
+    on_lower = on_upper = torch.zeros_like(target, dtype=torch.bool)
+    if box is not None:
+        on_lower, on_upper = (point <= box[0]).cpu(), (point >= box[1]).cpu()
+    rows = ~(on_lower | on_upper)
+    for _ in range(20):
+        found = _signed(columns[rows], target[rows], signs.cpu())
+        left = columns @ found - target
+        held = (on_lower & (left > 0)) | (on_upper & (left < 0))
+        rest = left.masked_fill(held, 0.0).norm().item()
+        if not rest >= least:  # NaN, too
+            least, kept = rest, found
+        if torch.equal(rows, ~held):
+            break
+        rows = ~held
+    y = torch.zeros_like(values)
+    y[active] = (kept / lengths).to(values)
+    slacks = torch.minimum((values - lower).abs(), (upper - values).abs())[active]
+    return Multipliers(
+        values=y,
+        gradient=gradient + jacobian.T @ y,
+        terms=gradient.abs() + jacobian.abs().T @ y.abs(),
+        active=active,
+        slacks=slacks,
+        scales=scales[active],
+    )
+
+
+def projected(multipliers: Multipliers, point: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The gradient of the Lagrangian along which descent stays inside the bounds, shape (n,)."""
+    return multipliers.gradient if box is None else projected_gradient(multipliers.gradient, point, *box)
+
+
+def _signed(columns: Tensor, target: Tensor, signs: Tensor) -> Tensor:
+    """Least squares with z_i >= 0 where signs_i = 1, <= 0 where -1 (Lawson and Hanson, Solving Least Squares Problems,
+    1974, chapter 23); the shortest where there are several, NaN where something is not finite.
+    """
+    flipped = torch.where(signs < 0, -1.0, 1.0)
+    columns, bound = columns * flipped, signs != 0
+    solution = columns.new_zeros(columns.shape[1])
+    passive = ~bound
+    if not bool(columns.isfinite().all() & target.isfinite().all()):
+        return torch.full_like(solution, torch.nan)
+    if not columns.shape[0]:
+        return solution
+    noise = 10 * columns.shape[0] * torch.finfo(torch.float64).eps * target.norm()
+    for _ in range(3 * len(signs) + 3):
+        solution, passive = _shrunk(columns, target, solution, passive, bound)
+        slopes = columns.T @ (target - columns @ solution)
+        slopes = slopes.masked_fill(passive, -torch.inf)
+        if not bool((slopes > noise).any()):
+            break
+        passive[slopes.argmax()] = True
+    return flipped * solution
+
+
+def _shrunk(columns: Tensor, target: Tensor, solution: Tensor, passive: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """The least-squares solution in the passive unknowns, after those have left that it makes negative."""
+    while bool(passive.any()):
+        trial = torch.zeros_like(solution)
+        trial[passive] = torch.linalg.lstsq(columns[:, passive], target, driver="gelsd").solution
+        wrong = passive & bound & (trial <= 0)
+        if not bool(wrong.any()):
+            return trial, passive
+        ratios = torch.where(wrong, solution / (solution - trial), torch.inf)
+        step = ratios.nan_to_num(0.0).min().clamp(0.0, 1.0)
+        solution = solution + step * (trial - solution)
+        passive = passive & ~(wrong & (solution <= 0) | wrong & (ratios.nan_to_num(0.0) <= step))
+        solution = solution.masked_fill(~passive, 0.0)
+    return torch.zeros_like(solution), passive

@@ -1,0 +1,277 @@
+"""Convergence under constraints: optimal to first order by multipliers of its own, and no way down along them."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt.constraints.multipliers import Multipliers, least_squares, projected
+from gradopt.constraints.tangent import Tangent
+from gradopt.contracts import Band, Block, Judgement, Oracle, State, Stuck
+from gradopt.criteria.convergence import Convergence
+from gradopt.stationarity.curvature import Curvature, examine, falls, is_plateau, sizes
+from gradopt.stationarity.points import RESTING, StationaryPoints
+from gradopt.verdict import Status
+
+ROWS_PER_STEP = 16
+"""Rows of the Jacobian that may be taken for each step: with more constraints it is asked less often."""
+
+
+class ConstrainedConvergence:
+    """Ends at a point that keeps the constraints, is first-order optimal, and has no negative curvature along them.
+
+    The multipliers are its own: of right sign, by least squares, on the constraints that are active. First-order
+    optimal is then what it is for `Convergence`, said of the Lagrangian L = f + y'c: |P grad L|_i <= tolerance *
+    (|H_L| s)_i (or no more than the rounding of the sum). The constraints are kept if the unknowns would have to move
+    by no more than eps^0.5 of their size; and being off their limits must change the loss by no more than eps^0.6 of
+    itself, unless they would have to move by less than the tolerance. Curvature is that of H_L on the tangent space of
+    the bounds and constraints that truly push.
+
+    It is asked only where the constraints are kept. So a point that misses them is never a success.
+    """
+
+    def __init__(self, tolerance: float | None = None) -> None:
+        self._plain = Convergence(StationaryPoints(tolerance))  # whose check of the tolerance, and words, are the same
+        self._tolerance = tolerance
+        self._feasible = 0.0
+        self._first = math.nan
+        self._needed = math.inf
+        self._scaled = self._next = 0
+        self._still = 0
+        self._sloped = False
+        self._largest: Tensor | None = None
+
+    def bands(self) -> Mapping[str, Band]:
+        return {"violation": Band(low=self._feasible), "step_norm": Band(low=0.0)}
+
+    def due(self, step: int) -> float:
+        return max(self._next, step + 1) if self._next > step + 1 else math.inf
+
+    def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        step, violation = block.last_step, block["violation"][-1, 0].item()
+        self._feasible = oracle.violation_tolerance
+        self._sloped |= bool((block["gradient_norm"] > 0).any())
+        if self._first != self._first:
+            self._first = block["loss"][0, 0].item()
+        self._still = self._still + 1 if block["step_norm"][-1, 0] == 0 else 0
+        stuck = isinstance(block.cut_short, Stuck)
+        if (block.cut_short is not None and not stuck) or not violation <= self._feasible:
+            return None
+        resting = stuck or (self._still > 0 and self._still % RESTING == 0)
+        if step < self._next and not resting:
+            return None
+        if not (math.isfinite(block["gradient_norm"][-1, 0].item()) and math.isfinite(block["loss"][-1, 0].item())):
+            return None
+        assert oracle.constraints is not None
+        self._next = step + 1 + len(oracle.constraints.lower) // ROWS_PER_STEP
+        return self._judge_point(block, oracle, resting=resting)
+
+    def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
+        if status is Status.SADDLE_POINT:
+            return (
+                f"the gradient of the Lagrangian vanishes ({evidence['gradient_norm']:.3g}) and the constraints are "
+                f"kept, but this is a saddle point: along them the loss falls in a direction of curvature "
+                f"{evidence['curvature_min']:.3g} (at step {evidence['step']}, loss {evidence['loss']:.10g}). To mend: "
+                "start somewhere else"
+            )
+        held = "the constraints and bounds leave no direction free"
+        text = self._plain.sentence(status, evidence).replace("every unknown is held by a bound", held)
+        return f"{text}; the constraints are kept to {evidence['violation']:.2g} of the unknowns' size"
+
+    def state_dict(self) -> State:
+        return {name: value for name, value in vars(self).items() if name != "_plain"}
+
+    def load_state_dict(self, state: State) -> None:
+        vars(self).update(state)
+
+    def _judge_point(self, block: Block, oracle: Oracle, *, resting: bool) -> Judgement | None:
+        point, loss = oracle.read(), block["loss"][-1, 0].item()
+        origin = oracle.origin if oracle.origin is not None else point
+        eps = torch.finfo(point.dtype).eps
+        tolerance = self._tolerance
+        if tolerance is None:
+            tolerance = eps**0.5 if resting else eps**0.6
+        found, size = multipliers(oracle, oracle.full_gradient()), sizes(point, origin)
+        box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
+        left = projected(found, point, box)
+        norm = left.abs().max().item()
+        if norm > self._needed and block.last_step < self._scaled and not resting:
+            return None
+        self._scaled = max(block.last_step + 20, 2 * block.last_step)
+        hessian = oracle.hessian(found.values)
+        rounding = 8 * eps / max(tolerance, 4 * eps) * found.terms
+        if hessian is None:
+            curved, scale = torch.zeros_like(point), found.terms
+        else:
+            moved = torch.maximum(point.abs(), (point - origin).abs())
+            curved = _scale(hessian, moved, block.last_step)
+            scale = curved + eps * curved.max() + rounding
+        if resting:
+            scale = torch.maximum(scale.max().expand_as(scale), rounding)
+        relative = torch.where(left == 0, 0.0, left.abs() / scale).max().item()
+        self._needed = min(tolerance * scale.max().item(), norm / 2 if norm <= self._needed else math.inf)
+        close = eps**0.6 if self._tolerance is None else tolerance
+        misses = bool((found.slacks > close * found.scales).any())
+        if not relative <= max(tolerance, 4 * eps) or (misses and found.complementarity() > eps**0.6 * abs(loss)):
+            return None
+        status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
+        evidence: dict[str, Any] = {
+            "loss": loss,
+            "violation": block["violation"][-1, 0].item(),
+            "gradient_norm": norm,
+            "relative": relative,
+            "tolerance": tolerance,
+            "step": block.last_step,
+            "resting": resting,
+            "word": "Lagrangian's " if box is None else "Lagrangian's projected ",
+            "active": len(found.active),
+            "curvature": "unchecked",
+            "curvature_min": math.nan,
+            "num_escapes": 0,
+        }
+        row = len(block) - 1
+        if hessian is None:
+            return Judgement.one(status, row, **evidence)
+        free = _free(point, found.gradient, scale * tolerance, box)
+        curvature = along_constraints(oracle, found, free, size, scale * tolerance)
+        if curvature is None:
+            return Judgement.one(status, row, **evidence | {"curvature": "held"})
+        flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
+        kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
+        return None if kind is None else Judgement.one(kind, row, **evidence)
+
+    def _kind(
+        self,
+        found: Curvature,
+        lagrangian: "_Lagrangian",
+        status: Status,
+        suspects: Tensor,
+        size: Tensor,
+        evidence: dict[str, Any],
+    ) -> Status | None:
+        """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
+        point, gradient, loss = lagrangian.read(), lagrangian.slope, evidence["loss"]
+        slopes = found.slopes(gradient)
+        decrease = found.decrease(slopes)
+        evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
+        value = lagrangian.value(loss)
+        if found.sign == "negative" or (found.sign == "none" and falls(lagrangian, found, size, gradient, value)):
+            return Status.SADDLE_POINT if found.is_stationary(slopes) else None
+        if is_plateau(lagrangian, suspects, size, value):
+            return Status.STALLED
+        eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
+        if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
+            return status
+        long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
+        if not (decrease > eps**0.6 * abs(loss) or bool(long.any())):
+            return status
+        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps ** (1 / 3)).all())
+        if step.max() > evidence["tolerance"] and not (evidence["resting"] and unseen):
+            return None
+        # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
+        return None if falls(lagrangian, found, size, gradient, value) else status
+
+    def _collapsed(self, scale: Tensor) -> Tensor:
+        """The unknowns whose curvature has fallen to nothing; a loss without any slope anywhere is constant, and every
+        point that keeps the constraints its minimum.
+        """
+        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
+        return collapsed & self._sloped
+
+
+class _Lagrangian:
+    """The `Landscape` of L."""
+
+    def __init__(self, oracle: Oracle, found: Multipliers) -> None:
+        self._oracle, self._weights, self.slope = oracle, found.values, found.gradient
+        self.lower, self.upper = oracle.lower, oracle.upper
+        self.read = oracle.read
+
+    def value(self, loss: float) -> float:
+        """L at the current parameters, where the loss is this."""
+        return loss + float(self._weights @ self._oracle.linearised_constraints().residuals)
+
+    def loss(self, point: Tensor) -> float:
+        """L at another point."""
+        here, loss = self._oracle.read(), self._oracle.loss(point)
+        self._oracle.write(point)
+        try:
+            return self.value(loss)
+        finally:
+            self._oracle.write(here)
+
+
+def multipliers(oracle: Oracle, gradient: Tensor) -> Multipliers:
+    """By least squares, at the current parameters, where the loss has this gradient."""
+    assert oracle.constraints is not None
+    linear, point = oracle.linearised_constraints(), oracle.read()
+    rows = torch.arange(len(linear.residuals), device=point.device)
+    return least_squares(
+        gradient,
+        linear.jacobian(rows),
+        linear.residuals,
+        (oracle.constraints.lower, oracle.constraints.upper),
+        point,
+        None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        sizes(point, point if oracle.origin is None else oracle.origin),
+        oracle.violation_tolerance,
+    )
+
+
+def along_constraints(
+    oracle: Oracle, found: Multipliers, free: Tensor, size: Tensor, threshold: Tensor
+) -> Curvature | None:
+    """The curvature of the Lagrangian along the constraints that push by more than `threshold`, in unknowns that are
+    free; None where no direction is left.
+    """
+    assert oracle.constraints is not None
+    hessian = oracle.hessian(found.values)
+    if hessian is None or not bool(free.any()):
+        return None
+    jacobian = (
+        oracle.linearised_constraints().jacobian(found.active) if len(found.active) else size.new_zeros(0, len(size))
+    )
+    equal = (oracle.constraints.lower == oracle.constraints.upper)[found.active]
+    pushes = (found.values[found.active, None] * jacobian).abs() > threshold
+    normals = (jacobian * size)[equal | pushes.any(1)][:, free]
+    tangent, indices = Tangent(normals), free.nonzero().flatten()
+    if not tangent.dimension:
+        return None
+    units = size[indices].double().cpu()
+
+    def restricted(coordinates: Tensor) -> Tensor:
+        whole = torch.zeros_like(size).index_put(
+            (indices,), (units * tangent.into(coordinates.double().cpu())).to(size)
+        )
+        return tangent.coordinates(units * hessian(whole)[indices].double().cpu()).to(coordinates)
+
+    ones = torch.ones(tangent.dimension, dtype=torch.bool)
+    slope = tangent.coordinates(units * found.gradient[indices].double().cpu()).to(size.dtype)
+    inside = examine(restricted, ones, torch.ones_like(slope), slope)
+    vectors = tangent.into(inside.units[:, None] * inside.vectors)
+    return replace(inside, vectors=vectors, units=units, lengths=vectors.abs().amax(0), free=indices)
+
+
+def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:
+    """The unknowns that an active constraint depends on, shape (n,): it determines them where L is flat."""
+    jacobian = oracle.linearised_constraints().jacobian(found.active) if len(found.active) else None
+    return torch.zeros_like(found.terms, dtype=torch.bool) if jacobian is None else (jacobian != 0).any(0)
+
+
+def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int) -> Tensor:
+    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs."""
+    generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
+    signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
+    return torch.stack([hessian(size * sign) for sign in signs]).abs().amax(0)
+
+
+def _free(point: Tensor, gradient: Tensor, threshold: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
+    """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
+    if box is None:
+        return torch.ones_like(point, dtype=torch.bool)
+    return ~(((point <= box[0]) & (gradient > threshold)) | ((point >= box[1]) & (gradient < -threshold)))

@@ -1,0 +1,129 @@
+"""The augmented Lagrangian of a constrained objective as an oracle: to an optimiser it is one without constraints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt.constraints.box import projected_gradient
+from gradopt.constraints.functions import excess
+from gradopt.contracts import Constraints, Evaluation, Linearised, Oracle
+from gradopt.mistakes import Mistake
+
+
+class Merit:
+    """The `Oracle` of L(x) = f(x) + sum_i [p_i d_i^2 - y_i^2 / p_i] / 2, with d = c + y/p minus its projection on
+    the limits.
+
+    That is the augmented Lagrangian of Powell, Hestenes and Rockafellar for constraints with two sides, of which an
+    equality is the case of no room. Its gradient is that of the Lagrangian at the multipliers p d. Bounds stay bounds.
+
+    Attributes:
+        multipliers: y, shape (m,); positive where the upper limit holds.
+        penalties: p, shape (m,), positive.
+    """
+
+    origin: Tensor | None
+    num_losses: int
+    num_gradients: int
+    num_hessian_products: int
+    max_evaluations: float
+    deadline: float
+    best: Evaluation | None
+
+    def __init__(self, oracle: Oracle, multipliers: Tensor, penalties: Tensor) -> None:
+        assert oracle.constraints is not None
+        self._oracle, self._limits = oracle, oracle.constraints
+        self.constraints: Constraints | None = None
+        self.violation_tolerance, self.has_full_loss = 0.0, True
+        self.parameters, self.lower, self.upper = oracle.parameters, oracle.lower, oracle.upper
+        self.read, self.write = oracle.read, oracle.write
+        self.linearised_constraints = oracle.linearised_constraints
+        self.metrics, self.unbounded_below = oracle.metrics, oracle.unbounded_below
+        self.multipliers, self.penalties = multipliers, penalties
+        self._values = torch.empty(0)
+
+    def at(self, evaluation: Evaluation) -> Evaluation:
+        """What the merit is where the objective and its constraints have just been evaluated."""
+        assert evaluation.constraints is not None
+        self._values = evaluation.constraints
+        shifted = self._shifted(self._values)
+        terms = 0.5 * (self.penalties * shifted.square() - self.multipliers.square() / self.penalties)
+        gradient = evaluation.gradient + self._oracle.linearised_constraints().vjp(self.penalties * shifted)
+        projected = gradient
+        if self.lower is not None and self.upper is not None:
+            projected = projected_gradient(gradient, evaluation.point, self.lower, self.upper)
+        norm = torch.linalg.vector_norm(projected, torch.inf).item()
+        return Evaluation(evaluation.loss + terms.sum().item(), norm, evaluation.point, gradient)
+
+    def estimate(self, values: Tensor) -> Tensor:
+        """The multipliers to first order, where the constraints have these values: p d."""
+        return self.penalties * self._shifted(values)
+
+    def gap(self, values: Tensor) -> Tensor:
+        """By how much feasibility and complementarity are missed: d - y/p, shape (m,)."""
+        return self._shifted(values) - self.multipliers / self.penalties
+
+    def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
+        """The map v -> H v of the merit at the current parameters."""
+        shifted = self._shifted(self._values)
+        curved = self._oracle.hessian(self.penalties * shifted)
+        if curved is None:
+            return None
+        linear, weights = self._oracle.linearised_constraints(), self.penalties * (shifted != 0)
+        return lambda v: curved(v) + linear.vjp(weights * linear.jvp(v))
+
+    def hessian_matrix(self) -> Tensor | None:
+        """H, shape (n, n)."""
+        shifted = self._shifted(self._values)
+        product = self._oracle.hessian(self.penalties * shifted)
+        if product is None:
+            return None
+        size = sum(parameter.numel() for parameter in self.parameters)
+        matrix = torch.stack([product(row) for row in torch.eye(size).to(self._values)])
+        rows = shifted.nonzero().flatten()
+        if not len(rows):
+            return matrix
+        jacobian = self._oracle.linearised_constraints().jacobian(rows)
+        return matrix + jacobian.T @ (self.penalties[rows, None] * jacobian)
+
+    def _shifted(self, values: Tensor) -> Tensor:
+        return excess(values + self.multipliers / self.penalties, self._limits.lower, self._limits.upper)
+
+    def evaluate(self) -> Evaluation:
+        """The merit at the current parameters."""
+        return self.at(self._oracle.evaluate())
+
+    def evaluate_full(self) -> Evaluation | None:
+        """The same."""
+        return self.evaluate()
+
+    def loss(self, point: Tensor) -> float:
+        """The merit at another point."""
+        return self._elsewhere(point).loss
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """The merit's gradient at another point."""
+        return self._elsewhere(point).gradient
+
+    def full_gradient(self) -> Tensor:
+        """The merit's gradient where the objective was last evaluated."""
+        return self._oracle.full_gradient() + self.linearised_constraints().vjp(self.estimate(self._values))
+
+    def linearised(self) -> Linearised:
+        """None: a merit is no sum of squares."""
+        raise Mistake("an augmented Lagrangian has no residuals; use optimiser.inner=lbfgs or trust_region")
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not the merit's own is the oracle's: counts and budgets, at the time of asking."""
+        return getattr(self._oracle, name)
+
+    def _elsewhere(self, point: Tensor) -> Evaluation:
+        here, values = self.read(), self._values
+        self.write(point)
+        try:
+            return self.evaluate()
+        finally:
+            self.write(here)
+            self._values = values

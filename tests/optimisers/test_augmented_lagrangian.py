@@ -1,0 +1,589 @@
+"""Constrained minima, and everything that looks like one: no false success, budgets kept, nothing lost."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import gradopt
+from gradopt import Constraint, Mistake, Status
+from gradopt.assemble import assemble
+from gradopt.loop import iterate
+from gradopt.objectives.function import FunctionObjective
+from tests import installed
+
+INNER = ["lbfgs", "trust_region"]
+inner = pytest.mark.parametrize("inner", INNER)
+
+
+def tensor(values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype)
+
+
+def minimise(function, x0, inner="lbfgs", stop=None, **arguments):
+    return gradopt.minimise(
+        function,
+        x0,
+        optimiser="augmented_lagrangian",
+        optimiser_options={"inner": inner},
+        stop=stop or gradopt.Stop(max_evaluations=2000),
+        **arguments,
+    )
+
+
+def rosenbrock(x):
+    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+
+def stack(*parts):
+    return torch.stack(parts)
+
+
+# Hock and Schittkowski, Test Examples for Nonlinear Programming Codes (1981), by number: function, start, minimum, the
+# rest. Constraints are given as >= 0 and as = 0 there.
+PROBLEMS = {
+    "6": (lambda x: (1 - x[0]) ** 2, [-1.2, 1], 0.0, {"eq": lambda x: 10 * (x[1] - x[0] ** 2)}),
+    "7": (
+        lambda x: torch.log(1 + x[0] ** 2) - x[1],
+        [2, 2],
+        -math.sqrt(3),
+        {"eq": lambda x: (1 + x[0] ** 2) ** 2 + x[1] ** 2 - 4},
+    ),
+    "12": (
+        lambda x: x[0] ** 2 / 2 + x[1] ** 2 - x[0] * x[1] - 7 * x[0] - 7 * x[1],
+        [0, 0],
+        -30.0,
+        {"ge": lambda x: 25 - 4 * x[0] ** 2 - x[1] ** 2},
+    ),
+    "14": (
+        lambda x: (x[0] - 2) ** 2 + (x[1] - 1) ** 2,
+        [2, 2],
+        9 - 2.875 * math.sqrt(7),
+        {"ge": lambda x: 1 - x[0] ** 2 / 4 - x[1] ** 2, "eq": lambda x: x[0] - 2 * x[1] + 1},
+    ),
+    "15": (
+        rosenbrock,
+        [-2, 1],
+        306.5,
+        {"ge": lambda x: stack(x[0] * x[1] - 1, x[0] + x[1] ** 2), "bounds": ([None, None], [0.5, None])},
+    ),
+    "24": (
+        lambda x: ((x[0] - 3) ** 2 - 9) * x[1] ** 3 / (27 * math.sqrt(3)),
+        [1, 0.5],
+        -1.0,
+        {
+            "ge": lambda x: stack(x[0] / 3**0.5 - x[1], x[0] + 3**0.5 * x[1], 6 - x[0] - 3**0.5 * x[1]),
+            "bounds": (0.0, None),
+        },
+    ),
+    "28": (
+        lambda x: (x[0] + x[1]) ** 2 + (x[1] + x[2]) ** 2,
+        [-4, 1, 1],
+        0.0,
+        {"eq": lambda x: x[0] + 2 * x[1] + 3 * x[2] - 1},
+    ),
+    "39": (
+        lambda x: -x[0],
+        [2, 2, 2, 2],
+        -1.0,
+        {"eq": lambda x: stack(x[1] - x[0] ** 3 - x[2] ** 2, x[0] ** 2 - x[1] - x[3] ** 2)},
+    ),
+    "43": (
+        lambda x: (x**2).sum() + x[2] ** 2 - 5 * x[0] - 5 * x[1] - 21 * x[2] + 7 * x[3],
+        [0, 0, 0, 0],
+        -44.0,
+        {
+            "ge": lambda x: stack(
+                8 - (x**2).sum() - x[0] + x[1] - x[2] + x[3],
+                10 - (x**2).sum() - x[1] ** 2 - x[3] ** 2 + x[0] + x[3],
+                5 - 2 * x[0] ** 2 - x[1] ** 2 - x[2] ** 2 - 2 * x[0] + x[1] + x[3],
+            )
+        },
+    ),
+    "71": (
+        lambda x: x[0] * x[3] * (x[0] + x[1] + x[2]) + x[2],
+        [1, 5, 5, 1],
+        17.0140172891,
+        {"ge": lambda x: x.prod() - 25, "eq": lambda x: (x**2).sum() - 40, "bounds": (1.0, 5.0)},
+    ),
+}
+
+
+def limits(problem, scale=1.0):
+    made = []
+    if "eq" in problem:
+        made.append(Constraint(lambda x: scale * problem["eq"](x), 0.0, 0.0, name="equal"))
+    if "ge" in problem:
+        made.append(Constraint(lambda x: scale * problem["ge"](x), 0.0, name="above"))
+    return made
+
+
+@inner
+@pytest.mark.parametrize("number", PROBLEMS)
+def test_known_minima_are_reached_and_proven(number, inner):
+    function, x0, minimum, rest = PROBLEMS[number]
+
+    result = minimise(function, tensor(x0), inner, bounds=rest.get("bounds"), constraints=limits(rest))
+
+    assert result.status is Status.CONVERGED, result
+    assert abs(result.fun - minimum) <= 1e-8 * max(1.0, abs(minimum))
+    for limit in limits(rest):
+        value = limit.function(result.x)
+        assert float((value - value.clamp(limit.lower, limit.upper)).abs().max()) <= 1e-6
+    assert result.nfev <= 200
+
+
+@pytest.mark.parametrize("number", PROBLEMS)
+def test_float32_reaches_them_to_its_own_precision(number):
+    function, x0, minimum, rest = PROBLEMS[number]
+
+    result = minimise(function, tensor(x0, torch.float32), bounds=rest.get("bounds"), constraints=limits(rest))
+
+    assert result.status in {Status.CONVERGED, Status.NOISE_FLOOR}, result
+    assert result.fun == pytest.approx(minimum, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("number", ["7", "14", "15", "43"])
+@pytest.mark.parametrize("loss", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("constraint", [1e-6, 1.0, 1e6])
+def test_units_of_loss_and_constraints_change_no_verdict(number, loss, constraint):
+    function, x0, minimum, rest = PROBLEMS[number]
+
+    result = minimise(
+        lambda x: loss * function(x), tensor(x0), bounds=rest.get("bounds"), constraints=limits(rest, constraint)
+    )
+
+    assert result.status is Status.CONVERGED, result
+    assert result.fun / loss == pytest.approx(minimum, rel=1e-7)
+
+
+def circle(x):
+    return (x**2).sum()
+
+
+@inner
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(
+    ("function", "x0", "constraints", "bounds"),
+    [
+        (lambda x: (x - 1) ** 2, 3.0, [Constraint(lambda x: x**2 + 1, 0.0, 0.0)], None),
+        (
+            lambda x: x[0],
+            [3.0, 1.0],
+            [Constraint(circle, upper=1.0), Constraint(lambda x: circle(x - 4), upper=1.0)],
+            None,
+        ),
+        (circle, [0.5, 0.5], [Constraint(lambda x: x.sum(), lower=3.0)], (0.0, 1.0)),
+        (circle, [2.0, 1.0], [Constraint(lambda x: x.sum(), 1.0, 1.0), Constraint(lambda x: x.sum(), lower=2.0)], None),
+        (lambda x: 0 * x.sum(), [2.0, 1.0], [Constraint(circle, upper=-1.0)], None),
+    ],
+    ids=["no real root", "two circles", "outside the box", "contradiction", "nothing to minimise"],
+)
+def test_what_cannot_be_met_is_called_infeasible(inner, scale, function, x0, constraints, bounds):
+    scaled = [
+        Constraint(
+            lambda x, one=one: scale * one.function(x),
+            None if one.lower is None else scale * one.lower,
+            None if one.upper is None else scale * one.upper,
+        )
+        for one in constraints
+    ]
+
+    result = minimise(function, tensor(x0), inner, bounds=bounds, constraints=scaled)
+
+    assert result.status is Status.INFEASIBLE, result
+    assert result.violation > 1e-2
+
+
+@inner
+def test_a_cusp_without_multipliers_is_no_success(inner):
+    """Hock and Schittkowski 13: at the minimum (1, 0) no multiplier exists."""
+    result = minimise(
+        lambda x: (x[0] - 2) ** 2 + x[1] ** 2,
+        tensor([0.0, 0.0]),
+        inner,
+        bounds=(0.0, None),
+        constraints=Constraint(lambda x: (1 - x[0]) ** 3 - x[1], lower=0.0),
+    )
+
+    assert not result.success or result.fun == pytest.approx(1.0, abs=1e-3), result
+    assert result.violation <= 1e-7
+
+
+@inner
+@pytest.mark.parametrize(
+    ("function", "x0", "constraints"),
+    [
+        (lambda x: -x[0], [2.0, 1.0], Constraint(lambda x: x[0] - x[1], 0.0, 0.0)),
+        (lambda x: -x.sum(), [2.0, 1.0], Constraint(lambda x: x.prod(), lower=1.0)),
+    ],
+    ids=["along a line", "inside"],
+)
+def test_a_loss_that_falls_for_ever_inside_is_unbounded(inner, function, x0, constraints):
+    assert minimise(function, tensor(x0), inner, constraints=constraints).status is Status.UNBOUNDED
+
+
+@inner
+def test_a_loss_that_falls_faster_than_the_penalty_outside_has_a_minimum_inside(inner):
+    result = minimise(lambda x: -(x**4), tensor(0.5), inner, constraints=Constraint(lambda x: x, -0.5, 1.0))
+
+    assert result.status is Status.CONVERGED, result
+    assert result.x.item() == pytest.approx(1.0, abs=1e-7)
+
+
+@inner
+def test_a_saddle_point_of_the_lagrangian_is_named(inner):
+    result = minimise(
+        lambda x: x[0] ** 2 - x[1] ** 2, tensor([1.0, 0.0]), inner, constraints=Constraint(circle, 1.0, 1.0)
+    )
+
+    assert result.status is Status.SADDLE_POINT, result
+
+
+def test_negative_curvature_that_a_constraint_holds_is_none():
+    result = minimise(lambda x: x[0] ** 2 - x[1] ** 2, tensor([1.0, 0.5]), constraints=Constraint(circle, upper=1.0))
+
+    assert result.status is Status.CONVERGED, result
+    torch.testing.assert_close(result.x.abs(), tensor([0.0, 1.0]), rtol=0, atol=1e-6)
+
+
+@inner
+def test_an_inflection_along_a_constraint_is_no_minimum(inner):
+    equal = Constraint(lambda x: x[1] - x[0], 0.0, 0.0)
+
+    result = minimise(
+        lambda x: x[0] ** 3, tensor([1.0, 1.0]), inner, stop=gradopt.Stop(max_evaluations=400), constraints=equal
+    )
+
+    assert not result.success, result
+
+
+@inner
+def test_a_plateau_is_no_minimum(inner):
+    result = minimise(
+        lambda x: -torch.exp(-(x[0] ** 2)) + x[1] ** 2,
+        tensor([40.0, 1.0]),
+        inner,
+        constraints=Constraint(lambda x: x[1], lower=0.5),
+    )
+
+    assert result.status is Status.STALLED, result
+
+
+@inner
+def test_redundant_constraints_do_no_harm(inner):
+    constraints = [
+        Constraint(lambda x: x.sum(), 1.0, 1.0),
+        Constraint(lambda x: 2 * x.sum(), 2.0, 2.0),
+        Constraint(lambda x: x.sum(), lower=1.0),
+    ]
+
+    result = minimise(circle, tensor([2.0, 1.0]), inner, constraints=constraints)
+
+    assert result.status is Status.CONVERGED, result
+    torch.testing.assert_close(result.x, tensor([0.5, 0.5]), rtol=0, atol=1e-8)
+
+
+def test_a_start_at_the_minimum_ends_at_once():
+    result = minimise(circle, tensor([0.5, 0.5]), constraints=Constraint(lambda x: x.sum(), 1.0, 1.0))
+
+    assert result.status is Status.CONVERGED
+    assert result.nfev <= 3
+
+
+def test_inactive_constraints_leave_the_free_minimum():
+    result = minimise(
+        rosenbrock, tensor([-1.2, 1.0]), constraints=Constraint(lambda x: x.sum(), upper=10.0, name="sum")
+    )
+
+    assert result.status is Status.CONVERGED
+    torch.testing.assert_close(result.x, tensor([1.0, 1.0]), rtol=0, atol=1e-6)
+    assert result.multipliers["sum"] == 0
+
+
+def test_multipliers_say_what_a_limit_costs():
+    def best(limit):
+        constraints = [
+            Constraint(lambda x: x[0] + 2 * x[1], upper=limit, name="budget"),
+            Constraint(lambda x: x, -10.0, 10.0, name="each"),
+        ]
+        return gradopt.minimise(lambda x: ((x - 3) ** 2).sum(), [0.0, 0.0], constraints=constraints)
+
+    result, moved = best(4.0), best(4.001)
+
+    assert result.multipliers["budget"].item() == pytest.approx(2.0, abs=1e-6)
+    assert (result.fun - moved.fun) / 0.001 == pytest.approx(2.0, abs=1e-3)
+    assert result.multipliers["each"].shape == (2,)
+    assert result.violation < 1e-8
+
+
+def test_maximising_turns_the_signs():
+    result = gradopt.minimise(
+        lambda x: x[0] * x[1],
+        [1.0, 2.0],
+        maximise=True,
+        constraints=[Constraint(lambda x: x.sum(), upper=10.0, name="perimeter")],
+    )
+
+    assert result.status is Status.CONVERGED
+    assert result.fun == pytest.approx(25.0)
+    assert result.multipliers["perimeter"].item() == pytest.approx(-5.0, abs=1e-5)
+
+
+def test_unknowns_may_be_a_dict():
+    result = gradopt.minimise(
+        lambda p: p["a"] ** 2 + (p["b"] ** 2).sum(),
+        {"a": 1.0, "b": [2.0, 3.0]},
+        constraints=Constraint(lambda p: p["a"] + p["b"].sum(), 3.0, 3.0),
+    )
+
+    assert result.status is Status.CONVERGED
+    assert result.x["a"].item() == pytest.approx(1.0, abs=1e-8)
+
+
+@inner
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 10])
+def test_a_budget_of_evaluations_is_kept_exactly(inner, limit):
+    calls = 0
+
+    def counted(x):
+        nonlocal calls
+        calls += 1
+        return rosenbrock(x)
+
+    result = minimise(
+        counted,
+        tensor([-1.2, 1.0]),
+        inner,
+        stop=gradopt.Stop(max_evaluations=limit),
+        constraints=Constraint(circle, 0.5, 0.5),
+    )
+
+    assert result.nfev == limit
+    assert result.status is Status.MAX_EVALUATIONS
+    if inner == "lbfgs":  # Hessians call the function too
+        assert calls - limit <= 2
+
+
+@pytest.mark.parametrize("limit", [5, 10, 15])
+def test_the_best_point_is_a_feasible_one_whatever_the_ending(limit):
+    """The free minimum lies outside: the lowest losses seen are not allowed."""
+    result = minimise(
+        lambda x: ((x - 3) ** 2).sum(),
+        tensor([0.1, 0.2]),
+        stop=gradopt.Stop(max_evaluations=limit),
+        constraints=Constraint(circle, upper=1.0),
+    )
+
+    assert circle(result.x) <= 1 + 1e-7
+    assert result.fun <= ((tensor([0.1, 0.2]) - 3) ** 2).sum()
+    assert result.fun == ((result.x - 3) ** 2).sum()
+
+
+def test_a_target_is_not_reached_where_constraints_are_missed():
+    result = minimise(
+        lambda x: ((x - 3) ** 2).sum(),
+        tensor([3.0, 3.0]),
+        stop=gradopt.Stop(target=1.0, max_evaluations=500),
+        constraints=Constraint(circle, upper=1.0),
+    )
+
+    assert result.status is Status.CONVERGED
+    assert result.fun > 1
+
+
+def test_a_looser_tolerance_is_the_users_choice():
+    constraint = Constraint(circle, 1.0, 1.0)
+    stop = gradopt.Stop(target=-0.99, constraint_tolerance=0.1)
+
+    result = minimise(lambda x: x[0], tensor([-0.9, 0.1]), stop=stop, constraints=constraint)
+
+    assert result.status is Status.TARGET_REACHED
+    assert 0 < result.violation <= 0.1
+
+
+def build(inner):
+    constraints = [Constraint(circle, upper=1.5), Constraint(lambda x: x[0] ** 3 - x[1], 0.1, 0.1)]
+    target = FunctionObjective(rosenbrock, tensor([-1.2, 1.0]), (None, 1.2), constraints)
+    options = {"name": "augmented_lagrangian", "inner": inner}
+    return assemble(target, options, stop=gradopt.Stop(max_steps=40))
+
+
+def walk(assembly, stop_before=None):
+    points = []
+    for block in iterate(assembly.engine, assembly.criteria, max_rows=1):
+        points.append(assembly.oracle.read())
+        if block.last_step + 1 == stop_before:
+            assembly.engine.update()
+            break
+    return points
+
+
+@inner
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(inner, cut, tmp_path):
+    reference = build(inner)
+    whole = walk(reference)
+    first = build(inner)
+    head = walk(first, stop_before=cut)
+    torch.save([first.engine.state_dict(), [c.state_dict() for c in first.criteria]], tmp_path / "state.pt")
+
+    engine_state, criteria_states = torch.load(tmp_path / "state.pt", weights_only=False)
+    second = build(inner)
+    second.engine.load_state_dict(engine_state)
+    for criterion, state in zip(second.criteria, criteria_states, strict=True):
+        criterion.load_state_dict(state)
+    tail = walk(second)
+
+    assert len(whole) > cut
+    assert torch.equal(torch.stack(head + tail), torch.stack(whole))
+    assert second.oracle.num_losses == reference.oracle.num_losses
+    assert torch.equal(second.oracle.best.point, reference.oracle.best.point)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        (Constraint(lambda x: x.sum(), lower=2.0, upper=1.0, name="sum"), "constraint sum leaves no room"),
+        (Constraint(lambda x: x.sum(), lower=math.nan), "lower bound of constraint c0 is NaN"),
+        (Constraint(lambda x: x.sum(), lower=math.inf), "leaves no room"),
+        (Constraint(lambda x: x.sum()), "has no limit"),
+        (Constraint(lambda x: x, lower=[0.0, 0.0, 0.0]), r"has shape \(3,\), which does not fit its \(2,\)"),
+        (Constraint(lambda x: x.sum().detach(), lower=0.0), "no grad_fn"),
+        (Constraint(lambda x: 1.0, lower=0.0), "must return a tensor of real numbers, it returns float"),
+        (Constraint(lambda x: torch.log(x - 10).sum(), lower=0.0), "is not finite at the start"),
+        (
+            [Constraint(circle, lower=0.0, name="a"), Constraint(circle, upper=1.0, name="a")],
+            "two constraints are called",
+        ),
+        (circle, "must be gradopt.Constraint"),
+    ],
+)
+def test_mistakes_are_told_before_the_run(constraint, words):
+    constraints = constraint if isinstance(constraint, list) else [constraint]
+
+    with pytest.raises(Mistake, match=words):
+        gradopt.minimise(circle, [1.0, 2.0], constraints=constraints)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "auto", "adam", "torch_lbfgs"])
+def test_an_optimiser_that_keeps_no_constraints_is_refused(name):
+    with pytest.raises(Mistake, match="keeps no constraints; use augmented_lagrangian"):
+        gradopt.minimise(circle, [1.0, 2.0], optimiser=name, constraints=Constraint(circle, upper=1.0))
+
+
+@pytest.mark.parametrize("inner", ["adam", "augmented_lagrangian", "levenberg_marquardt"])
+def test_what_cannot_be_wrapped_is_refused(inner):
+    with pytest.raises(Mistake, match=r"inner=lbfgs"):
+        minimise(circle, [1.0, 2.0], inner, constraints=Constraint(circle, upper=1.0))
+
+
+def test_the_augmented_lagrangian_is_refused_where_nothing_constrains():
+    with pytest.raises(Mistake, match="this objective has none"):
+        minimise(circle, [1.0, 2.0])
+
+
+def test_auto_can_be_wrapped():
+    result = minimise(rosenbrock, tensor([-1.2, 1.0]), "auto", constraints=Constraint(circle, upper=1.0))
+
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(0.0456748, abs=1e-6)
+
+
+def test_constraints_may_go_on_from_what_the_loss_has_computed():
+    class Shared(gradopt.Objective):
+        def __init__(self):
+            super().__init__()
+            self.x = torch.nn.Parameter(tensor([2.0, 1.0]))
+            self.known = (-1, None)
+
+        def forward(self, batch=None):
+            self.known = (self.x._version if torch.is_grad_enabled() else -1, self.x**2)
+            return self.known[1].sum()
+
+        def constraints(self):
+            return [Constraint(self.first, lower=0.25)]
+
+        def first(self):
+            version, squares = self.known
+            return (squares if version == self.x._version else self.x**2)[0]
+
+    result = gradopt.minimise(Shared())
+
+    assert result.fun == pytest.approx(0.25, abs=1e-8)
+    assert result.multipliers["first"].item() == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_many_constraints_in_many_unknowns():
+    result = gradopt.minimise(
+        lambda x: ((x - 2) ** 2).sum(),
+        torch.zeros(120, dtype=torch.float64),
+        constraints=Constraint(lambda x: x**2 + x.roll(1) ** 2, upper=2.0),
+    )
+
+    assert result.status is Status.CONVERGED, result
+    torch.testing.assert_close(result.x, torch.ones(120, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_the_history_holds_the_violation():
+    result = gradopt.minimise(circle, [2.0, 1.0], constraints=Constraint(lambda x: x.sum(), 1.0, 1.0))
+
+    assert result.history["violation"].shape == result.history["loss"].shape
+    assert result.history["violation"][-1] <= 1e-8 < result.history["violation"][0]
+
+
+SOURCE = """
+def loss(x, shift=0.0):
+    return ((x - 3 - shift) ** 2).sum()
+
+
+def circle(x):
+    return (x**2).sum()
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "mine.py").write_text(SOURCE)
+
+    def run(*overrides):
+        target = ("objective=function", "objective.target=mine.py:loss", "objective.x0=[1,2]")
+        return installed.gradopt(*target, *overrides, cwd=tmp_path)
+
+    return run
+
+
+def test_constraints_come_from_the_command_line(command, tmp_path):
+    done = command(
+        "objective.constraints=[{target: mine.py:circle, upper: 1}]",
+        "optimiser=augmented_lagrangian",
+        "optimiser.inner=trust_region",
+        "hydra.run.dir=run",
+    )
+
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert written["status"] == "converged"
+    assert written["x"]["x"] == pytest.approx([0.5**0.5] * 2)
+    assert written["multipliers"]["circle"] == pytest.approx(3 * 2**0.5 - 1)
+    assert written["violation"] == written["evidence"]["violation"] <= 1e-8
+    assert "1 inequality constraint" in done.stdout
+    assert "inner trust_region" in done.stdout
+    assert "multipliers  circle 3.24" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("objective.constraints=[{target: mine.py:circle, uper: 1}]", "no 'uper'. Did you mean 'upper'?"),
+        ("objective.constraints=[{upper: 1}]", "a constraint is {target: file.py:name"),
+        ("stop.constraint_tolerance=0", "constraint_tolerance must be above 0"),
+    ],
+)
+def test_mistakes_on_the_command_line_take_one_line(command, override, words):
+    done = command("optimiser=augmented_lagrangian", override)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
