@@ -15,7 +15,8 @@ class Multipliers:
     Attributes:
         values: y, shape (m,): >= 0 where the upper limit holds, <= 0 where the lower one does, 0 where neither.
         gradient: Of the Lagrangian, shape (n,); its part inside the bounds is what the multipliers leave.
-        terms: The sum of the absolute values of what was added up for each entry of it.
+        terms: The sum of the absolute values of what was added up for each entry of it, with multipliers no smaller than
+            their own rounding is to one of the values: times eps that is the rounding of the gradient.
         active: The indices of the constraints on a limit, or near it.
         slacks: How far each of these is from its limit, either way.
         scales: How much each of these changes when the unknowns move by their sizes.
@@ -80,11 +81,13 @@ def least_squares(
         rows = ~held
     y = torch.zeros_like(values)
     y[active] = (kept / lengths).to(values)
+    largest = y.abs()
+    largest[active] += (target.norm() / lengths).to(values)
     slacks = torch.minimum((values - lower).abs(), (upper - values).abs())[active]
     return Multipliers(
         values=y,
         gradient=gradient + jacobian.T @ y,
-        terms=gradient.abs() + jacobian.abs().T @ y.abs(),
+        terms=gradient.abs() + jacobian.abs().T @ largest,
         active=active,
         slacks=slacks,
         scales=scales[active],
