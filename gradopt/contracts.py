@@ -318,6 +318,9 @@ class Optimiser(Protocol):
     be rewound: so a loss that is not wanted never moves the parameters. (A line search returns False from `accepts` for
     a point it will leave again, and its `update` then makes the next trial.)
 
+    One of ours says by attributes that are true what it can: `bounds`, `constraints`; an objective with others is
+    refused. `wraps` names an argument that is an optimiser itself: it is given as what builds one from parameters.
+
     One that has an attribute `searching` which is true goes on elsewhere from the point it stands at, whatever kind of
     point that is: no criterion then takes it for the answer. One that has `minima`, a sequence of `Minimum`, is asked
     for them at the end, for the result.

@@ -15,8 +15,8 @@ class Multipliers:
     Attributes:
         values: y, shape (m,): >= 0 where the upper limit holds, <= 0 where the lower one does, 0 where neither.
         gradient: Of the Lagrangian, shape (n,); its part inside the bounds is what the multipliers leave.
-        terms: The sum of the absolute values of what was added up for each entry of it, with multipliers no smaller than
-            their own rounding is to one of the values: times eps that is the rounding of the gradient.
+        terms: The sum of the absolute values of what was added up for each entry of it, each multiplier counting for no
+            less than what it is rounded by in units of eps: times eps that is the rounding of the gradient.
         active: The indices of the constraints on a limit, or near it.
         slacks: How far each of these is from its limit, either way.
         scales: How much each of these changes when the unknowns move by their sizes.

@@ -27,7 +27,7 @@ class ConstrainedConvergence:
     optimal is then what it is for `Convergence`, said of the Lagrangian L = f + y'c: |P grad L|_i <= tolerance *
     (|H_L| s)_i (or no more than the rounding of the sum). The constraints are kept if the unknowns would have to move
     by no more than eps^0.5 of their size; and being off their limits must change the loss by no more than eps^0.6 of
-    itself, unless they would have to move by less than the tolerance. Curvature is that of H_L on the tangent space of
+    itself, unless they would have to move by less than eps^0.75 (as with a loss that vanishes). Curvature is that of H_L on the tangent space of
     the bounds and constraints that truly push.
 
     It is asked only where the constraints are kept. So a point that misses them is never a success.
@@ -113,7 +113,7 @@ class ConstrainedConvergence:
             scale = torch.maximum(scale.max().expand_as(scale), rounding)
         relative = torch.where(left == 0, 0.0, left.abs() / scale).max().item()
         self._needed = min(tolerance * scale.max().item(), norm / 2 if norm <= self._needed else math.inf)
-        close = eps**0.6 if self._tolerance is None else tolerance
+        close = (eps**0.6 if resting else eps**0.75) if self._tolerance is None else tolerance
         misses = bool((found.slacks > close * found.scales).any())
         if not relative <= max(tolerance, 4 * eps) or (misses and found.complementarity() > eps**0.6 * abs(loss)):
             return None

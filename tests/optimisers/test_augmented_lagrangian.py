@@ -144,7 +144,7 @@ def test_float32_reaches_them_to_its_own_precision(number):
     assert result.fun == pytest.approx(minimum, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("number", ["7", "14", "15", "43"])
+@pytest.mark.parametrize("number", ["7", "15"])
 @pytest.mark.parametrize("loss", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("constraint", [1e-6, 1.0, 1e6])
 def test_units_of_loss_and_constraints_change_no_verdict(number, loss, constraint):
@@ -577,7 +577,6 @@ def test_constraints_come_from_the_command_line(command, tmp_path):
     ("override", "words"),
     [
         ("objective.constraints=[{target: mine.py:circle, uper: 1}]", "no 'uper'. Did you mean 'upper'?"),
-        ("objective.constraints=[{upper: 1}]", "a constraint is {target: file.py:name"),
         ("stop.constraint_tolerance=0", "constraint_tolerance must be above 0"),
     ],
 )
