@@ -235,14 +235,14 @@ class _Residuals(_Loss):
 class ClosureOracle(AutogradOracle):
     """An oracle of a closure, which may call `zero_grad()` and `backward()` itself."""
 
-    def hessian(self) -> Callable[[Tensor], Tensor] | None:
+    def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
         """As `AutogradOracle.hessian`.
 
         Raises:
             Mistake: The closure has freed the graph.
         """
         with self._gradients_aside():
-            product = super().hessian()
+            product = super().hessian(multipliers, loss=loss)
             if product is None and self._has_gradients():
                 raise Mistake(
                     "this solver needs second derivatives: let the closure return the loss without backward()"

@@ -27,8 +27,8 @@ class ConstrainedConvergence:
     optimal is then what it is for `Convergence`, said of the Lagrangian L = f + y'c: |P grad L|_i <= tolerance *
     (|H_L| s)_i (or no more than the rounding of the sum). The constraints are kept if the unknowns would have to move
     by no more than eps^0.5 of their size; and being off their limits must change the loss by no more than eps^0.6 of
-    itself, unless they would have to move by less than eps^0.75 (as with a loss that vanishes). Curvature is that of H_L on the tangent space of
-    the bounds and constraints that truly push.
+    itself, unless they would have to move by less than eps^0.75 (as with a loss that vanishes). Curvature is that of
+    H_L on the tangent space of the bounds and constraints that truly push.
 
     It is asked only where the constraints are kept. So a point that misses them is never a success.
     """
