@@ -1,6 +1,7 @@
 """gradopt from Python: minimise, step by step or in one call, with no files written unless asked."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -476,7 +477,7 @@ def _result(
     best = oracle.best
     violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
     better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
-    if best is not None and not verdict.success and (better or loss != loss):
+    if best is not None and not verdict.success and (better or not math.isfinite(loss)):
         oracle.write(best.point)
         loss, violation = best.loss, None if violation is None else best.violation
     elif best is not None and better:

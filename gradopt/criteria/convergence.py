@@ -105,8 +105,8 @@ class Convergence:
             )
         if status is Status.STALLED:
             return (
-                f"a plateau: gradient ({evidence['gradient_norm']:.3g}) and curvature vanish, and the loss stays the "
-                f"same when an unknown moves by a tenth of its size ({place}). To mend: start somewhere else"
+                f"a plateau: the gradient ({evidence['gradient_norm']:.3g}) vanishes, but so does the curvature, and "
+                f"no minimum shows as far around as the unknowns have come ({place}). To mend: start somewhere else"
             )
         relative = f"{evidence['relative']:.2g} of its scale (tolerance {evidence['tolerance']:.2g})"
         if status is Status.NOISE_FLOOR:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, NonFiniteTrial, Oracle, State, Stuck
@@ -311,29 +312,37 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
     """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
     whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
     valley is not lost in the rounding across it.
+
+    It is rounding only if it is small against the change of the gradient over a longer way: at a kink or a wall it is
+    as large however short the way is.
     """
     point = oracle.read()
-    step = point.abs() * torch.finfo(point.dtype).eps
+    eps = torch.finfo(point.dtype).eps
     signs = torch.randint(0, 2, (4, *point.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def beside(move: Tensor) -> Tensor:
+        moved = point + move
+        if oracle.lower is not None and oracle.upper is not None:
+            moved = moved.clamp(oracle.lower, oracle.upper)
+        return oracle.gradient(moved)
+
+    size = sizes(point, point)
     try:
-        gradients = []
-        for sign in signs.to(point):
-            moved = point + sign * step
-            if oracle.lower is not None and oracle.upper is not None:
-                moved = moved.clamp(oracle.lower, oracle.upper)
-            gradients.append(oracle.gradient(moved))
+        table = torch.stack([beside(sign * point.abs() * eps) for sign in signs.to(point)])
+        far = torch.stack([beside(sign * size * eps**0.25) for sign in signs[:2].to(point)])
     except BudgetSpent:
         return 0.0, False
-    table = torch.stack(gradients)
     mean = table.mean(0)
     scatter, gradient, hessian = table - mean, mean, oracle.hessian()
     if oracle.lower is not None and oracle.upper is not None:
         gradient = projected_gradient(mean, point, oracle.lower, oracle.upper)
     free = gradient != 0
     largest = scatter.abs().max().item()
+    change = (far - mean).abs().max().item() / eps**0.25
+    if not largest <= eps**0.5 * change:
+        return largest, False
     if hessian is None or not bool(free.any()):
         return largest, gradient.abs().max().item() <= largest
-    found = examine(hessian, free, sizes(point, point), gradient)
-    if found.sign == "negative":  # a saddle point or a maximum: no success, however small the gradient
-        return largest, False
-    return largest, found.decrease(found.slopes(gradient)) <= max(found.decrease(found.slopes(row)) for row in scatter)
+    found = examine(hessian, free, size, gradient)
+    noise = max(found.decrease(found.slopes(row)) for row in scatter)
+    return largest, found.sign != "negative" and found.decrease(found.slopes(gradient)) <= noise

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradopt.constraints.multipliers import Multipliers, least_squares, projected
 from gradopt.constraints.tangent import Tangent
-from gradopt.contracts import Band, Block, Judgement, Oracle, State, Stuck
+from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.convergence import Convergence
 from gradopt.stationarity.curvature import Curvature, examine, falls, is_plateau, sizes
 from gradopt.stationarity.points import RESTING, StationaryPoints
@@ -158,10 +158,11 @@ class ConstrainedConvergence:
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
         evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
-        value = lagrangian.value(loss)
-        if found.sign == "negative" or (found.sign == "none" and falls(lagrangian, found, size, gradient, value)):
+        here = Evaluation(lagrangian.value(loss), evidence["gradient_norm"], point, gradient)
+        none = torch.zeros_like(suspects)
+        if found.sign == "negative" or (found.sign == "none" and falls(here, lagrangian, found, none, size)):
             return Status.SADDLE_POINT if found.is_stationary(slopes) else None
-        if is_plateau(lagrangian, suspects, size, value):
+        if is_plateau(here, lagrangian, suspects, size):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
@@ -173,7 +174,7 @@ class ConstrainedConvergence:
         if step.max() > evidence["tolerance"] and not (evidence["resting"] and unseen):
             return None
         # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
-        return None if falls(lagrangian, found, size, gradient, value) else status
+        return None if falls(here, lagrangian, found, none, size) else status
 
     def _collapsed(self, scale: Tensor) -> Tensor:
         """The unknowns whose curvature has fallen to nothing; a loss without any slope anywhere is constant, and every
@@ -254,7 +255,7 @@ def along_constraints(
     slope = tangent.coordinates(units * found.gradient[indices].double().cpu()).to(size.dtype)
     inside = examine(restricted, ones, torch.ones_like(slope), slope)
     vectors = tangent.into(inside.units[:, None] * inside.vectors)
-    return replace(inside, vectors=vectors, units=units, lengths=vectors.abs().amax(0), free=indices)
+    return replace(inside, vectors=vectors, units=units, lengths=vectors.abs().amax(0), size=size, free=indices)
 
 
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:

@@ -121,7 +121,8 @@ class LBFGS:
         self._search = LineSearch(loss, slope, step, noise, lowest)
 
     def _trial(self, step: float, oracle: Oracle) -> Tensor:
-        point = torch.add(self._point, self._direction, alpha=step)
+        longest = torch.finfo(self._point.dtype).max  # a loss that falls for ever asks for more
+        point = torch.add(self._point, self._direction, alpha=min(step, longest))
         return point if oracle.lower is None else point.clamp(oracle.lower, oracle.upper)
 
     def _slope(self, evaluation: Evaluation, oracle: Oracle) -> float:

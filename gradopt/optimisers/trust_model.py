@@ -180,6 +180,8 @@ class Krylov:
             if float(step.norm()) >= radius or square <= goal:
                 self._path.append((step, torch.zeros_like(step), change, 0.0, 1.0))
                 break
+            if before == 0:  # its square underflows
+                break
             direction = direction * (square / before) - residual
 
     def minimiser(self, radius: float) -> tuple[Tensor, float, float]:
@@ -198,8 +200,10 @@ class Krylov:
             square = float(direction @ direction)
             if square == 0:
                 return start, change
-            along, inside = float(start @ direction), float(start @ start)
-            length = (math.sqrt(along**2 + square * max(radius**2 - inside, 0.0)) - along) / square
+            norm, inside = math.sqrt(square), float(start.norm())
+            along = float(start @ direction) / norm
+            room = math.sqrt(max(radius - inside, 0.0)) * math.sqrt(radius + inside)  # a square could overflow
+            length = (math.hypot(along, room) - along) / norm
             if after is None and curvature > 0:  # the products ran out: the whole next step, if it is inside
                 length = min(length, -slope / curvature)
             return start + length * direction, change + length * slope + 0.5 * length**2 * curvature
@@ -253,7 +257,7 @@ def _solve(spectrum: Spectrum, radius: float) -> Tensor:
             break
         low, high = (damping, high) if length > radius else (low, damping)
         derivative = float((coefficients.square() / (values + damping)).sum())
-        damping += (length / radius - 1) * length**2 / derivative
+        damping += (length / radius - 1) * length**2 / max(derivative, 1e-300)
         if not low < damping < high:
             damping = max(0.5 * (low + high), shift + max(tiny, 1e-300))
     if length < radius and lowest < 0:  # the hard case: the rest of the way along the lowest curvature

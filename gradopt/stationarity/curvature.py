@@ -1,5 +1,6 @@
 """The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gradopt.contracts import BudgetSpent
+from gradopt.contracts import BudgetSpent, Evaluation
 
 NUM_DENSE = 50
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
@@ -40,6 +41,7 @@ class Curvature:
     Attributes:
         values: In ascending order; directions up to `threshold` are flat, for all that rounding tells.
         vectors: Shape (k, directions), in those units.
+        size: Of each unknown, as it was given; shape (n,).
         units: Of the unknowns, shape (k,): what a coordinate of 1 stands for.
         lengths: Of each direction: the largest move of an unknown in units of its own size.
         noise: Of the gradient along each direction, by rounding.
@@ -50,6 +52,7 @@ class Curvature:
 
     values: Tensor
     vectors: Tensor
+    size: Tensor
     units: Tensor
     lengths: Tensor
     noise: Tensor
@@ -71,6 +74,12 @@ class Curvature:
         return self.complete and bool(self.values[-1] < -self.threshold)
 
     @property
+    def is_faint(self) -> bool:
+        """Some direction has so little of it that a slope of higher order could hide there."""
+        eps = torch.finfo(self.size.dtype).eps
+        return bool(self.values[0] <= eps**0.25 * self.values[-1])
+
+    @property
     def is_curved(self) -> Tensor:
         """Which directions are not flat; a mask."""
         return self.values.abs() > self.threshold
@@ -82,7 +91,13 @@ class Curvature:
 
     def along(self, index: int) -> float:
         """The curvature along an eigenvector in the objective's units."""
-        return self.values[index].item() / (self.units * self.vectors[:, index]).square().sum().item()
+        return self.values[index].item() / max((self.units * self.vectors[:, index]).square().sum().item(), TINY)
+
+    def newton_move(self, gradient: Tensor) -> Tensor:
+        """A Newton step along the directions of positive curvature, shape (n,)."""
+        along = self.vectors.T @ (self.units * gradient[self.free].double().cpu())
+        parts = torch.where(self.values > self.threshold, -along / self.values, 0.0)
+        return torch.zeros_like(gradient).index_put((self.free,), (self.units * (self.vectors @ parts)).to(gradient))
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """The gradient, of shape (n,), along each direction."""
@@ -144,6 +159,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
     return Curvature(
         values=values,
         vectors=vectors,
+        size=size,
         units=scale / own,
         lengths=(vectors / own[:, None]).abs().amax(0),
         noise=noise,
@@ -168,53 +184,91 @@ def sizes(point: Tensor, origin: Tensor) -> Tensor:
     return torch.where(size > torch.finfo(size.dtype).eps * largest, size, largest if largest > 0 else 1.0)
 
 
-def falls(oracle: Landscape, curvature: Curvature, size: Tensor, gradient: Tensor, loss: float) -> bool:
-    """Whether the loss falls along a direction of no curvature, as x^3 does at 0, by more than rounding explains."""
-    point, eps = oracle.read(), torch.finfo(size.dtype).eps
-    direction = curvature.direction(point)
-    length = eps**0.25 * (direction.abs() @ size).item()
-    for sign in (1.0, -1.0):
-        there = _inside(point + sign * length * direction, oracle)
-        step = there - point
-        try:
-            lower = oracle.loss(there)
-        except BudgetSpent:
-            return False
-        slack = 10 * len(point) * eps * curvature.strength * ((step / size) @ (step / size)).item()
-        if lower < loss - 10 * eps * max(abs(loss), abs(lower)) - 2 * abs((gradient @ step).item()) - slack:
-            return True
+def ways(point: Tensor, origin: Tensor) -> Tensor:
+    """How far each unknown may reach: its value or the way it has come, whichever is more; never zero."""
+    way = torch.maximum(point.abs(), (point - origin).abs())
+    largest = way.max().item()
+    return torch.where(way > torch.finfo(way.dtype).eps * largest, way, largest if largest > 0 else 1.0)
+
+
+def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, way: Tensor) -> bool:
+    """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
+    floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
+    what the curvature promises.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
+    try:
+        floor = _inside(point + curvature.newton_move(gradient), oracle)
+        base = oracle.loss(floor)
+        if not base <= loss:
+            floor, base = point, loss
+        for part in (1.0, 0.1, 0.01):
+            length = part * eps**0.25 * (direction.abs() @ way).item()
+            promised = -0.5 * curvature.along(0) * length**2
+            noise = 10 * eps * max(abs(base), abs(base - loss))
+            if part == 1.0 and not promised > 2 * noise:
+                return True
+            for sign in (1.0, -1.0):
+                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
+                if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
+                    return True
+    except BudgetSpent:
+        return True
     return False
 
 
-def descends(oracle: Landscape, curvature: Curvature, size: Tensor, loss: float) -> bool:
-    """Whether the loss is lower a thousandth of the unknowns' size away, one way or the other along the direction of
-    the smallest curvature.
+def falls(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor) -> bool:
+    """Whether the loss falls where curvature says nothing, by more than rounding explains: along the direction of the
+    smallest, as x^3 does at 0, and along the suspects.
+
+    Args:
+        suspects: A mask of unknowns whose curvature has vanished.
+        way: How far each unknown may reach; eps^0.25 of it is looked at.
     """
-    point, direction = oracle.read(), curvature.direction(size)
-    step = 1e-3 * (direction.abs() @ size) * direction
-    try:
-        return any(oracle.loss(_inside(point + move, oracle)) < loss for move in (step, -step))
-    except BudgetSpent:
-        return False
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(way.dtype).eps
+    direction = curvature.direction(point)
+    moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
+    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
+        moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
+    for move in moves:
+        for sign in (1.0, -1.0):
+            there = _inside(point + sign * move, oracle)
+            step = there - point
+            try:
+                lower = oracle.loss(there)
+            except BudgetSpent:
+                return False
+            part = (step / curvature.size).square().sum().item() if move is moves[0] else 0.0
+            astray = len(point) * curvature.strength * part  # as the direction is not quite right
+            slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
+            if lower < loss - slack - 2 * abs((gradient @ step).item()):
+                return True
+    return False
 
 
-def is_plateau(oracle: Landscape, suspects: Tensor, size: Tensor, loss: float) -> bool:
-    """Whether the loss stays the same, to rounding, when one of the suspects moves by a tenth of its size either way.
-    At a minimum it rises, whatever its order.
+def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
+    """Whether the loss does not rise, by more than rounding or underflow explain, when one of the suspects moves by
+    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order.
 
     Args:
         suspects: A mask of unknowns.
     """
-    point, eps = oracle.read(), torch.finfo(size.dtype).eps
+    point, loss, number = evaluation.point, evaluation.loss, torch.finfo(way.dtype)
+    same = 10 * number.eps * abs(loss) + number.tiny / number.eps
     for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        step = torch.zeros_like(point)
-        step[index] = 0.1 * size[index]
-        try:
-            there = [oracle.loss(_inside(point + move, oracle)) for move in (step, -step)]
-        except BudgetSpent:
-            return False
-        if all(abs(other - loss) <= 10 * eps * abs(loss) for other in there):
-            return True
+        step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
+        for move in (step, -step):
+            there = _inside(point + move, oracle)
+            try:
+                rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
+            except BudgetSpent:
+                return False
+            slope = (evaluation.gradient @ (there - point)).item()
+            is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
+            if rise <= same and not is_slope:
+                return True
     return False
 
 
@@ -234,6 +288,7 @@ def _lanczos(product: Product, slope: Tensor) -> tuple[Tensor, Tensor]:
     noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     basis = noise / noise.norm()
     if slope.any():
+        slope = slope / slope.abs().max()  # its norm alone may underflow
         basis = basis + slope / slope.norm()
     basis = (basis / basis.norm()).unsqueeze(0)
     alphas: list[Tensor] = []

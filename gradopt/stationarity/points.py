@@ -11,7 +11,7 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import Curvature, descends, examine, falls, is_plateau, sizes
+from gradopt.stationarity.curvature import Curvature, examine, falls, is_lower_beside, is_plateau, sizes, ways
 from gradopt.verdict import Status
 
 RESTING = 10
@@ -52,8 +52,8 @@ class StationaryPoints:
     saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
     unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
     the run goes on (unless that step is shorter than the tolerance: a loss that vanishes at its minimum never stops
-    falling). A plateau, where gradient and curvature of an unknown vanish together and the loss stays the same far
-    around, is no minimum: `stalled`.
+    falling). Where curvature has become faint, the loss itself is asked whether it falls. A plateau, where gradient and
+    curvature of an unknown vanish together and the loss does not rise far around, is no minimum: `stalled`.
 
     Who shares one of these shares its answers: asked twice at one step, it tests once.
 
@@ -69,6 +69,7 @@ class StationaryPoints:
         self._origin: Tensor | None = None
         self._first = math.nan
         self._largest: Tensor | None = None
+        self._steepest = 0.0
         self.needed = 0.0
         self.due = 0
         self._still = 0
@@ -110,6 +111,7 @@ class StationaryPoints:
             return None
         if not (math.isfinite(evaluation.gradient_norm) and math.isfinite(evaluation.loss)):
             return None
+        self._steepest = max(self._steepest, evaluation.gradient_norm)
         self.due = max(step + 20, 2 * step)
         self._found = self._judge_point(evaluation, oracle, step, resting=stuck or self._still >= RESTING)
         return self._found
@@ -143,9 +145,9 @@ class StationaryPoints:
             scale = _secant_scale(oracle, point, gradient, self._origin)
         else:
             scale = _scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
-        if scale is None:
+        if scale is None or not bool(scale.isfinite().all()):
             return None
-        suspects = self._collapsed(scale)
+        faded, collapsed = self._faded(scale, size)
         # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
         scale = scale + eps * scale.max()
         if resting:  # likewise the rounding of the whole
@@ -178,14 +180,14 @@ class StationaryPoints:
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
         found = examine(hessian, free, sizes(point, self._origin), gradient)
-        kind = self._kind(found, status, suspects & free, evaluation, oracle, evidence)
+        kind = self._kind(found, status, (faded & free, collapsed & free), evaluation, oracle, evidence)
         return None if kind is None else Finding(kind, evidence)
 
     def _kind(
         self,
         found: Curvature,
         status: Status,
-        suspects: Tensor,
+        suspects: tuple[Tensor, Tensor],
         evaluation: Evaluation,
         oracle: Oracle,
         evidence: dict[str, Any],
@@ -193,39 +195,50 @@ class StationaryPoints:
         """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
         assert self._origin is not None
         point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-        size, slopes = sizes(point, self._origin), found.slopes(gradient)
+        (faded, collapsed), moved = suspects, not torch.equal(point, self._origin)
+        size, way, slopes = sizes(point, self._origin), ways(point, self._origin), found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
         direction = found.direction(point)
         evidence |= {"newton_decrease": decrease, "direction": direction[None]}
         evidence |= {"length": (direction.abs() @ size).item()}
-        if found.sign == "negative" or (found.sign == "none" and falls(oracle, found, size, gradient, loss)):
-            if not found.is_stationary(slopes):
+        negative, doubtful = found.sign == "negative", found.sign == "none" or found.is_faint or bool(faded.any())
+        # A slope as large as ever is small only against a curvature that grows: an edge, as of sqrt at 0.
+        vanishes = not moved or evaluation.gradient_norm <= 0.5 * self._steepest
+        if negative and not (vanishes and found.is_stationary(slopes)):
+            return None
+        if negative and moved and not is_lower_beside(evaluation, oracle, found, way):
+            negative, doubtful, evidence["curvature"] = False, False, "none"
+        if negative or (doubtful and falls(evaluation, oracle, found, faded, way)):
+            if not vanishes:
                 return None
-            # What the other directions would still take from the loss can be all of it, as where a floor is a curve:
-            # the curvature along that floor is then of either sign, and only the loss itself can tell.
-            rest = found.decrease(slopes.masked_fill(found.values < -found.threshold, 0.0))
-            falling = not evidence["resting"] and rest > torch.finfo(point.dtype).eps ** 0.6 * abs(loss)
-            if falling and not descends(oracle, found, size, loss):
-                return None
+            if moved and not negative and bool(collapsed.any()):
+                return Status.STALLED
             return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
-        if is_plateau(oracle, suspects, size, loss):
+        if is_plateau(evaluation, oracle, collapsed, way):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
             return status
-        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps ** (1 / 3)).all())
-        if evidence["resting"] and unseen:  # no difference of losses shows the rest
+        fallen = abs(self._first - loss)
+        unseen = decrease <= eps * max(10 * abs(loss), fallen) and bool((step <= eps ** (1 / 3)).all())
+        if evidence["resting"] and (unseen or decrease <= 10 * eps**2 * fallen):  # no difference of losses shows it
             return status
         long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
         gains = decrease > eps**0.6 * abs(loss) or bool(long.any())
         return None if gains and step.max() > evidence["tolerance"] else status
 
-    def _collapsed(self, scale: Tensor) -> Tensor:
-        """The unknowns whose scale has fallen to nothing, or all if there never was any: suspects of a plateau."""
+    def _faded(self, scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """The unknowns whose scale has become faint, which may hide a slope of higher order, and those whose scale has
+        fallen to nothing, against its own past or against what the others do to the loss: suspects of a plateau. All
+        are where there never was any.
+        """
         self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
-        collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
-        return collapsed & (self._largest > 0) if bool(self._largest.any()) else collapsed
+        eps, energy, had = torch.finfo(scale.dtype).eps, scale * size, self._largest > 0
+        if not bool(had.any()):
+            return had, scale <= 0
+        hidden = (scale > 0) & (energy <= eps**2 * energy.max())
+        return had & (scale <= eps**0.25 * self._largest), had & (scale <= eps**2 * self._largest) | hidden
 
 
 def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
