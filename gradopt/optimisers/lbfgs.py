@@ -108,6 +108,9 @@ class LBFGS:
             self._memory.clear()
             self._direction = -gradient
             slope = float(self._gradient @ self._direction)
+        if slope == -math.inf:  # the square of the gradient overflows
+            self._direction = self._direction / self._direction.abs().max()
+            slope = float(self._gradient @ self._direction)
         if not slope < 0:
             raise Stuck("the gradient is zero, or vanishes when it is squared, in this dtype")
         step = 1.0
@@ -204,9 +207,10 @@ class Memory:
         factor = curvature / float(step @ image)
         if not (math.isfinite(factor) and factor > 0):
             return
-        self._diagonal.mul_(factor).addcmul_(image, image, value=-(factor**2) / curvature)
-        self._diagonal.addcmul_(change, change, value=1 / curvature)
-        self._diagonal.clamp_(min=SMALLEST_DIAGONAL * float(self._diagonal.max()))
+        image = image * factor  # quotients before products, which could overflow
+        diagonal = self._diagonal * factor - image * (image / curvature) + change * (change / curvature)
+        if bool(diagonal.isfinite().all()):
+            self._diagonal = diagonal.clamp_(min=SMALLEST_DIAGONAL * float(diagonal.max()))
 
 
 def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,6 +59,11 @@ class Case:
     dtypes: Sequence[torch.dtype] = (F32, F64)
     reach: float | None = None
 
+    @property
+    def walled(self) -> bool:
+        """Whether a descent may end before a wall of losses that are not finite."""
+        return self.edge and self.holes
+
     def loss(self, x: Tensor) -> Tensor:
         """The loss, of shape ()."""
         value = self.function(x)

@@ -38,7 +38,7 @@ def _of_the_status(
         return []
     if (
         status is Status.NON_FINITE
-        and (case.broken or case.unbounded or not entrant.own)
+        and (case.broken or case.unbounded or case.walled or not entrant.own)
         and has_broken(result, watched)
     ):
         return []
