@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradopt import api
 from gradopt.assemble import assemble
+from gradopt.conclusion import form_of
 from gradopt.contracts import Objective
+from gradopt.execution import execute
 from gradopt.observers.history import HistoryFile
 from gradopt.observers.tensorboard import TensorBoard
 from gradopt.settings import Stop
@@ -84,7 +85,7 @@ def ours(make: Callable[[], Objective], name: str, lr: float, steps: int) -> flo
     assembly = assemble(objective, name, {"lr": lr}, stop=stop)
     with tempfile.TemporaryDirectory() as place:
         began = time.process_time()
-        result = api.execute(assembly, [TensorBoard(), HistoryFile()], api.form_of(objective), directory=place)
+        result = execute(assembly, [TensorBoard(), HistoryFile()], form_of(objective), directory=place)
         seconds = time.process_time() - began
     if result.nit != steps:
         raise RuntimeError(f"the run ended early: {result}")

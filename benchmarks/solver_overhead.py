@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradopt import api
 from gradopt.assemble import assemble
+from gradopt.conclusion import form_of
 from gradopt.contracts import Objective
+from gradopt.execution import execute
 from gradopt.settings import Stop
 
 TARGET = 1 / 3
@@ -82,7 +83,7 @@ def ours(n: int, evaluations: int) -> float:
     objective = Valley(n)
     began = time.process_time()
     stop = Stop(max_evaluations=evaluations, gradient_tolerance=0.0)
-    result = api.execute(assemble(objective, "lbfgs", stop=stop), [], api.form_of(objective))
+    result = execute(assemble(objective, "lbfgs", stop=stop), [], form_of(objective))
     if result.nfev < 0.9 * evaluations:
         raise RuntimeError(f"the run ended early: {result}")
     return (time.process_time() - began) / result.nfev

@@ -1,9 +1,7 @@
 """gradopt from Python: minimise, step by step or in one call, with no files written unless asked."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradopt import devices, postmortem
-from gradopt.assemble import Assembly, assemble
+from gradopt import devices
+from gradopt.assemble import assemble
+from gradopt.conclusion import concluded, form_of
 from gradopt.contracts import (
     Band,
     Block,
     Constraint,
     Criterion,
-    Evaluation,
     Judgement,
     Objective,
     Observer,
     Oracle,
-    Run,
     State,
 )
-from gradopt.criteria.optimality import multipliers
-from gradopt.loop import MAX_ROWS, Ending, iterate
+from gradopt.execution import Blocks, execute
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
-from gradopt.oracle import AutogradOracle
 from gradopt.preflight import Report, examine
 from gradopt.result import Result
 from gradopt.settings import Stop
+from gradopt.unknowns import split
 from gradopt.verdict import Status, Verdict
 
 log = logging.getLogger("gradopt")
-
-MAX_COVARIANCE = 1000
-"""Unknowns up to which a fit comes with its covariance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +211,7 @@ def steps(
         target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=criteria
     )
     oracle, history = assembly.oracle, History()
-    blocks = _Blocks(assembly, max_rows=1)
+    blocks = Blocks(assembly, max_rows=1)
     size = sum(parameter.numel() for parameter in oracle.parameters)
     held: Progress | None = None
     while True:
@@ -232,12 +225,12 @@ def steps(
             history.record(block, oracle.metrics)
         held = Progress(
             block.last_step,
-            form(_parts(oracle, oracle.read())),
+            form(split(oracle.read(), oracle.parameters)),
             block["loss"][-1, 0].item(),
             block["gradient_norm"][-1, 0].item(),
         )
     assert held is not None, "a run has at least its start"
-    yield replace(held, result=_result(assembly, blocks, history, form, None))
+    yield replace(held, result=concluded(assembly, blocks.last, blocks.ending, history, form, None))
 
 
 def check(
@@ -266,109 +259,6 @@ def check(
     target, _ = _target(objective, x0, bounds, constraints, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     return examine(assemble(target, chosen, options))
-
-
-def execute(
-    assembly: Assembly,
-    observers: Sequence[Observer],
-    form: Callable[[Sequence[Tensor]], Any],
-    *,
-    directory: str | Path | None = None,
-    config: Mapping[str, Any] | None = None,
-    thread_count: int | str = "auto",
-) -> Result:
-    """Run the loop with observers to the end, and put the parameters at the result's point.
-
-    Args:
-        form: From tensors shaped like the parameters to the form of the start.
-    """
-    oracle = assembly.oracle
-    for observer in observers:
-        if not callable(getattr(observer, "record", None)):
-            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
-    if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-    history = History()
-    watchers = _Watchers([history, *observers])
-    size = sum(parameter.numel() for parameter in oracle.parameters)
-    last_recorded = -1
-    with ExitStack() as stack:
-        stack.enter_context(assembly.interrupt)
-        count = stack.enter_context(devices.threads(thread_count, size))
-        result: Result | None = None
-        error: BaseException | None = None
-        try:
-            blocks = _Blocks(assembly)
-            for block in blocks:
-                if last_recorded < 0:
-                    watchers.open(_run(assembly, block, directory, config or {}, count))
-                if block.last_step > last_recorded:
-                    watchers.record(block, oracle.metrics)
-                    last_recorded = block.last_step
-            result = _result(assembly, blocks, history, form, directory)
-            return result
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            watchers.close(result, error)
-
-
-def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
-    """From tensors shaped like the trainable parameters to what a `Result` shows: the form of x0, else one tensor or a
-    dict by name.
-    """
-    if isinstance(objective, FunctionObjective):
-        return objective.structured
-    names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
-    return lambda parts: parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))
-
-
-class _Blocks:
-    """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
-
-    def __init__(self, assembly: Assembly, max_rows: int = MAX_ROWS) -> None:
-        self._blocks = iterate(assembly.engine, assembly.criteria, max_rows=max_rows)
-        self.last: Block
-        self.ending: Ending
-
-    def __iter__(self) -> Iterator[Block]:
-        return self
-
-    def __next__(self) -> Block:
-        try:
-            self.last = next(self._blocks)
-        except StopIteration as stopped:
-            self.ending = stopped.value
-            raise
-        return self.last
-
-
-class _Watchers:
-    """Observers, each on its own: one that raises is reported once and dropped."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._alive = list(observers)
-
-    def open(self, run: Run) -> None:
-        self._each(lambda observer: observer.open(run))
-
-    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
-        self._each(lambda observer: observer.record(block, metrics))
-
-    def close(self, result: Result | None, error: BaseException | None) -> None:
-        self._each(lambda observer: observer.close(result, error))
-
-    def _each(self, call: Callable[[Observer], None]) -> None:
-        for observer in list(self._alive):
-            try:
-                call(observer)
-            except Exception as error:  # whatever it is: the run is worth more than its log
-                self._alive.remove(observer)
-                name = type(observer).__name__
-                log.warning(
-                    "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
-                )
 
 
 class _Callback:
@@ -438,118 +328,6 @@ def _optimiser(
     if target.constraints():
         return "augmented_lagrangian", options or {}
     return "lbfgs", options or {}
-
-
-def _run(assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int) -> Run:
-    oracle = assembly.oracle
-    gradient = oracle.full_gradient()
-    start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read(), gradient)
-    named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
-    facts = dict(assembly.facts)
-    facts["start"] = _start(start)
-    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
-        count > 1
-    )
-    place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
-
-
-def _start(start: Evaluation) -> str:
-    if start.point.numel() == 1:
-        return f"x = {start.point.item():.10g}, y = {start.loss:.10g}, dy/dx = {start.gradient.item():.10g}"
-    return f"{start.point.numel()} unknowns, loss {start.loss:.10g}, largest gradient entry {start.gradient_norm:.6g}"
-
-
-def _result(
-    assembly: Assembly,
-    blocks: _Blocks,
-    history: History,
-    form: Callable[[Sequence[Tensor]], Any],
-    directory: str | Path | None,
-) -> Result:
-    """On success the judged point, otherwise the best one; the parameters are put there."""
-    oracle, block, verdict = assembly.oracle, blocks.last, blocks.ending.verdicts[0]
-    here = oracle.read()
-    loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
-    seconds = block["seconds"][-1, 0].item()
-    patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
-    verdict = postmortem.confirmed(oracle, verdict, loss, patience)
-    best = oracle.best
-    violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
-    better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
-    if best is not None and not verdict.success and (better or not math.isfinite(loss)):
-        oracle.write(best.point)
-        loss, violation = best.loss, None if violation is None else best.violation
-    elif best is not None and better:
-        verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
-    verdict = postmortem.explained(oracle, verdict, patience)
-    counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
-    point = oracle.read()
-    if torch.equal(here, point) and oracle.micro_batches is None and block.cut_short is None:
-        gradient = oracle.full_gradient().clone()
-    else:  # one more gradient, for the report only
-        with oracle.uncounted():
-            gradient = oracle.gradient(point)
-    return Result(
-        x=form(_parts(oracle, point)),
-        fun=loss,
-        jac=form(_parts(oracle, gradient)),
-        verdict=verdict,
-        nit=block.last_step,
-        nfev=counts[0],
-        njev=counts[1],
-        nhev=counts[2],
-        seconds=seconds,
-        history=history.columns(),
-        metrics=dict(oracle.metrics()),
-        covariance=_covariance(oracle, loss),
-        minima=[
-            {"x": form(_parts(oracle, one.point)), "fun": one.loss, "visits": one.visits}
-            for one in getattr(assembly.engine.optimiser, "minima", ())
-        ],
-        multipliers=_multipliers(oracle, gradient),
-        violation=violation,
-        directory=None if directory is None else str(directory),
-    )
-
-
-def _missed(violation: float | None, oracle: AutogradOracle) -> float:
-    """A violation that counts: none within the tolerance."""
-    if violation is None or violation <= oracle.violation_tolerance:
-        return 0.0
-    return violation if violation == violation else float("inf")
-
-
-def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tensor] | None:
-    if oracle.constraints is None or not bool(gradient.isfinite().all()):
-        return None
-    return oracle.constraints.by_name(multipliers(oracle, gradient).values)
-
-
-def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
-    """s^2 (J'J)^-1 with s^2 = 2 loss / (m - n), by singular values (Press et al., Numerical Recipes, 2007, eq.
-    15.4.20); infinite where the data say nothing. None without residuals, or with no more of them than unknowns.
-    """
-    if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
-        return None
-    with oracle.uncounted():
-        linear = oracle.linearised()
-    jacobian = linear.jacobian().double()
-    rows, columns = jacobian.shape
-    if rows <= columns or not bool(jacobian.isfinite().all()):
-        return None
-    scale = torch.linalg.vector_norm(jacobian, dim=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    _, singular, right = torch.linalg.svd(jacobian / scale, full_matrices=False)
-    inverse = torch.where(singular > rows * torch.finfo(torch.float64).eps * singular[0], 1 / singular, torch.inf)
-    half = right.T * inverse
-    half = torch.where(right.T == 0, 0.0, half) / scale[:, None]
-    return 2 * loss / (rows - columns) * (half @ half.T)
-
-
-def _parts(oracle: Any, vector: Tensor) -> list[Tensor]:
-    pieces = torch.split(vector, [parameter.numel() for parameter in oracle.parameters])
-    return [piece.reshape(p.shape).to(p.dtype).clone() for piece, p in zip(pieces, oracle.parameters, strict=True)]
 
 
 def _negated(result: Result) -> Result:

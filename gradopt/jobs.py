@@ -154,13 +154,13 @@ def _minimise(config: DictConfig, directory: Path) -> Result:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
-    from gradopt import api, assemble
+    from gradopt import assemble, conclusion, execution
 
     assembly, target = assembled(settings)
-    return api.execute(
+    return execution.execute(
         assembly,
         assemble.listed("observer", settings.observers),
-        api.form_of(target),
+        conclusion.form_of(target),
         directory=directory,
         config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
         thread_count=settings.threads,

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from gradopt.constraints.box import Box, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
-from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective, Robust
+from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
+from gradopt.linearisation import Linearisation
 from gradopt.mistakes import Mistake
-
-MAX_ROWS = 64
-"""Rows of a Jacobian up to which their scales are exact; those of more are estimated from below by products."""
+from gradopt.unknowns import flat, joined, largest, split
 
 
 class AutogradOracle:
@@ -52,7 +51,7 @@ class AutogradOracle:
         self.constraints: Constraints | None = self._functions
         self.violation_tolerance = math.sqrt(torch.finfo(self.parameters[0].dtype).eps)
         self.origin: Tensor | None = None
-        self._linearised: tuple[list[int], AutogradLinearised] | None = None
+        self._linearised: tuple[list[int], Linearisation] | None = None
         self.num_losses = 0
         self.num_gradients = 0
         self.num_hessian_products = 0
@@ -141,7 +140,7 @@ class AutogradOracle:
         """The gradient of the full loss where it was last evaluated, shape (n,)."""
         if self.micro_batches is not None and self._full_gradient is not None:
             return self._full_gradient
-        return self._vector([parameter.grad for parameter in self.parameters])
+        return joined([parameter.grad for parameter in self.parameters], self.parameters)
 
     def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
         """The map v -> H v of the full loss here, or of loss f + multipliers'c; None where autograd has no second
@@ -166,7 +165,7 @@ class AutogradOracle:
 
         def product(vector: Tensor) -> Tensor:
             self.num_hessian_products += 1
-            parts = dict(zip(map(id, self.parameters), self._parts(vector), strict=True))
+            parts = dict(zip(map(id, self.parameters), split(vector, self.parameters), strict=True))
             if not curved:  # the gradient does not depend on the unknowns: a linear loss
                 return torch.zeros_like(vector)
             outer = torch.autograd.grad(
@@ -176,7 +175,7 @@ class AutogradOracle:
                 retain_graph=True,
                 allow_unused=True,
             )
-            return self._vector(outer)
+            return joined(outer, self.parameters)
 
         if self._twice_differentiable is None:  # tried once: some operations refuse only when they are asked
             try:
@@ -200,7 +199,7 @@ class AutogradOracle:
         identity = identity.to(self.parameters[0].device)
         return torch.stack([product(row) for row in identity])
 
-    def linearised_constraints(self) -> "AutogradLinearised":
+    def linearised_constraints(self) -> Linearisation:
         """The constraints here and their Jacobian; the graph of the last evaluation serves until the unknowns move.
 
         Raises:
@@ -212,7 +211,7 @@ class AutogradOracle:
         if self._linearised is None or self._linearised[0] != versions:
             with torch.random.fork_rng(devices=[]):
                 values = self._functions.values()
-            self._linearised = versions, AutogradLinearised(values, self.parameters, None, self._vector)
+            self._linearised = versions, Linearisation(values, self.parameters)
         return self._linearised[1]
 
     @property
@@ -220,7 +219,7 @@ class AutogradOracle:
         """Whether the objective is a least-squares problem."""
         return type(self.objective).residuals is not Objective.residuals
 
-    def linearised(self) -> "AutogradLinearised":
+    def linearised(self) -> Linearisation:
         """The residuals here and their Jacobian, weighed by the robust loss if there is one.
 
         Raises:
@@ -230,12 +229,12 @@ class AutogradOracle:
         residuals = self.objective.residuals()
         if residuals is None:
             raise Mistake(f"{self.objective.describe()} has no residuals: return them from residuals(), or use lbfgs")
-        return AutogradLinearised(residuals.reshape(-1), self.parameters, self.objective.robust, self._vector)
+        return Linearisation(residuals.reshape(-1), self.parameters, self.objective.robust)
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
         if len(self.parameters) == 1:
-            return _flat(self.parameters[0].detach().clone())
+            return flat(self.parameters[0].detach().clone())
         return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
 
     def write(self, point: Tensor) -> None:
@@ -244,13 +243,13 @@ class AutogradOracle:
             if len(self.parameters) == 1:  # the plain case, in as few operations as there are
                 self.parameters[0].copy_(point.view_as(self.parameters[0]))
                 return
-            for parameter, part in zip(self.parameters, self._parts(point), strict=True):
+            for parameter, part in zip(self.parameters, split(point, self.parameters), strict=True):
                 parameter.copy_(part)
 
     def restore(self, evaluation: Evaluation) -> None:
         """Set the parameters and their `.grad`, in place, to those of an earlier evaluation."""
         self.write(evaluation.point)
-        for parameter, part in zip(self.parameters, self._parts(evaluation.gradient), strict=True):
+        for parameter, part in zip(self.parameters, split(evaluation.gradient, self.parameters), strict=True):
             parameter.grad = part
 
     def metrics(self) -> Mapping[str, float]:
@@ -350,8 +349,8 @@ class AutogradOracle:
         if len(self.parameters) == 1 and self.box is None:
             gradient = self.parameters[0].grad
             if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
-                return Evaluation(loss, largest(gradient), point, _flat(gradient))
-        gradient = self._vector([parameter.grad for parameter in self.parameters])
+                return Evaluation(loss, largest(gradient), point, flat(gradient))
+        gradient = joined([parameter.grad for parameter in self.parameters], self.parameters)
         return Evaluation(loss, self._norm(gradient, point), point, gradient)
 
     def _norm(self, gradient: Tensor, point: Tensor) -> float:
@@ -361,34 +360,10 @@ class AutogradOracle:
 
     def _gradient(self, output: Tensor) -> Tensor:
         try:
-            return self._vector(torch.autograd.grad(output, self.parameters, allow_unused=True))
+            return joined(torch.autograd.grad(output, self.parameters, allow_unused=True), self.parameters)
         except (RuntimeError, TypeError):
             self._check(output)
             raise
-
-    def _vector(self, parts: Sequence[Tensor | None]) -> Tensor:
-        """One vector of tensors shaped like the parameters; None stands for zeros."""
-        flat = []
-        for part, parameter in zip(parts, self.parameters, strict=True):
-            dense = torch.zeros_like(parameter) if part is None else part.to_dense() if part.is_sparse else part
-            flat.append(dense.detach().reshape(-1))
-        return flat[0] if len(flat) == 1 else torch.cat(flat)
-
-    def _parts(self, vector: Tensor) -> list[Tensor]:
-        pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
-        return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self.parameters, strict=True)]
-
-
-def largest(tensor: Tensor) -> float:
-    """The largest absolute entry; NaN if one is NaN. Written for few entries on the CPU, where each step asks."""
-    if not tensor.is_cpu:  # one read from the device, not two
-        return torch.linalg.vector_norm(tensor, math.inf).item()
-    low, high = torch.aminmax(tensor)
-    return abs(max(high.item(), -low.item()))
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dim() == 1 else tensor.reshape(-1)
 
 
 def _refuses(nodes: Sequence[Any]) -> bool:
@@ -409,75 +384,3 @@ def _graph(nodes: Sequence[Any]) -> Iterator[Any]:
         yield node
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
-
-
-class AutogradLinearised:
-    """A `Linearised` by autograd: J'v is a backward pass, J v a backward pass through that one.
-
-    Args:
-        vector: Makes one vector of tensors shaped like the parameters.
-    """
-
-    def __init__(
-        self,
-        residuals: Tensor,
-        parameters: Sequence[nn.Parameter],
-        robust: Robust | None,
-        vector: Callable[[Sequence[Tensor | None]], Tensor],
-    ) -> None:
-        self._graph, self._parameters, self._vector = residuals, parameters, vector
-        self._rows: Tensor | None = None
-        self.residuals = residuals.detach()
-        if robust is not None:
-            factors, self._rows = robust.weights(self.residuals)
-            self.residuals = factors * self.residuals
-        self._dual: Tensor | None = None
-        self._pulled: tuple[Tensor | None, ...] = ()
-
-    def jvp(self, vector: Tensor) -> Tensor:
-        """J v."""
-        if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
-            self._dual = torch.zeros_like(self._graph, requires_grad=True)
-            self._pulled = torch.autograd.grad(
-                self._graph, self._parameters, self._dual, create_graph=True, allow_unused=True
-            )
-        pairs = [(p, v) for p, v in zip(self._pulled, self._split(vector), strict=True) if p is not None]
-        (image,) = torch.autograd.grad(
-            [p for p, _ in pairs], self._dual, [v for _, v in pairs], retain_graph=True, allow_unused=True
-        )
-        image = torch.zeros_like(self.residuals) if image is None else image
-        return image if self._rows is None else self._rows * image
-
-    def vjp(self, vector: Tensor) -> Tensor:
-        """J' v."""
-        weighed = vector if self._rows is None else self._rows * vector
-        parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
-        return self._vector(parts)
-
-    def scales(self, rows: Tensor, size: Tensor) -> Tensor:
-        """(|J| size)_i for the given rows, shape (rows,): how much each value changes when the unknowns move by `size`.
-
-        Of many rows it is the largest |J (size * signs)|_i over three patterns of signs, which is never larger.
-        """
-        if len(rows) > MAX_ROWS:
-            generator = torch.Generator().manual_seed(0)
-            signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
-            try:
-                return torch.stack([self.jvp(sign * size) for sign in signs]).abs().amax(0)[rows]
-            except RuntimeError:  # an operation without a second derivative: row by row, then
-                pass
-        return self.jacobian(rows).abs() @ size
-
-    def jacobian(self, rows: Tensor | None = None) -> Tensor:
-        """J, or some rows of it; the whole by columns or by rows, whichever are fewer."""
-        if rows is not None:
-            units = torch.nn.functional.one_hot(rows, self.residuals.numel()).to(self.residuals)
-            return torch.stack([self.vjp(unit) for unit in units])
-        height, width = self.residuals.numel(), sum(p.numel() for p in self._parameters)
-        if width <= height:
-            return torch.stack([self.jvp(v) for v in torch.eye(width).to(self._parameters[0])], dim=1)
-        return torch.stack([self.vjp(v) for v in torch.eye(height).to(self.residuals)])
-
-    def _split(self, vector: Tensor) -> list[Tensor]:
-        pieces = torch.split(vector, [p.numel() for p in self._parameters])
-        return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self._parameters, strict=True)]

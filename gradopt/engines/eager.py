@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
 from gradopt.mistakes import Mistake
-from gradopt.oracle import AutogradOracle, largest
+from gradopt.oracle import AutogradOracle
+from gradopt.unknowns import largest
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")

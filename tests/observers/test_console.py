@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
-from gradopt import api
 from gradopt.assemble import assemble
+from gradopt.conclusion import form_of
+from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.console import Console
 from gradopt.settings import Stop
@@ -22,7 +23,7 @@ def shown(x0, **stop):
     stream = io.StringIO()
     objective = FunctionObjective(f.parabola, x0)
     assembly = assemble(objective, "sgd", {"lr": 0.1}, stop=Stop(**stop))
-    api.execute(assembly, [Console(stream)], api.form_of(objective))
+    execute(assembly, [Console(stream)], form_of(objective))
     return stream.getvalue()
 
 

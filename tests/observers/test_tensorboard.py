@@ -14,8 +14,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradopt import api
 from gradopt.assemble import assemble
+from gradopt.conclusion import form_of
+from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.history import HistoryFile
 from gradopt.observers.tensorboard import TensorBoard
@@ -39,7 +40,7 @@ def run(function, x0, place, *, lr=0.1, **stop):
     objective = FunctionObjective(function, torch.tensor(x0, dtype=torch.float64))
     assembly = assemble(objective, "sgd", {"lr": lr}, stop=Stop(**stop))
     config = {"optimiser": {"name": "sgd", "lr": lr}, "seed": 3, "device": "cpu"}
-    return api.execute(assembly, [TensorBoard(), HistoryFile()], api.form_of(objective), directory=place, config=config)
+    return execute(assembly, [TensorBoard(), HistoryFile()], form_of(objective), directory=place, config=config)
 
 
 def read(place):

@@ -1,0 +1,131 @@
+"""An ending becomes a result: the point that is returned, and what is said about it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt import postmortem
+from gradopt.assemble import Assembly
+from gradopt.contracts import Block, Objective
+from gradopt.criteria.optimality import multipliers
+from gradopt.loop import Ending
+from gradopt.objectives.function import FunctionObjective
+from gradopt.observers.history import History
+from gradopt.oracle import AutogradOracle
+from gradopt.result import Result
+from gradopt.unknowns import split
+
+MAX_COVARIANCE = 1000
+"""Unknowns up to which a fit comes with its covariance."""
+
+
+def concluded(
+    assembly: Assembly,
+    block: Block,
+    ending: Ending,
+    history: History,
+    form: Callable[[Sequence[Tensor]], Any],
+    directory: str | Path | None,
+) -> Result:
+    """On success the judged point, otherwise the best one; the parameters are put there.
+
+    Args:
+        block: The last one of the run, cut at the ending.
+        form: From tensors shaped like the parameters to the form of the start.
+    """
+    oracle, verdict = assembly.oracle, ending.verdicts[0]
+
+    def shown(vector: Tensor) -> Any:
+        return form([part.clone() for part in split(vector, oracle.parameters)])
+
+    here = oracle.read()
+    loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
+    seconds = block["seconds"][-1, 0].item()
+    patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
+    verdict = postmortem.confirmed(oracle, verdict, loss, patience)
+    best = oracle.best
+    violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
+    better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
+    if best is not None and not verdict.success and (better or not math.isfinite(loss)):
+        oracle.write(best.point)
+        loss, violation = best.loss, None if violation is None else best.violation
+    elif best is not None and better:
+        verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
+    verdict = postmortem.explained(oracle, verdict, patience)
+    counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
+    point = oracle.read()
+    if torch.equal(here, point) and oracle.micro_batches is None and block.cut_short is None:
+        gradient = oracle.full_gradient().clone()
+    else:  # one more gradient, for the report only
+        with oracle.uncounted():
+            gradient = oracle.gradient(point)
+    return Result(
+        x=shown(point),
+        fun=loss,
+        jac=shown(gradient),
+        verdict=verdict,
+        nit=block.last_step,
+        nfev=counts[0],
+        njev=counts[1],
+        nhev=counts[2],
+        seconds=seconds,
+        history=history.columns(),
+        metrics=dict(oracle.metrics()),
+        covariance=_covariance(oracle, loss),
+        minima=[
+            {"x": shown(one.point), "fun": one.loss, "visits": one.visits}
+            for one in getattr(assembly.engine.optimiser, "minima", ())
+        ],
+        multipliers=_multipliers(oracle, gradient),
+        violation=violation,
+        directory=None if directory is None else str(directory),
+    )
+
+
+def _missed(violation: float | None, oracle: AutogradOracle) -> float:
+    """A violation that counts: none within the tolerance."""
+    if violation is None or violation <= oracle.violation_tolerance:
+        return 0.0
+    return violation if violation == violation else float("inf")
+
+
+def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tensor] | None:
+    if oracle.constraints is None or not bool(gradient.isfinite().all()):
+        return None
+    return oracle.constraints.by_name(multipliers(oracle, gradient).values)
+
+
+def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
+    """s^2 (J'J)^-1 with s^2 = 2 loss / (m - n), by singular values (Press et al., Numerical Recipes, 2007, eq.
+    15.4.20); infinite where the data say nothing. None without residuals, or with no more of them than unknowns.
+    """
+    if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
+        return None
+    with oracle.uncounted():
+        linear = oracle.linearised()
+    jacobian = linear.jacobian().double()
+    rows, columns = jacobian.shape
+    if rows <= columns or not bool(jacobian.isfinite().all()):
+        return None
+    scale = torch.linalg.vector_norm(jacobian, dim=0)
+    scale = torch.where(scale > 0, scale, 1.0)
+    _, singular, right = torch.linalg.svd(jacobian / scale, full_matrices=False)
+    inverse = torch.where(singular > rows * torch.finfo(torch.float64).eps * singular[0], 1 / singular, torch.inf)
+    half = right.T * inverse
+    half = torch.where(right.T == 0, 0.0, half) / scale[:, None]
+    return 2 * loss / (rows - columns) * (half @ half.T)
+
+
+def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
+    """From tensors shaped like the trainable parameters to what a `Result` shows: the form of x0, else one tensor or a
+    dict by name.
+    """
+    if isinstance(objective, FunctionObjective):
+        return objective.structured
+    names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    return lambda parts: parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))

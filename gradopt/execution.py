@@ -1,0 +1,133 @@
+"""An assembly, run to its end: the loop with everybody who listens."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gradopt import devices
+from gradopt.assemble import Assembly
+from gradopt.conclusion import concluded
+from gradopt.contracts import Block, Evaluation, Observer, Run
+from gradopt.loop import MAX_ROWS, Ending, iterate
+from gradopt.mistakes import Mistake
+from gradopt.observers.history import History
+from gradopt.result import Result
+
+log = logging.getLogger("gradopt")
+
+
+def execute(
+    assembly: Assembly,
+    observers: Sequence[Observer],
+    form: Callable[[Sequence[Tensor]], Any],
+    *,
+    directory: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    thread_count: int | str = "auto",
+) -> Result:
+    """Run the loop with observers to the end, and put the parameters at the result's point.
+
+    Args:
+        form: From tensors shaped like the parameters to the form of the start.
+    """
+    oracle = assembly.oracle
+    for observer in observers:
+        if not callable(getattr(observer, "record", None)):
+            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
+    if directory is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    history = History()
+    watchers = _Watchers([history, *observers])
+    size = sum(parameter.numel() for parameter in oracle.parameters)
+    last_recorded = -1
+    with ExitStack() as stack:
+        stack.enter_context(assembly.interrupt)
+        count = stack.enter_context(devices.threads(thread_count, size))
+        result: Result | None = None
+        error: BaseException | None = None
+        try:
+            blocks = Blocks(assembly)
+            for block in blocks:
+                if last_recorded < 0:
+                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                if block.last_step > last_recorded:
+                    watchers.record(block, oracle.metrics)
+                    last_recorded = block.last_step
+            result = concluded(assembly, blocks.last, blocks.ending, history, form, directory)
+            return result
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            watchers.close(result, error)
+
+
+class Blocks:
+    """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
+
+    def __init__(self, assembly: Assembly, max_rows: int = MAX_ROWS) -> None:
+        self._blocks = iterate(assembly.engine, assembly.criteria, max_rows=max_rows)
+        self.last: Block
+        self.ending: Ending
+
+    def __iter__(self) -> Iterator[Block]:
+        return self
+
+    def __next__(self) -> Block:
+        try:
+            self.last = next(self._blocks)
+        except StopIteration as stopped:
+            self.ending = stopped.value
+            raise
+        return self.last
+
+
+class _Watchers:
+    """Observers, each on its own: one that raises is reported once and dropped."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._alive = list(observers)
+
+    def open(self, run: Run) -> None:
+        self._each(lambda observer: observer.open(run))
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        self._each(lambda observer: observer.record(block, metrics))
+
+    def close(self, result: Result | None, error: BaseException | None) -> None:
+        self._each(lambda observer: observer.close(result, error))
+
+    def _each(self, call: Callable[[Observer], None]) -> None:
+        for observer in list(self._alive):
+            try:
+                call(observer)
+            except Exception as error:  # whatever it is: the run is worth more than its log
+                self._alive.remove(observer)
+                name = type(observer).__name__
+                log.warning(
+                    "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
+                )
+
+
+def _run(assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int) -> Run:
+    oracle = assembly.oracle
+    gradient = oracle.full_gradient()
+    start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read(), gradient)
+    named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
+    facts = dict(assembly.facts)
+    facts["start"] = _start(start)
+    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
+        count > 1
+    )
+    place = None if directory is None else str(directory)
+    return Run(place, config, facts, start, named, assembly.budget)
+
+
+def _start(start: Evaluation) -> str:
+    if start.point.numel() == 1:
+        return f"x = {start.point.item():.10g}, y = {start.loss:.10g}, dy/dx = {start.gradient.item():.10g}"
+    return f"{start.point.numel()} unknowns, loss {start.loss:.10g}, largest gradient entry {start.gradient_norm:.6g}"

@@ -1,0 +1,75 @@
+"""Residuals or constraints and their Jacobian at one point."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.contracts import Robust
+from gradopt.unknowns import joined, split
+
+MAX_ROWS = 64
+"""Rows of a Jacobian up to which their scales are exact; those of more are estimated from below by products."""
+
+
+class Linearisation:
+    """A `Linearised` by autograd: J'v is a backward pass, J v a backward pass through that one.
+
+    Args:
+        residuals: Shape (m,), with their graph.
+        robust: The loss of the residuals that weighs them, if there is one.
+    """
+
+    def __init__(self, residuals: Tensor, parameters: Sequence[nn.Parameter], robust: Robust | None = None) -> None:
+        self._graph, self._parameters = residuals, parameters
+        self._rows: Tensor | None = None
+        self.residuals = residuals.detach()
+        if robust is not None:
+            factors, self._rows = robust.weights(self.residuals)
+            self.residuals = factors * self.residuals
+        self._dual: Tensor | None = None
+        self._pulled: tuple[Tensor | None, ...] = ()
+
+    def jvp(self, vector: Tensor) -> Tensor:
+        """J v."""
+        if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
+            self._dual = torch.zeros_like(self._graph, requires_grad=True)
+            self._pulled = torch.autograd.grad(
+                self._graph, self._parameters, self._dual, create_graph=True, allow_unused=True
+            )
+        pairs = [(p, v) for p, v in zip(self._pulled, split(vector, self._parameters), strict=True) if p is not None]
+        (image,) = torch.autograd.grad(
+            [p for p, _ in pairs], self._dual, [v for _, v in pairs], retain_graph=True, allow_unused=True
+        )
+        image = torch.zeros_like(self.residuals) if image is None else image
+        return image if self._rows is None else self._rows * image
+
+    def vjp(self, vector: Tensor) -> Tensor:
+        """J' v."""
+        weighed = vector if self._rows is None else self._rows * vector
+        parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
+        return joined(parts, self._parameters)
+
+    def scales(self, rows: Tensor, size: Tensor) -> Tensor:
+        """(|J| size)_i for the given rows, shape (rows,): how much each value changes when the unknowns move by `size`.
+
+        Of many rows it is the largest |J (size * signs)|_i over three patterns of signs, which is never larger.
+        """
+        if len(rows) > MAX_ROWS:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
+            try:
+                return torch.stack([self.jvp(sign * size) for sign in signs]).abs().amax(0)[rows]
+            except RuntimeError:  # an operation without a second derivative: row by row, then
+                pass
+        return self.jacobian(rows).abs() @ size
+
+    def jacobian(self, rows: Tensor | None = None) -> Tensor:
+        """J, or some rows of it; the whole by columns or by rows, whichever are fewer."""
+        if rows is not None:
+            units = torch.nn.functional.one_hot(rows, self.residuals.numel()).to(self.residuals)
+            return torch.stack([self.vjp(unit) for unit in units])
+        height, width = self.residuals.numel(), sum(p.numel() for p in self._parameters)
+        if width <= height:
+            return torch.stack([self.jvp(v) for v in torch.eye(width).to(self._parameters[0])], dim=1)
+        return torch.stack([self.vjp(v) for v in torch.eye(height).to(self.residuals)])
