@@ -56,7 +56,7 @@ class LevenbergMarquardt(TrustSteps):
             slope = gradient / scale
             radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
         model = GaussNewton(residuals, jacobian, scale)
-        return Box(model, gradient, scale, room(point, oracle.lower, oracle.upper)), radius
+        return Box(model, scale, room(point, oracle.lower, oracle.upper)), radius
 
 
 def _check(linear: Linearised, evaluation: Evaluation) -> None:

@@ -2,15 +2,34 @@
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import State
 
-Spectrum = tuple[Tensor, Tensor, Tensor]
-"""Eigenvalues in ascending order (k,), eigenvectors (n, k), the gradient along them (k,), in scaled variables."""
+
+class Spectrum(NamedTuple):
+    """A quadratic in scaled variables.
+
+    Attributes:
+        values: Eigenvalues in ascending order, (k,).
+        vectors: (n, k).
+        along: The gradient along them, (k,).
+        rounding: Of the eigenvalues: from it down they may be zero.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    along: Tensor
+    rounding: float
+
+    @classmethod
+    def of(cls, hessian: Tensor, gradient: Tensor) -> "Spectrum":
+        values, vectors = torch.linalg.eigh(hessian)
+        rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max().item()
+        return cls(values, vectors, vectors.T @ gradient, rounding)
 
 
 class Model(Protocol):
@@ -32,6 +51,10 @@ class Curvature(Protocol):
         """Of the free unknowns (indices), round the point moved by `shift`."""
         ...
 
+    def slope(self, step: Tensor) -> Tensor:
+        """The gradient of the model after a step."""
+        ...
+
     def change(self, step: Tensor) -> float:
         """The change of the loss that the model predicts for a step."""
         ...
@@ -49,8 +72,11 @@ class Newton:
 
     def spectrum(self, free: Tensor, shift: Tensor) -> Spectrum:
         scale = self.scale[free]
-        values, vectors = torch.linalg.eigh(self.hessian[free][:, free] / (scale[:, None] * scale))
-        return values, vectors, vectors.T @ ((self.gradient + self.hessian @ shift)[free] / scale)
+        hessian = self.hessian[free][:, free] / (scale[:, None] * scale)
+        return Spectrum.of(hessian, self.slope(shift)[free] / scale)
+
+    def slope(self, step: Tensor) -> Tensor:
+        return self.gradient + self.hessian @ step
 
     def change(self, step: Tensor) -> float:
         return float(self.gradient @ step + 0.5 * (step @ (self.hessian @ step)))
@@ -60,91 +86,118 @@ class Newton:
 
 
 class GaussNewton:
-    """The curvature J'J of residuals r, (m,), with Jacobian J, (m, n). J'J is never formed: it would square J's
-    condition.
+    """The curvature J'J of residuals r, (m,), with Jacobian J, (m, n), or J'J + S with their second derivatives.
+
+    Without S J'J is never formed: it would square J's condition.
+
+    Args:
+        second: S, (n, n): the sum of each residual times its Hessian, or None.
     """
 
-    def __init__(self, residuals: Tensor, jacobian: Tensor, scale: Tensor) -> None:
-        self.residuals, self.jacobian, self.scale = residuals, jacobian, scale
+    def __init__(self, residuals: Tensor, jacobian: Tensor, scale: Tensor, second: Tensor | None = None) -> None:
+        self.residuals, self.jacobian, self.scale, self.second = residuals, jacobian, scale, second
 
     def spectrum(self, free: Tensor, shift: Tensor) -> Spectrum:
-        left, singular, right = torch.linalg.svd(self.jacobian[:, free] / self.scale[free], full_matrices=False)
-        along = singular * (left.T @ (self.residuals + self.jacobian @ shift))
-        return singular.square().flip(0), right.T.flip(1), along.flip(0)
+        scaled = self.jacobian[:, free] / self.scale[free]
+        moved = self.residuals + self.jacobian @ shift
+        if self.second is None:
+            left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
+            rounding = max(scaled.shape) * torch.finfo(singular.dtype).eps * singular[0].item()
+            along = torch.where(singular > rounding, singular * (left.T @ moved), 0.0)
+            return Spectrum(singular.square().flip(0), right.T.flip(1), along.flip(0), rounding**2)
+        scale = self.scale[free]
+        second = self.second[free] / scale[:, None]
+        return Spectrum.of(scaled.T @ scaled + second[:, free] / scale, scaled.T @ moved + second @ shift)
+
+    def slope(self, step: Tensor) -> Tensor:
+        first = self.jacobian.T @ (self.residuals + self.jacobian @ step)
+        return first if self.second is None else first + self.second @ step
 
     def change(self, step: Tensor) -> float:
         image = self.jacobian @ step
-        return float(image @ self.residuals + 0.5 * (image @ image))
+        first = float(image @ self.residuals + 0.5 * (image @ image))
+        return first if self.second is None else first + 0.5 * float(step @ (self.second @ step))
 
     def state_dict(self) -> State:
-        return {"residuals": self.residuals, "jacobian": self.jacobian, "scale": self.scale}
+        return dict(vars(self))
 
 
 class Box:
     """The minimiser of a curvature in a radius and a box: an active set on the model.
 
-    Unknowns that a step would carry over a bound are put on it, and the step is taken again in the others; the
-    projected steepest descent step is taken where it is better (a Cauchy point: Conn, Gould and Toint, Trust Region
-    Methods, 2000, chapter 12). Without bounds it is the exact minimiser.
+    From one step to a better one, until there is none: the face of the box is chosen by the signs of the multipliers,
+    and the model minimised on it, with unknowns that would cross a bound put on it; the projected steepest descent
+    step is taken where it is better (gradient projection and faces: Moré and Toraldo, 1991; within a radius: Conn,
+    Gould and Toint, Trust Region Methods, 2000, chapter 12). Without bounds it is the exact minimiser.
 
     Args:
         room: (lower - point, upper - point), or None.
     """
 
-    def __init__(
-        self, curvature: Curvature, gradient: Tensor, scale: Tensor, room: tuple[Tensor, Tensor] | None
-    ) -> None:
-        self._curvature, self._gradient, self._scale, self._room = curvature, gradient, scale, room
-        self._all = torch.arange(len(gradient))
-        self._zero = torch.zeros_like(gradient)
+    MAX_FACES = 20
+    ENOUGH = 1e-3
+    """Another face is tried while the last one has gained more than this part of the change."""
+
+    def __init__(self, curvature: Curvature, scale: Tensor, room: tuple[Tensor, Tensor] | None) -> None:
+        self.curvature, self._scale, self._room = curvature, scale, room
+        self._zero = torch.zeros_like(scale)
         self._whole: Spectrum | None = None
-        self._held = self._zero.bool()
-        if room is not None:
-            self._held = ((room[0] >= 0) & (gradient > 0)) | ((room[1] <= 0) & (gradient < 0))
 
     def minimiser(self, radius: float) -> tuple[Tensor, float, float]:
-        step, change = self._best(radius)
-        return step, float((self._scale * step).norm()), change
-
-    def _best(self, radius: float) -> tuple[Tensor, float]:
-        if self._room is None:
-            if self._whole is None:  # a rejected step asks again with a smaller radius
-                self._whole = self._curvature.spectrum(self._all, self._zero)
-            step = _solve(self._whole, radius) / self._scale
-            return step, self._curvature.change(step)
-        candidates = [self._active_set(radius, self._room), self._steepest(radius, self._room)]
-        return min(((step, self._curvature.change(step)) for step in candidates), key=lambda pair: pair[1])
+        step = self._exact(radius) if self._room is None else self._within(radius, *self._room)
+        return step, self._length(step), self.curvature.change(step)
 
     def state_dict(self) -> State:
-        return {
-            "curvature": self._curvature.state_dict(),
-            "gradient": self._gradient,
-            "scale": self._scale,
-            "room": self._room,
-        }
+        return {"curvature": self.curvature.state_dict(), "scale": self._scale, "room": self._room}
 
-    def _active_set(self, radius: float, room: tuple[Tensor, Tensor]) -> Tensor:
-        fixed, shift = self._held.clone(), self._zero.clone()
+    def _length(self, step: Tensor) -> float:
+        return float((self._scale * step).norm())
+
+    def _exact(self, radius: float) -> Tensor:
+        if self._whole is None:  # a rejected step asks again with a smaller radius
+            self._whole = self.curvature.spectrum(torch.arange(len(self._zero)), self._zero)
+        return _solve(self._whole, radius) / self._scale
+
+    def _within(self, radius: float, lower: Tensor, upper: Tensor) -> Tensor:
+        step, change = self._zero, 0.0
+        for _ in range(self.MAX_FACES):
+            slope = self.curvature.slope(step)
+            held = ((step <= lower) & (slope > 0)) | ((step >= upper) & (slope < 0))
+            target = self._on_face(radius, lower, upper, held, step)
+            trials = [*self._steepest(radius, lower, upper, step, slope.masked_fill(held, 0.0)), target]
+            trials += [step + 0.5**k * (target - step) for k in range(1, 8)]
+            best, before = min(trials, key=self.curvature.change), change
+            if not self.curvature.change(best) < change:
+                break
+            step, change = best, self.curvature.change(best)
+            if before - change <= self.ENOUGH * -change:
+                break
+        return step
+
+    def _on_face(self, radius: float, lower: Tensor, upper: Tensor, held: Tensor, step: Tensor) -> Tensor:
+        """The minimiser with the unknowns in `held` left where they are, and those that would cross a bound on it."""
+        fixed, shift = held.clone(), torch.where(held, step, 0.0)
         while True:
             free = (~fixed).nonzero().flatten()
-            left = math.sqrt(max(radius**2 - float((self._scale * shift).square().sum()), 0.0))
+            left = math.sqrt(max(radius**2 - self._length(shift) ** 2, 0.0))
             if not len(free) or left == 0:
-                return shift
+                return shift * min(1.0, radius / max(self._length(shift), 1e-300))
             step = shift.clone()
-            step[free] = _solve(self._curvature.spectrum(free, shift), left) / self._scale[free]
-            over = ((step < room[0]) | (step > room[1])) & ~fixed
+            step[free] = _solve(self.curvature.spectrum(free, shift), left) / self._scale[free]
+            over = ((step < lower) | (step > upper)) & ~fixed
             if not bool(over.any()):
                 return step
-            shift = torch.where(over, step.clamp(*room), shift)
+            shift = torch.where(over, step.clamp(lower, upper), shift)
             fixed |= over
 
-    def _steepest(self, radius: float, room: tuple[Tensor, Tensor]) -> Tensor:
-        direction = -(self._gradient / self._scale**2).masked_fill(self._held, 0.0)
-        length = float((self._scale * direction).norm())
+    def _steepest(self, radius: float, lower: Tensor, upper: Tensor, step: Tensor, slope: Tensor) -> list[Tensor]:
+        """Points along the projected path of steepest descent in scaled variables, drawn back into the radius."""
+        direction = -slope / self._scale**2
+        length = self._length(direction)
         if length == 0:
-            return self._zero
-        steps = [(radius / length * 0.25**k * direction).clamp(*room) for k in range(12)]
-        return min(steps, key=self._curvature.change)
+            return []
+        path = [(step + radius / length * 0.25**k * direction).clamp(lower, upper) for k in range(12)]
+        return [point * min(1.0, radius / max(self._length(point), 1e-300)) for point in path]
 
 
 class Krylov:
@@ -218,7 +271,7 @@ def restored(state: State) -> Model:
         return model
     kept = state["curvature"]
     curvature: Curvature = Newton(**kept) if "hessian" in kept else GaussNewton(**kept)
-    return Box(curvature, state["gradient"], state["scale"], state["room"])
+    return Box(curvature, state["scale"], state["room"])
 
 
 def room(point: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Tensor] | None:
@@ -238,9 +291,8 @@ def scale_of(diagonal: Tensor, before: Tensor | None) -> Tensor:
 
 def _solve(spectrum: Spectrum, radius: float) -> Tensor:
     """The minimiser of a quadratic in a ball, in scaled variables (Moré and Sorensen, 1983, with eigenvalues)."""
-    values, vectors, along = spectrum
-    lowest, largest = values[0].item(), values.abs().max().item()
-    tiny = len(values) * torch.finfo(values.dtype).eps * largest
+    values, vectors, along, tiny = spectrum
+    lowest = values[0].item()
     if lowest > tiny or bool((along[values <= tiny] == 0).all() and lowest >= -tiny):
         newton = torch.where(values > tiny, -along / values, torch.zeros_like(along))
         if float(newton.norm()) <= radius:

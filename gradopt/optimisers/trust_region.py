@@ -158,7 +158,7 @@ class TrustRegion(TrustSteps):
         if radius != radius:
             slope = gradient / scale
             radius = first_radius(scale * point, slope, float(slope @ (hessian @ (slope / scale) / scale)))
-        return Box(Newton(hessian, gradient, scale), gradient, scale, room(point, oracle.lower, oracle.upper)), radius
+        return Box(Newton(hessian, gradient, scale), scale, room(point, oracle.lower, oracle.upper)), radius
 
     def _by_products(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         if oracle.lower is not None:

@@ -16,7 +16,7 @@ from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
 from gradopt.optimisers.lbfgs import Memory
 from gradopt.optimisers.line_search import LineSearch
-from gradopt.optimisers.trust_model import _solve
+from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import functions as f
@@ -315,7 +315,7 @@ def test_the_subproblem_is_solved_to_its_optimality_conditions(kind, radius):
         along[0] = 0.0
     matrix, gradient = vectors @ torch.diag(values) @ vectors.T, vectors @ along
 
-    step = _solve((values, vectors, along), radius)
+    step = _solve(Spectrum(values, vectors, along, 1e-14), radius)
 
     # (B + lambda I) p = -g, lambda >= max(0, -lambda_1), lambda (radius - |p|) = 0: Moré and Sorensen (1983), lemma 2.1
     length = step.norm().item()
@@ -326,6 +326,39 @@ def test_the_subproblem_is_solved_to_its_optimality_conditions(kind, radius):
         matrix @ step + damping * step, -gradient, rtol=0, atol=1e-4 * (1 + gradient.norm().item())
     )
     assert damping <= 1e-6 or length >= radius * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_model_in_a_box_is_minimised_to_its_optimality_conditions_from_degenerate_bounds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(12, 8, generator=generator, dtype=torch.float64)
+    matrix[:, 0] = matrix[:, 1] + 1e-3 * matrix[:, 0]  # ill-conditioned, so that faces change their minds
+    gradient = torch.randn(8, generator=generator, dtype=torch.float64)
+    lower, upper = torch.full((8,), -0.4, dtype=torch.float64), torch.full((8,), 0.4, dtype=torch.float64)
+    lower[::2] = 0.0  # the point stands on every other bound
+    newton = Newton(matrix.T @ matrix, gradient, torch.ones(8, dtype=torch.float64))
+
+    step, _, change = Box(newton, newton.scale, (lower, upper)).minimiser(100.0)
+
+    exact = scipy.optimize.minimize(
+        lambda p: newton.change(torch.tensor(p)), torch.zeros(8), jac=lambda p: newton.slope(torch.tensor(p)).numpy(),
+        bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)), method="L-BFGS-B",
+        options={"ftol": 0, "gtol": 1e-10, "maxiter": 10_000, "maxfun": 10_000},
+    )  # fmt: skip
+    assert bool(((step >= lower) & (step <= upper)).all())
+    assert change == pytest.approx(exact.fun, rel=1e-2)
+
+
+def test_gauss_newton_steps_are_whole_as_far_as_singular_values_can_be_told_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    left, _ = torch.linalg.qr(torch.randn(9, 3, generator=generator, dtype=torch.float64))
+    jacobian = left @ torch.diag(tensor([1.0, 1e-5, 1e-10]))  # 1e-20 is far below the rounding of J'J
+    model = Box(GaussNewton(jacobian @ tensor([1.0, 1.0, 1.0]), jacobian, torch.ones(3, dtype=torch.float64)),
+                torch.ones(3, dtype=torch.float64), None)  # fmt: skip
+
+    step, _, _ = model.minimiser(10.0)
+
+    torch.testing.assert_close(step, tensor([-1.0, -1.0, -1.0]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
