@@ -1,12 +1,13 @@
 """Levenberg-Marquardt, for sums of squares."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gradopt.contracts import Evaluation, Linearised, Oracle
+from gradopt.contracts import Evaluation, Linearised, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, room, scale_of
 from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radius
@@ -14,14 +15,19 @@ from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radi
 MATRIX_ENTRIES = 10_000_000
 """Entries of the Jacobian up to which `jacobian=auto` takes the whole matrix."""
 
+BETTER = 1.5
+"""The other model takes over when the error of its prediction is so many times smaller."""
+
 
 class LevenbergMarquardt(TrustSteps):
     """Gauss-Newton steps inside a trust region, for objectives with residuals (Moré, 1978).
 
     The Jacobian's columns are scaled by the running maximum of their norms; the step is exact, by a singular value
-    decomposition of the scaled Jacobian J (J'J is never formed). Bounds are kept by an active set on the model. Robust
-    losses reweigh residuals and rows (Triggs, 2000). A Jacobian too large to hold is replaced by its products, in
-    truncated conjugate gradients on J'J (Steihaug, 1983).
+    decomposition of the scaled Jacobian J (J'J is never formed). Large residuals make these steps crawl: a second
+    model J'J + S learns the residuals' own curvature, and whichever has predicted the loss better makes the next step
+    (NL2SOL: Dennis, Gay and Welsch, 1981). Bounds are kept by an active set on the model. Robust losses reweigh
+    residuals and rows (Triggs, 2000). A Jacobian too large to hold is replaced by its products, in truncated conjugate
+    gradients on J'J (Steihaug, 1983).
 
     Args:
         jacobian: "matrix", "products" (which keep no bounds), or "auto": the matrix up to 1e7 entries.
@@ -35,6 +41,42 @@ class LevenbergMarquardt(TrustSteps):
     ) -> None:
         super().__init__(self._gauss_newton)
         self._jacobian = jacobian
+        self._second = SecondOrder()
+        self._other: Box | None = None
+        self._bends = False
+        self._switched = False
+
+    def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
+        """Whether the loss fell as the model predicted. A model that the other one beats by far is left for it, and
+        the first rejection that comes of that shrinks no radius.
+        """
+        model, other, radius = self._model, self._other, self._radius
+        accepted = super().accepts(evaluation, oracle)
+        if not isinstance(model, Box) or other is None:
+            return accepted
+        step, change = (evaluation.point - self._point).double().cpu(), evaluation.loss - self._loss
+        error, others = (abs(change - one.curvature.change(step)) for one in (model, other))
+        switch = math.isfinite(change) and BETTER * others < error
+        if switch:
+            self._bends = not self._bends
+        if switch and not accepted:
+            self._model, self._other = other, model
+            self._radius = self._radius if self._switched else radius
+        self._switched = not accepted and (self._switched or switch)
+        return accepted
+
+    def state_dict(self) -> State:
+        """That of the steps, of both models, and of what S is learnt from."""
+        other = None if self._other is None else self._other.state_dict()
+        own = {"second": self._second.state_dict(), "other": other, "bends": self._bends, "switched": self._switched}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: State) -> None:
+        """Take it over."""
+        super().load_state_dict(state)
+        self._second.load_state_dict(state["second"])
+        self._other = None if state["other"] is None else Box.restored(state["other"])
+        self._bends, self._switched = state["bends"], state["switched"]
 
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         linear = oracle.linearised()
@@ -55,8 +97,47 @@ class LevenbergMarquardt(TrustSteps):
         if radius != radius:
             slope = gradient / scale
             radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
-        model = GaussNewton(residuals, jacobian, scale)
-        return Box(model, scale, room(point, oracle.lower, oracle.upper)), radius
+        space = room(point, oracle.lower, oracle.upper)
+        second = self._second.learn(point, gradient, residuals, jacobian)
+        flat, bent = (Box(GaussNewton(residuals, jacobian, scale, s), scale, space) for s in (None, second))
+        model, self._other = (bent, flat) if self._bends else (flat, bent)
+        return model, radius
+
+
+class SecondOrder:
+    """S, (n, n): the sum of each residual times its Hessian, learnt from how J'r changes from point to point.
+
+    The symmetric secant update of NL2SOL (Dennis, Gay and Welsch, 1981, section 3), after S has been sized down to the
+    curvature along the last step, so that it vanishes where the residuals do.
+    """
+
+    def __init__(self) -> None:
+        self._matrix = torch.empty(0)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def learn(self, point: Tensor, gradient: Tensor, residuals: Tensor, jacobian: Tensor) -> Tensor:
+        """S at a new point, where the gradient is J'r."""
+        last, self._last = self._last, (point, gradient, jacobian)
+        if last is None:
+            self._matrix = torch.zeros(len(point), len(point), dtype=point.dtype)
+            return self._matrix
+        step, turn = point - last[0], gradient - last[1]
+        along = float(step @ turn)
+        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()):
+            return self._matrix
+        wanted, had = gradient - last[2].T @ residuals, self._matrix @ step
+        curvature = float(step @ had)
+        size = min(1.0, abs(float(step @ wanted) / curvature)) if curvature != 0 else 1.0
+        rest = wanted - size * had
+        pair = torch.outer(rest, turn) / along
+        self._matrix = size * self._matrix + pair + pair.T - float(step @ rest) / along**2 * torch.outer(turn, turn)
+        return self._matrix
+
+    def state_dict(self) -> State:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: State) -> None:
+        vars(self).update(state)
 
 
 def _check(linear: Linearised, evaluation: Evaluation) -> None:

@@ -150,6 +150,13 @@ class Box:
     def state_dict(self) -> State:
         return {"curvature": self.curvature.state_dict(), "scale": self._scale, "room": self._room}
 
+    @classmethod
+    def restored(cls, state: State) -> "Box":
+        """The one of which `state_dict` was taken."""
+        kept = state["curvature"]
+        curvature: Curvature = Newton(**kept) if "hessian" in kept else GaussNewton(**kept)
+        return cls(curvature, state["scale"], state["room"])
+
     def _length(self, step: Tensor) -> float:
         return float((self._scale * step).norm())
 
@@ -269,9 +276,7 @@ def restored(state: State) -> Model:
         model = Krylov.__new__(Krylov)
         model._path = state["path"]
         return model
-    kept = state["curvature"]
-    curvature: Curvature = Newton(**kept) if "hessian" in kept else GaussNewton(**kept)
-    return Box(curvature, state["scale"], state["room"])
+    return Box.restored(state)
 
 
 def room(point: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Tensor] | None:

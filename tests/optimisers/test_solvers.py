@@ -15,6 +15,7 @@ from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
 from gradopt.optimisers.lbfgs import Memory
+from gradopt.optimisers.levenberg_marquardt import SecondOrder
 from gradopt.optimisers.line_search import LineSearch
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
@@ -39,6 +40,11 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 def valley(x):
     return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def apart(x):
+    """Two curves that do not meet: the residuals stay large, and Gauss-Newton steps crawl along a valley."""
+    return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0], 30 + x[0] ** 2 + x[1]])
 
 
 def tensor(values, dtype=torch.float64):
@@ -130,9 +136,12 @@ def test_a_budget_of_evaluations_is_kept_exactly(name, options, limit):
 
 
 @pytest.mark.parametrize(("name", "options"), SMOOTH + SQUARES, ids=str)
-def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, options, tmp_path):
+@pytest.mark.parametrize("function", [valley, apart])
+def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, options, function, tmp_path):
     def build():
-        return assemble(ResidualObjective(valley, tensor([-1.2, 1.0])), name, options, stop=gradopt.Stop(max_steps=12))
+        return assemble(
+            ResidualObjective(function, tensor([-1.2, 1.0])), name, options, stop=gradopt.Stop(max_steps=12)
+        )
 
     def walk(assembly, last=10**9):
         points = []
@@ -551,3 +560,38 @@ def test_units_of_the_unknowns_cost_lbfgs_few_evaluations():
     assert plain.success
     assert scaled.success
     assert scaled.nfev <= 1.5 * plain.nfev
+
+
+def test_large_residuals_make_levenberg_marquardt_learn_their_curvature(monkeypatch):
+    result = gradopt.least_squares(apart, [-1.2, 1.0])
+
+    monkeypatch.setattr(SecondOrder, "learn", lambda self, point, *_: torch.zeros(2, 2, dtype=point.dtype))
+    without = gradopt.least_squares(apart, [-1.2, 1.0])
+    newton = gradopt.minimise(lambda x: 0.5 * apart(x).square().sum(), [-1.2, 1.0], optimiser="trust_region")
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(newton.fun, rel=1e-10)
+    assert 2 * result.nfev < without.nfev, (result.nfev, without.nfev)
+
+
+def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishes_with_them():
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+    hessians = torch.randn(7, 4, 4, generator=generator, dtype=torch.float64)
+    hessians = hessians + hessians.transpose(1, 2)
+    second, last = SecondOrder(), None
+    for step in range(12):
+        point = 0.1 * torch.randn(4, generator=generator, dtype=torch.float64)
+        residuals = 30 + slopes @ point + 0.5 * torch.einsum("i,kij,j->k", point, hessians, point)
+        jacobian = slopes + hessians @ point
+        matrix = second.learn(point, jacobian.T @ residuals, residuals, jacobian)
+        if last is not None and step > 0:
+            moved, turn = point - last[0], jacobian.T @ residuals - last[2]
+            if moved @ turn > 0:
+                torch.testing.assert_close(matrix @ moved, (jacobian - last[1]).T @ residuals)
+                torch.testing.assert_close(matrix, matrix.T)
+        last = (point, jacobian, jacobian.T @ residuals)
+
+    for _ in range(2):  # where the residuals have become linear
+        point = point + 0.1
+        matrix = second.learn(point, slopes.T @ (slopes @ point), slopes @ point, slopes)
+    assert matrix.abs().max() < 1e-10
