@@ -578,7 +578,7 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
     slopes = torch.randn(7, 4, generator=generator, dtype=torch.float64)
     hessians = torch.randn(7, 4, 4, generator=generator, dtype=torch.float64)
     hessians = hessians + hessians.transpose(1, 2)
-    second, last = SecondOrder(), None
+    second, last, matrix, point = SecondOrder(), None, torch.empty(0), torch.empty(0)
     for step in range(12):
         point = 0.1 * torch.randn(4, generator=generator, dtype=torch.float64)
         residuals = 30 + slopes @ point + 0.5 * torch.einsum("i,kij,j->k", point, hessians, point)
