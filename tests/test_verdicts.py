@@ -364,3 +364,74 @@ def test_ctrl_c_is_seen_inside_a_line_search(optimiser):
 
     assert result.status is Status.INTERRUPTED, result
     assert function.calls < 40
+
+
+def _cancelling(y):
+    """y - 1, with a rounding that keeps gradients from vanishing: of 1e4 rather than of 1."""
+    return (1e4 + y) - 1e4 - 1.0
+
+
+RUN_OFF = {
+    "sigmoid": lambda x: 7.0 + torch.sigmoid(-x[0]) + _cancelling(x[1]) ** 2,
+    "exponential": lambda x: 7.0 + torch.exp(-x[0]) * (1 + x[1] ** 2) + _cancelling(x[1]) ** 2,
+    "gaussian": lambda x: 6.0 - torch.exp(-((x[0] - 1) ** 2)) + _cancelling(x[1]) ** 2,
+    "potential": lambda x: 7.0 + 1e6 * x[0] ** -12 + _cancelling(x[1]) ** 2,
+}
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.0])
+@pytest.mark.parametrize("start", [3.0, 10.0])
+@pytest.mark.parametrize("name", sorted(RUN_OFF))
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "auto"])
+def test_an_unknown_that_runs_off_to_where_nothing_depends_on_it_is_no_success(optimiser, name, start, tolerance):
+    stop = gradopt.Stop(max_evaluations=400, gradient_tolerance=tolerance)
+    x0 = torch.tensor([start, 2.0], dtype=torch.float64)
+
+    result = gradopt.minimise(RUN_OFF[name], x0, optimiser=optimiser, stop=stop)
+
+    at_the_minimum = name == "gaussian" and abs(result.x[0] - 1) < 1e-6
+    assert result.success == at_the_minimum, result
+
+
+def test_a_saddle_point_at_infinity_is_no_noise_floor():
+    # Sums of two exponentials, from where one of them has lost all influence: Jennrich and Sampson's problem.
+    i = torch.arange(1.0, 11.0, dtype=torch.float64)
+
+    def residuals(x):
+        return 2 + 2 * i - torch.exp(i * x[0]) - torch.exp(i * x[1])
+
+    result = gradopt.least_squares(residuals, [3.0, 4.0], optimiser="levenberg_marquardt")
+
+    assert result.success == (result.fun < 63), result
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "auto"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: 3.0 + _cancelling(x[1]) ** 2 + 0 * x[0],  # unused
+        lambda x: 3.0 + _cancelling(x[1]) ** 2 + (1 - x[0]).clamp(min=0) ** 2,  # satisfied from the start
+        lambda x: 3.0 + _cancelling(x[1]) ** 2 + 1e-18 * (x[0] - 9) ** 2,  # below the rounding of the loss
+        lambda x: 3.0 + _cancelling(x[1]) ** 2 + (x[0] - 2) ** 4,
+        lambda x: 3.0 + (torch.exp(x[0]) - 2) ** 2 + _cancelling(x[1] + x[0]) ** 2,
+    ],
+    ids=["unused", "hinge", "faint", "flat", "curved"],
+)
+@pytest.mark.parametrize("tolerance", [None, 0.0])
+def test_an_unknown_without_influence_where_it_began_does_no_harm(optimiser, function, tolerance):
+    stop = gradopt.Stop(max_evaluations=1000, gradient_tolerance=tolerance)
+    result = gradopt.minimise(function, torch.tensor([4.0, 2.0], dtype=torch.float64), optimiser=optimiser, stop=stop)
+
+    assert result.success or result.status is Status.MAX_EVALUATIONS, result
+
+
+def test_what_a_bound_holds_has_not_run_off():
+    result = gradopt.minimise(
+        lambda x: 7.0 + torch.exp(-x[0]) + _cancelling(x[1]) ** 2,
+        torch.tensor([3.0, 2.0], dtype=torch.float64),
+        bounds=(None, 50.0),
+        optimiser="lbfgs",
+    )
+
+    assert result.success, result
+    assert result.x[0] == 50.0 or result.x[0] < 45.0

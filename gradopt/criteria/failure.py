@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
-from gradopt.contracts import Band, Block, BudgetSpent, Judgement, NonFiniteTrial, Oracle, State, Stuck
+from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.stationarity.curvature import examine, sizes
+from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
 EVERY = 100
@@ -221,14 +222,16 @@ class Stalled:
     and the gradient is not small.
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
-    zero in this dtype: `noise_floor`.
+    zero in this dtype: `noise_floor`. Not so where the curvature is negative, nor where an unknown has run off so far
+    that the loss no longer depends on it: gradient and rounding vanish there together.
     """
 
     PATIENCE = 50
 
     def __init__(self) -> None:
         self._still = 0
-        self._next = EVERY
+        self._next = 0
+        self._origin: Tensor | None = None
 
     def bands(self) -> Mapping[str, Band]:
         return {}
@@ -237,6 +240,8 @@ class Stalled:
         return self._next
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
+        if self._origin is None:
+            self._origin = oracle.read()
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
@@ -255,8 +260,11 @@ class Stalled:
             return None
         point = oracle.read()
         # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
-        scatter, noise = _scatter(oracle) if oracle.constraints is None else (0.0, False)
-        status = Status.NOISE_FLOOR if noise else Status.STALLED
+        scatter, noise, gone = 0.0, False, None
+        if oracle.constraints is None:
+            scatter, noise = _scatter(oracle)
+            gone = tail(Evaluation(loss, gradient_norm, point, oracle.full_gradient()), oracle, self._origin)
+        status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
             len(block) - 1,
@@ -268,6 +276,7 @@ class Stalled:
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
+            gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -278,6 +287,11 @@ class Stalled:
                 "told from zero"
             )
         rate, dtype = evidence["learning_rate"], evidence["dtype"]
+        if evidence["gone"]:
+            return (
+                f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
+                "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
+            )
         if evidence["stuck"]:
             hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
             return (

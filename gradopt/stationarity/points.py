@@ -12,6 +12,7 @@ from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.stationarity.curvature import Curvature, examine, falls, is_lower_beside, is_plateau, sizes, ways
+from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
 RESTING = 10
@@ -215,7 +216,7 @@ class StationaryPoints:
             if moved and not negative and bool(collapsed.any()):
                 return Status.STALLED
             return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
-        if is_plateau(evaluation, oracle, collapsed, way):
+        if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
