@@ -119,9 +119,9 @@ class AutogradOracle:
         try:
             with torch.no_grad():
                 output = self.objective.full_loss()
+                return math.nan if output is None else output.item()  # read here: it may be a view of a parameter
         finally:
             self.write(here)
-        return math.nan if output is None else output.item()
 
     def gradient(self, point: Tensor) -> Tensor:
         """The gradient of the full loss at `point`, shape (n,); the parameters are moved there and back."""

@@ -288,11 +288,12 @@ class Fit(gradopt.Objective):
     def minimum(self):
         return 100.0
 
+
+class ConstrainedFit(Fit):
     def constraints(self):
         return (
             gradopt.Constraint(lambda: self.x.sum(), upper=1.0, name="sum"),
             gradopt.Constraint(lambda: self.x.prod(), lower=0.0, name="product"),
-            gradopt.Constraint(lambda: self.x[0], lower=1.0, upper=0.0, name="empty"),
         )
 
 
@@ -311,11 +312,10 @@ def test_a_known_minimum_is_held_against_the_start():
 
 
 def test_constraints_are_held_against_the_start():
-    report = gradopt.check(Fit(own_loss=False), optimiser="levenberg_marquardt")
+    report = gradopt.check(ConstrainedFit(own_loss=False))
 
     assert report["constraint sum"].status == "passed"
     assert report["constraint product"].sentence.startswith("does not hold at the start, by 1.2")
-    assert report["constraint empty"].status == "failed"
 
 
 def test_bounds_without_room_are_warned_of():
@@ -364,3 +364,7 @@ def test_it_is_quick():
     start = time.perf_counter()
     gradopt.check(f.rosenbrock, [-1.2, 1.0] * 25)
     assert time.perf_counter() - start < 10
+
+
+def test_a_loss_that_is_a_view_of_an_unknown_is_read_where_it_was_asked():
+    assert gradopt.check(lambda x: x[0], [1e-3, 1e-5])["gradient"].status == "passed"

@@ -435,3 +435,17 @@ def test_what_a_bound_holds_has_not_run_off():
 
     assert result.success, result
     assert result.x[0] == 50.0 or result.x[0] < 45.0
+
+
+@pytest.mark.parametrize("n", [51, 100])
+def test_faint_negative_curvature_among_strong_is_found(n):
+    weights = torch.logspace(0, 3, n, dtype=torch.float64)
+    weights[n // 2] = -0.1
+
+    def saddle(x):
+        return (weights * x**2).sum() + x[n // 2] ** 4
+
+    x0 = [1.0] * n
+    x0[n // 2] = 0.0
+
+    assert gradopt.minimise(saddle, x0).status is Status.SADDLE_POINT

@@ -115,7 +115,7 @@ class Convergence:
             )
         curvature = {
             "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"the curvature is nowhere negative (smallest found {evidence['curvature_min']:.3g})",
+            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g})",
             "held": "every unknown is held by a bound",
             "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]

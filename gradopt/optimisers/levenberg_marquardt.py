@@ -15,7 +15,7 @@ from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radi
 MATRIX_ENTRIES = 10_000_000
 """Entries of the Jacobian up to which `jacobian=auto` takes the whole matrix."""
 
-BETTER = 1.5
+BETTER = 3.0
 """The other model takes over when the error of its prediction is so many times smaller."""
 
 

@@ -75,6 +75,8 @@ class TrustSteps:
             self._loss, self._gradient_norm = evaluation.loss, evaluation.gradient_norm
             self._point = evaluation.point
             self._model, self._radius = self._modelled(evaluation, oracle, self._radius)
+        if self._radius == 0:  # halved away
+            raise Stuck("no step inside the trust region lowers the loss in this dtype")
         step, self._length, self._change = self._model.minimiser(self._radius)
         trial = self._point + step.to(self._point)
         if oracle.lower is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation
 
-NUM_DENSE = 50
+NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
 
 NUM_LANCZOS = 30

@@ -595,3 +595,10 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
         point = point + 0.1
         matrix = second.learn(point, slopes.T @ (slopes @ point), slopes @ point, slopes)
     assert matrix.abs().max() < 1e-10
+
+
+def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():
+    result = gradopt.minimise(lambda x: x.abs().sum(), tensor([1.0, 2.0]), optimiser="trust_region")
+
+    assert result.status is Status.STALLED, result
+    assert result.fun <= 1e-12
