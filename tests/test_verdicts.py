@@ -449,3 +449,21 @@ def test_faint_negative_curvature_among_strong_is_found(n):
     x0[n // 2] = 0.0
 
     assert gradopt.minimise(saddle, x0).status is Status.SADDLE_POINT
+
+
+@pytest.mark.parametrize(
+    ("function", "x0"),
+    [
+        (lambda x: (x[:3].prod() - 1) ** 2 + (x[3] - 1) ** 2, [0.0] * 4),
+        (lambda x: -x.prod() + (x**4).sum(), [0.0] * 3),
+    ],
+    ids=["three of four", "three"],
+)
+@dtypes
+def test_a_product_of_unknowns_falls_along_no_axis_and_is_no_minimum_all_the_same(function, x0, dtype):
+    assert run(function, x0, "lbfgs", dtype).status is Status.SADDLE_POINT
+
+    onward = gradopt.minimise(function, torch.tensor(x0, dtype=dtype), on_saddle="escape")
+
+    assert onward.success, onward
+    assert onward.fun < function(torch.tensor(x0, dtype=dtype)) - 1e-3

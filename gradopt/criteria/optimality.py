@@ -12,7 +12,7 @@ from gradopt.constraints.multipliers import Multipliers, least_squares, projecte
 from gradopt.constraints.tangent import Tangent
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.convergence import Convergence
-from gradopt.stationarity.curvature import Curvature, examine, falls, is_plateau, sizes
+from gradopt.stationarity.curvature import Curvature, examine, fall, is_plateau, sizes
 from gradopt.stationarity.points import RESTING, StationaryPoints
 from gradopt.verdict import Status
 
@@ -160,7 +160,7 @@ class ConstrainedConvergence:
         evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
         here = Evaluation(lagrangian.value(loss), evidence["gradient_norm"], point, gradient)
         none = torch.zeros_like(suspects)
-        if found.sign == "negative" or (found.sign == "none" and falls(here, lagrangian, found, none, size)):
+        if found.sign == "negative" or (found.sign == "none" and fall(here, lagrangian, found, none, size) is not None):
             return Status.SADDLE_POINT if found.is_stationary(slopes) else None
         if is_plateau(here, lagrangian, suspects, size):
             return Status.STALLED
@@ -174,7 +174,7 @@ class ConstrainedConvergence:
         if step.max() > evidence["tolerance"] and not (evidence["resting"] and unseen):
             return None
         # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
-        return None if falls(here, lagrangian, found, none, size) else status
+        return status if fall(here, lagrangian, found, none, size) is None else None
 
     def _collapsed(self, scale: Tensor) -> Tensor:
         """The unknowns whose curvature has fallen to nothing; a loss without any slope anywhere is constant, and every

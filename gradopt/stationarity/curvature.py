@@ -14,6 +14,11 @@ NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
 
 NUM_LANCZOS = 30
+
+NUM_MIXED = 8
+MIXED_REACH = 1e-2
+"""Mixtures of flat directions along which the loss is asked, and how far, in units of the way an unknown may reach."""
+
 TINY = 1e-300
 
 Product = Callable[[Tensor], Tensor]
@@ -98,6 +103,23 @@ class Curvature:
         along = self.vectors.T @ (self.units * gradient[self.free].double().cpu())
         parts = torch.where(self.values > self.threshold, -along / self.values, 0.0)
         return torch.zeros_like(gradient).index_put((self.free,), (self.units * (self.vectors @ parts)).to(gradient))
+
+    def mixtures(self, way: Tensor) -> list[Tensor]:
+        """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them.
+
+        Args:
+            way: How far each unknown may reach.
+        """
+        flat = self.vectors[:, ~self.is_curved]
+        count = flat.shape[1]
+        if count < 2:
+            return []
+        signs = torch.randint(0, 2, (NUM_MIXED, count), generator=torch.Generator().manual_seed(0)) * 2 - 1
+        found = []
+        for row in signs.to(flat):
+            move = torch.zeros_like(way).index_put((self.free,), (self.units * (flat @ row)).to(way))
+            found.append(MIXED_REACH / max((move.abs() / way).max().item(), TINY) * move)
+        return found
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """The gradient, of shape (n,), along each direction."""
@@ -218,13 +240,16 @@ def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvat
     return False
 
 
-def falls(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor) -> bool:
-    """Whether the loss falls where curvature says nothing, by more than rounding explains: along the direction of the
-    smallest, as x^3 does at 0, and along the suspects.
+def fall(
+    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor
+) -> Tensor | None:
+    """A move, shape (n,), by which the loss falls, by more than rounding explains, where curvature says nothing: along
+    the direction of the smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z
+    does at 0. None if it does not.
 
     Args:
         suspects: A mask of unknowns whose curvature has vanished.
-        way: How far each unknown may reach; eps^0.25 of it is looked at.
+        way: How far each unknown may reach; eps^0.25 of it is looked at, and `MIXED_REACH` for mixtures.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     eps = torch.finfo(way.dtype).eps
@@ -232,20 +257,23 @@ def falls(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspe
     moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
     for index in suspects.nonzero().flatten()[:NUM_DENSE]:
         moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
-    for move in moves:
+    num_plain = len(moves)
+    moves += curvature.mixtures(way)
+    for number, move in enumerate(moves):
         for sign in (1.0, -1.0):
             there = _inside(point + sign * move, oracle)
             step = there - point
             try:
                 lower = oracle.loss(there)
             except BudgetSpent:
-                return False
-            part = (step / curvature.size).square().sum().item() if move is moves[0] else 0.0
+                return None
+            mixed = number == 0 or number >= num_plain
+            part = (step / curvature.size).square().sum().item() if mixed else 0.0
             astray = len(point) * curvature.strength * part  # as the direction is not quite right
             slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
             if lower < loss - slack - 2 * abs((gradient @ step).item()):
-                return True
-    return False
+                return step
+    return None
 
 
 def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import Curvature, examine, falls, is_lower_beside, is_plateau, sizes, ways
+from gradopt.stationarity.curvature import Curvature, examine, fall, is_lower_beside, is_plateau, sizes, ways
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -210,7 +210,11 @@ class StationaryPoints:
             return None
         if negative and moved and not is_lower_beside(evaluation, oracle, found, way):
             negative, doubtful, evidence["curvature"] = False, False, "none"
-        if negative or (doubtful and falls(evaluation, oracle, found, faded, way)):
+        lower = fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
+        if lower is not None:  # Escape begins with this very move
+            length = lower.norm().item()
+            evidence |= {"direction": (lower / length)[None], "length": length / torch.finfo(lower.dtype).eps ** 0.25}
+        if negative or lower is not None:
             if not vanishes:
                 return None
             if moved and not negative and bool(collapsed.any()):
