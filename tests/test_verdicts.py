@@ -467,3 +467,19 @@ def test_a_product_of_unknowns_falls_along_no_axis_and_is_no_minimum_all_the_sam
 
     assert onward.success, onward
     assert onward.fun < function(torch.tensor(x0, dtype=dtype)) - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("function", "x0"),
+    [
+        (lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), [0.0, 0.0]),
+        (lambda x: (x[0] - 1) ** 2 - torch.cos(x[1]) - x[1] ** 2 / 2, [0.0, 0.0]),
+    ],
+    ids=["Peano", "cosine of sixth order"],
+)
+def test_what_falls_along_a_curve_alone_is_no_minimum(function, x0):
+    assert run(function, x0, "lbfgs", torch.float64).status is Status.SADDLE_POINT
+
+
+def test_a_floor_that_is_curved_and_level_is_a_minimum():
+    assert run(lambda x: (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0], "lbfgs", torch.float64).status is Status.CONVERGED

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gradopt.contracts import BudgetSpent, Evaluation
+from gradopt.contracts import BudgetSpent, Evaluation, Oracle
 
 NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
@@ -18,6 +18,9 @@ NUM_LANCZOS = 30
 NUM_MIXED = 8
 MIXED_REACH = 1e-2
 """Mixtures of flat directions along which the loss is asked, and how far, in units of the way an unknown may reach."""
+
+NUM_BENT = 4
+"""Flat directions from which the loss is followed round a bend."""
 
 TINY = 1e-300
 
@@ -271,6 +274,31 @@ def fall(
             part = (step / curvature.size).square().sum().item() if mixed else 0.0
             astray = len(point) * curvature.strength * part  # as the direction is not quite right
             slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
+            if lower < loss - slack - 2 * abs((gradient @ step).item()):
+                return step
+    return None
+
+
+def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
+    """A move, shape (n,), by which the loss falls along a curve: along a flat direction, and then where the curved ones
+    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(way.dtype).eps
+    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
+        flat = torch.zeros_like(way).index_put(
+            (curvature.free,), (curvature.units * curvature.vectors[:, index]).to(way)
+        )
+        move = MIXED_REACH / max((flat.abs() / way).max().item(), TINY) * flat
+        for sign in (1.0, -1.0):
+            try:
+                beside = _inside(point + sign * move, oracle)
+                there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
+                lower = oracle.loss(there)
+            except BudgetSpent:
+                return None
+            step = there - point
+            slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
             if lower < loss - slack - 2 * abs((gradient @ step).item()):
                 return step
     return None

@@ -11,7 +11,16 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import Curvature, examine, fall, is_lower_beside, is_plateau, sizes, ways
+from gradopt.stationarity.curvature import (
+    Curvature,
+    examine,
+    fall,
+    fall_round_bend,
+    is_lower_beside,
+    is_plateau,
+    sizes,
+    ways,
+)
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -210,7 +219,7 @@ class StationaryPoints:
             return None
         if negative and moved and not is_lower_beside(evaluation, oracle, found, way):
             negative, doubtful, evidence["curvature"] = False, False, "none"
-        lower = fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
+        lower = _fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
         if lower is not None:  # Escape begins with this very move
             length = lower.norm().item()
             evidence |= {"direction": (lower / length)[None], "length": length / torch.finfo(lower.dtype).eps ** 0.25}
@@ -244,6 +253,12 @@ class StationaryPoints:
             return had, scale <= 0
         hidden = (scale > 0) & (energy <= eps**2 * energy.max())
         return had & (scale <= eps**0.25 * self._largest), had & (scale <= eps**2 * self._largest) | hidden
+
+
+def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Tensor | None:
+    """A move by which the loss falls where curvature says nothing, along a line or a curve; None if it does not."""
+    straight = fall(evaluation, oracle, found, suspects, way)
+    return fall_round_bend(evaluation, oracle, found, way) if straight is None else straight
 
 
 def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
