@@ -34,7 +34,7 @@ def _settings(arguments: list[str]) -> Settings:
     for word in arguments:
         if word.startswith("-"):
             raise Mistake(f"gradopt check takes key=value only, got {word}")
-    register()
+    register(arguments)
     warn()
     options = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     with initialize_config_dir(config_dir=os.fspath(config_root()), job_name="gradopt", **options):

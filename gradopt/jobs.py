@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradopt import __version__
 from gradopt.explain import explain
 from gradopt.mistakes import Mistake, did_you_mean
-from gradopt.plugins import config_directory, registry
+from gradopt.plugins import Entry, config_directory, registry
 from gradopt.result import MAX_LISTED, Result, write_json
 from gradopt.selection import check_names
 from gradopt.settings import Settings, parse, schema
@@ -86,7 +86,7 @@ def start(arguments: list[str]) -> int:
         os.environ[JOBS] = os.fspath(Path(place) / "jobs")
         code = 0
         try:
-            register()
+            register(arguments)
             if "install=" in " ".join(arguments) and Path(sys.argv[0]).name == "__main__.py":
                 raise Mistake('completion is of the console script: eval "$(gradopt -sc install=bash)"')
             if not {"-sc", "--shell-completion"}.intersection(arguments):  # nobody wants to read it behind a prompt
@@ -310,8 +310,13 @@ def warn() -> None:
         print(f"gradopt: warning: {text}", file=sys.stderr)
 
 
-def register() -> None:
-    """Make what plugins offer known to Hydra: their presets, and typed nodes made from their signatures."""
+def register(arguments: Sequence[str]) -> None:
+    """Make what plugins offer known to Hydra: their presets, and typed nodes made from their signatures.
+
+    A family may have hundreds of members: those that the arguments do not mention get a node that takes any option, and
+    are checked like all others if a config selects one.
+    """
+    mentioned = " ".join(arguments)
     Plugins.instance().register(PluginConfigs)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Settings, package="_global_", provider="gradopt")
@@ -321,19 +326,33 @@ def register() -> None:
         for entry in registry().entries(kind):
             # A YAML preset of the same name takes the node's place, and inherits from the schema.
             preset = any((place / kind / f"{entry.name}.yaml").is_file() for place in presets)
-            try:
-                if offered[entry.name] > 1:
-                    raise Mistake("two plugins offer it")
-                node = OmegaConf.structured(schema(kind, entry.name, entry.signature()))
-                for key in node:
-                    if OmegaConf.is_dict(node[key]):  # whose keys are the user's own
-                        OmegaConf.set_struct(node[key], False)
-            except Exception:  # of a plugin's making: it takes any option, so that selecting it says what is wrong
-                node = OmegaConf.create({"name": entry.name}, flags={"struct": False})
             family, _, name = entry.name.rpartition("/")
-            for group in (f"schema/{kind}",) if preset else (f"schema/{kind}", kind):
+            if family and entry.name not in mentioned and not preset:
+                node, groups = _untyped(entry), [kind]
+            else:
+                node = _untyped(entry) if offered[entry.name] > 1 else _typed(entry)
+                groups = [f"schema/{kind}", *([] if preset else [kind])]
+            for group in groups:
                 place = f"{group}/{family}" if family else group
                 store.store(group=place, name=name, node=node, package=kind, provider=entry.plugin)
+
+
+def _typed(entry: Entry) -> DictConfig:
+    """The options of an entry with their types and defaults; any option where they cannot be read, which is of a
+    plugin's making: selecting it then says what is wrong.
+    """
+    try:
+        node = OmegaConf.structured(schema(entry.kind, entry.name, entry.signature()))
+    except Exception:
+        return _untyped(entry)
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):  # whose keys are the user's own
+            OmegaConf.set_struct(node[key], False)
+    return node
+
+
+def _untyped(entry: Entry) -> DictConfig:
+    return OmegaConf.create({"name": entry.name}, flags={"struct": False})
 
 
 def config_root() -> Path:
