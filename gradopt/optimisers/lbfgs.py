@@ -204,7 +204,8 @@ class Memory:
     def _follow(self, step: Tensor, change: Tensor, curvature: float) -> None:
         """D <- c D - (c D s)^2 / s'y + y^2 / s'y, with c so that s'(c D)s = s'y: the diagonal of the BFGS formula."""
         image = self._diagonal * step
-        factor = curvature / float(step @ image)
+        square = float(step @ image)
+        factor = curvature / square if square > 0 else math.inf
         if not (math.isfinite(factor) and factor > 0):
             return
         image = image * factor  # quotients before products, which could overflow

@@ -233,7 +233,7 @@ class Krylov:
             if curvature <= 0:
                 break
             length = square / curvature
-            change += length * slope + 0.5 * length**2 * curvature
+            change += length * (slope + 0.5 * length * curvature)
             step = step + length * direction
             residual = residual + length * image
             before, square = square, float(residual @ residual)
@@ -266,7 +266,7 @@ class Krylov:
             length = (math.hypot(along, room) - along) / norm
             if after is None and curvature > 0:  # the products ran out: the whole next step, if it is inside
                 length = min(length, -slope / curvature)
-            return start + length * direction, change + length * slope + 0.5 * length**2 * curvature
+            return start + length * direction, change + length * (slope + 0.5 * length * curvature)
         raise AssertionError("the path has a last node")
 
 
@@ -314,10 +314,10 @@ def _solve(spectrum: Spectrum, radius: float) -> Tensor:
             break
         low, high = (damping, high) if length > radius else (low, damping)
         derivative = float((coefficients.square() / (values + damping)).sum())
-        damping += (length / radius - 1) * length**2 / max(derivative, 1e-300)
+        damping += (length / radius - 1) * length * length / max(derivative, 1e-300)
         if not low < damping < high:
             damping = max(0.5 * (low + high), shift + max(tiny, 1e-300))
     if length < radius and lowest < 0:  # the hard case: the rest of the way along the lowest curvature
-        rest = math.sqrt(radius**2 - length**2)
+        rest = math.sqrt((radius - length) * (radius + length))
         coefficients[0] += math.copysign(rest, coefficients[0].item() or 1.0)
     return vectors @ coefficients

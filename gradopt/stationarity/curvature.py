@@ -274,9 +274,17 @@ def fall(
             part = (step / curvature.size).square().sum().item() if mixed else 0.0
             astray = len(point) * curvature.strength * part  # as the direction is not quite right
             slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()):
+            if lower < loss - slack - 2 * abs((gradient @ step).item()) and _keeps_falling(step, loss, point, oracle):
                 return step
     return None
+
+
+def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
+    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
+    try:
+        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
+    except BudgetSpent:
+        return False
 
 
 def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
