@@ -1,5 +1,8 @@
 """The parity law: the trajectory equals ten lines of plain torch, bit for bit."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -170,3 +173,19 @@ def test_no_evaluation_is_wasted_by_a_closure():
     )
 
     assert result.nfev == theirs + 1  # the last point is judged, too
+
+
+def test_building_an_optimiser_imports_no_compiler():
+    program = (
+        "import sys, torch, gradopt\n"
+        "from gradopt.assemble import assemble\n"
+        "from gradopt.objectives.rosenbrock import Rosenbrock\n"
+        "before = torch.optim.Optimizer.add_param_group\n"
+        "assemble(Rosenbrock(), 'adam')\n"
+        "assert torch.optim.Optimizer.add_param_group is before\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"

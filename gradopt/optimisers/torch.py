@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State
 from gradopt.mistakes import Mistake, did_you_mean
-from gradopt.optimisers.torch_internals import lean_step
+from gradopt.optimisers.torch_internals import lean_step, untraced_construction
 
 Factory = Callable[..., torch.optim.Optimizer]
 
@@ -152,7 +152,8 @@ def build(
                 "with requires_grad_(False)"
             )
     try:
-        optimizer = factory(parameters, **keywords)
+        with untraced_construction():
+            optimizer = factory(parameters, **keywords)
         if isinstance(optimizer, torch.optim.Optimizer):
             _check_groups(factory, optimizer, groups, keywords)
         return optimizer, own

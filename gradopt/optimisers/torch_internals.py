@@ -1,9 +1,25 @@
 """Whatever reaches behind torch's public interface. Without it everything works, a little slower."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+
+@contextmanager
+def untraced_construction() -> Iterator[None]:
+    """Inside, building an optimiser does not import Dynamo, which takes more than half a second: its `add_param_group`
+    is wrapped only to be left out of traces, and nothing is traced here.
+    """
+    cls = torch.optim.Optimizer
+    wrapped = cls.add_param_group
+    body = getattr(wrapped, "__wrapped__", wrapped)
+    cls.add_param_group = body
+    try:
+        yield
+    finally:
+        cls.add_param_group = wrapped
 
 
 def lean_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
