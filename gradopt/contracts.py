@@ -5,6 +5,7 @@ anything has `state_dict()` and `load_state_dict()`; between `Engine.update()` a
 parts together are the whole run, to the last bit.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -150,11 +151,13 @@ class Evaluation:
     Attributes:
         loss: What `forward` returned; the mean over the step's micro-batches.
         gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
-        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep.
+        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep. Above a million
+            unknowns it is made when it is first asked for, which must be before the update.
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
         constraints: The values of all constraints, shape (m,); None without any.
         violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
             |x| and the distance from the start) by which the unknowns would have to move, to first order. 0 inside.
+        step_norm: Largest absolute change of an unknown since the point the engine measures from; NaN without one.
     """
 
     loss: float
@@ -163,6 +166,7 @@ class Evaluation:
     gradient: Tensor
     constraints: Tensor | None = None
     violation: float = 0.0
+    step_norm: float = math.nan
 
 
 class Constraints(Protocol):
@@ -225,7 +229,8 @@ class Oracle(Protocol):
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
         best: The best evaluation so far, whoever asked for it: with a finite full loss, then feasible (or nearest to
-            it), then lowest, then of the smaller gradient.
+            it), then lowest, then of the smaller gradient. Above a million unknowns, where an optimiser of torch moves
+            them, the best of every twentieth, and without its gradient.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -423,7 +428,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The values of a column that need nobody's attention: low < value < high. NaN lies outside."""
+    """The values of a column that need nobody's attention: low < value < high. NaN lies outside, but for a step whose
+    length was not measured.
+    """
 
     low: float = -torch.inf
     high: float = torch.inf

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from gradopt.constraints.box import Box, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
 from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
+from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, kept
 from gradopt.linearisation import Linearisation
 from gradopt.mistakes import Mistake
-from gradopt.unknowns import flat, joined, largest, split
+from gradopt.torch_internals import backward
+from gradopt.unknowns import joined, largest, split
 
 
 class AutogradOracle:
@@ -58,38 +60,31 @@ class AutogradOracle:
         self.max_evaluations = math.inf
         self.deadline = math.inf
         self.best: Evaluation | None = None
+        self.lowest_loss = math.inf
         self.has_full_loss = True
         self._full_gradient: Tensor | None = None
         self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
+        self._evaluations: Copying | Sparing = Copying(self.parameters, self.box)
 
-    def evaluate(self) -> Evaluation:
-        """Forward and backward on the batch of the current step."""
+    def evaluate(self, since: Tensor | None = None) -> Evaluation:
+        """Forward and backward on the batch of the current step; `since` is where the step began, if it is measured."""
         self._spend()
         for parameter in self.parameters:
             parameter.grad = None
         if self.micro_batches is None:
-            try:
-                output = self.objective()
-            except RuntimeError as error:
-                if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
-                    raise Mistake(
-                        f"the loss of {self.objective.describe()} passes its unknowns through NumPy, which has no "
-                        "gradients: use the function of the same name in torch"
-                    ) from error
-                raise
-            self._backward(output)
-            loss = output.item()
+            losses = [self._forward()]
+            self._backward(losses[0])
         else:
             # The mean of the micro-batches' gradients, summed up in .grad, is the gradient of the mean loss.
             share = 1.0 / len(self.micro_batches)
-            loss = 0.0
+            losses: list[Tensor] = []
             for batch in self.micro_batches:
                 output = self.objective(batch) * share
                 self._backward(output)
-                loss += output.item()
+                losses.append(output.detach())
         self.num_gradients += 1
-        evaluation = self._evaluation(loss)
+        evaluation = self._evaluations.of(losses, since)
         if self.constraints is not None:
             self._constrain(evaluation)
         if self.micro_batches is None:
@@ -233,9 +228,7 @@ class AutogradOracle:
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
-        if len(self.parameters) == 1:
-            return flat(self.parameters[0].detach().clone())
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+        return self._evaluations.point()
 
     def write(self, point: Tensor) -> None:
         """Set the parameters, in place, to the entries of `point`."""
@@ -266,14 +259,14 @@ class AutogradOracle:
         """Inside, evaluations belong to no step: they are not counted, no budget stops them, and none is the best."""
         counts = self.num_losses, self.num_gradients, self.num_hessian_products
         budget = self.max_evaluations, self.deadline
-        best = self.best
+        best = self.best, self.lowest_loss
         self.max_evaluations = self.deadline = math.inf
         try:
             yield
         finally:
             self.num_losses, self.num_gradients, self.num_hessian_products = counts
             self.max_evaluations, self.deadline = budget
-            self.best = best
+            self.best, self.lowest_loss = best
 
     def custom_functions(self) -> list[str]:
         """The names of the `torch.autograd.Function`s with a backward of their own in the graph of the full loss."""
@@ -289,10 +282,27 @@ class AutogradOracle:
         if self.box is not None:
             self.box.project(self.parameters)
 
+    def spare(self) -> None:
+        """Copy the point only where it is asked for, and keep the best of every `KEEP_EVERY` evaluations.
+
+        The deadline then stops no evaluation: there would be no way back to the point before.
+        """
+        self._evaluations = Sparing(self.parameters, self.box)
+
+    @property
+    def is_sparing(self) -> bool:
+        """Whether `spare` was called."""
+        return isinstance(self._evaluations, Sparing)
+
     def _keep(self, evaluation: Evaluation) -> None:
         """Keep the best evaluation: its point survives every ending."""
-        if self.best is None or (math.isfinite(evaluation.loss) and self._rank(evaluation) < self._rank(self.best)):
-            self.best = evaluation
+        loss, best = evaluation.loss, self.best
+        if loss < self.lowest_loss:
+            self.lowest_loss = loss
+        if isinstance(evaluation, Uncopied) and (self.num_losses - 1) % KEEP_EVERY:
+            return
+        if best is None or (math.isfinite(loss) and self._rank(evaluation) < self._rank(best)):
+            self.best = kept(evaluation) if self.is_sparing else evaluation
 
     def _rank(self, evaluation: Evaluation) -> tuple[bool, float, float, float]:
         """Smaller is better: finite, then feasible (or nearest to it), then of lower loss, then of smaller gradient."""
@@ -316,14 +326,26 @@ class AutogradOracle:
         evaluation.violation = (missed[rows].abs() / linear.scales(rows, size)).max().item()
 
     def _spend(self) -> None:
-        if self.num_losses >= self.max_evaluations or (self.num_losses and time.perf_counter() >= self.deadline):
+        late = self.num_losses and time.perf_counter() >= self.deadline and not self.is_sparing
+        if self.num_losses >= self.max_evaluations or late:
             raise BudgetSpent
         self.num_losses += 1
+
+    def _forward(self) -> Tensor:
+        try:
+            return self.objective()
+        except RuntimeError as error:
+            if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
+                raise Mistake(
+                    f"the loss of {self.objective.describe()} passes its unknowns through NumPy, which has no "
+                    "gradients: use the function of the same name in torch"
+                ) from error
+            raise
 
     def _backward(self, output: Tensor) -> None:
         try:
             # Constraints may go on from what the loss has computed.
-            output.backward(retain_graph=self.constraints is not None)
+            backward(output, retain_graph=self.constraints is not None)
         except (RuntimeError, AttributeError):
             self._check(output)  # a clearer word for the mistakes people make
             raise
@@ -343,15 +365,6 @@ class AutogradOracle:
                 f"the loss of {name} does not depend on the unknowns by differentiable operations (no grad_fn): "
                 "compute it from the parameters, without .item(), .detach(), torch.tensor(...) or NumPy on the way"
             )
-
-    def _evaluation(self, loss: float) -> Evaluation:
-        point = self.read()
-        if len(self.parameters) == 1 and self.box is None:
-            gradient = self.parameters[0].grad
-            if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
-                return Evaluation(loss, largest(gradient), point, flat(gradient))
-        gradient = joined([parameter.grad for parameter in self.parameters], self.parameters)
-        return Evaluation(loss, self._norm(gradient, point), point, gradient)
 
     def _norm(self, gradient: Tensor, point: Tensor) -> float:
         if self.lower is not None and self.upper is not None:

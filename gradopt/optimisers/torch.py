@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State
 from gradopt.mistakes import Mistake, did_you_mean
-from gradopt.optimisers.torch_internals import lean_step, untraced_construction
+from gradopt.torch_internals import lean_step, untraced_construction
 
 Factory = Callable[..., torch.optim.Optimizer]
 
@@ -31,6 +31,9 @@ class TorchOptimiser:
 
     Clipping changes `.grad` between the evaluation and the step, as `torch.nn.utils.clip_grad_*` do; the records hold
     the norm before it.
+
+    Attributes:
+        needs_point: Whether an update may fail half-way, so that the point it began at is needed.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class TorchOptimiser:
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         _settle(optimizer)
-        self.uses_closure = needs_closure(type(optimizer))
+        self.uses_closure = self.needs_point = needs_closure(type(optimizer))
         self._step = optimizer.step if self.uses_closure or scheduler is not None else lean_step(optimizer)
 
     def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
