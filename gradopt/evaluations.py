@@ -1,0 +1,160 @@
+"""Evaluations made of what autograd has left in `.grad`: the numbers, read as seldom as they can be, and the vectors."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.constraints.box import Box, projected_gradient
+from gradopt.contracts import Evaluation
+from gradopt.torch_internals import flattened
+from gradopt.unknowns import chunks, flat, joined, largest, numbers, peak, split
+
+LARGE = 1_000_000
+"""Unknowns above which copying the point costs as much as moving it: it is then copied only now and then."""
+
+KEEP_EVERY = 20
+"""Steps between two copies then: both the best point and the length of a step are looked at as often."""
+
+
+class Copying:
+    """Makes evaluations that hold a copy of the point: for few unknowns, of which a copy costs next to nothing."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], box: Box | None) -> None:
+        self._parameters, self._box = parameters, box
+
+    def point(self) -> Tensor:
+        """The unknowns as one vector, shape (n,): a copy."""
+        if len(self._parameters) == 1:
+            return flat(self._parameters[0].detach().clone())
+        return flattened(self._parameters)
+
+    def gradient(self) -> Tensor:
+        """What `.grad` holds as such a vector; it shares the memory of a parameter that is alone."""
+        return joined([parameter.grad for parameter in self._parameters], self._parameters)
+
+    def of(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        """The evaluation where the parameters stand, with their gradient in `.grad`.
+
+        Args:
+            losses: What the objective has returned; their sum is the loss.
+            since: The point from which the step is measured.
+        """
+        point, gradient = self.point(), self.gradient()
+        pushing = gradient
+        if self._box is not None:
+            pushing = projected_gradient(gradient, point, self._box.lower, self._box.upper)
+        if point.is_cpu:  # where reading costs less than a tensor more
+            moved = math.nan if since is None else largest(point - since)
+            loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
+            return Evaluation(loss, largest(pushing), point, gradient, step_norm=moved)
+        lengths = [peak(pushing)] if since is None else [peak(pushing), peak(point - since)]
+        loss, gradient_norm, moved = _read(losses, lengths)
+        return Evaluation(loss, gradient_norm, point, gradient, step_norm=moved)
+
+
+class Sparing:
+    """Makes evaluations that copy nothing unless they are asked: for so many unknowns that each vector counts. What is
+    measured is measured piece by piece, so that none is made on the way either.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], box: Box | None) -> None:
+        self._copying = Copying(parameters, box)
+        self._parameters, self._box = parameters, box
+
+    def point(self) -> Tensor:
+        """As `Copying.point`."""
+        return self._copying.point()
+
+    def of(self, losses: Sequence[Tensor], since: Tensor | None) -> "Uncopied":
+        """As `Copying.of`, with a point that is there until it is left."""
+        lengths = [self._gradient_norm()] if since is None else [self._gradient_norm(), self._distance(since)]
+        return Uncopied(self._copying, *_read(losses, lengths))
+
+    def _gradient_norm(self) -> Tensor:
+        if self._box is not None:
+            lower, upper = split(self._box.lower, self._parameters), split(self._box.upper, self._parameters)
+            sides = zip(self._parameters, lower, upper, strict=True)
+            return _worst([peak for p, low, high in sides for peak in _projected_peaks(p, low, high)], self._parameters)
+        gradients = [parameter.grad for parameter in self._parameters]
+        dense = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
+        return _worst([peak(gradient) for gradient in dense if gradient.numel()], self._parameters)
+
+    def _distance(self, point: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        for parameter, part in zip(self._parameters, split(point, self._parameters), strict=True):
+            here, there = parameter.detach().reshape(-1), part.reshape(-1)
+            found += [peak(here[piece] - there[piece]) for piece in chunks(here)]
+        return _worst(found, self._parameters)
+
+
+class Uncopied(Evaluation):
+    """An evaluation whose vectors are made when they are asked for, while the parameters stand where it was made.
+
+    Raises:
+        RuntimeError: The point, or the gradient, of one that was left without asking for it.
+    """
+
+    __slots__ = ("_copy", "_left", "_makes")
+
+    def __init__(self, makes: Copying, loss: float, gradient_norm: float, step_norm: float) -> None:
+        self._makes, self._copy, self._left = makes, None, False
+        self.loss, self.gradient_norm, self.step_norm = loss, gradient_norm, step_norm
+        self.constraints, self.violation = None, 0.0
+
+    @property
+    def point(self) -> Tensor:  # type: ignore[override]
+        """As `Evaluation.point`."""
+        if self._copy is None:
+            self._check()
+            self._copy = self._makes.point()
+        return self._copy
+
+    @property
+    def gradient(self) -> Tensor:  # type: ignore[override]
+        """As `Evaluation.gradient`; with several parameters it is made each time."""
+        self._check()
+        return self._makes.gradient()
+
+    def copied(self) -> Evaluation:
+        """The same with its vectors, for whoever may have to go back."""
+        return Evaluation(self.loss, self.gradient_norm, self.point, self.gradient, step_norm=self.step_norm)
+
+    def leave(self) -> None:
+        """The parameters are about to move: what has not been copied is gone."""
+        self._left = True
+
+    def _check(self) -> None:
+        if self._left:
+            raise RuntimeError(
+                "the parameters have moved on since this evaluation: with so many unknowns its point must be asked "
+                "for before the update"
+            )
+
+
+def kept(evaluation: Evaluation) -> Evaluation:
+    """The evaluation without its gradient, which would keep as much memory as the point and is asked by nobody."""
+    nothing = evaluation.point.new_tensor(math.nan).expand_as(evaluation.point)
+    return Evaluation(evaluation.loss, evaluation.gradient_norm, evaluation.point, nothing)
+
+
+def _projected_peaks(parameter: nn.Parameter, lower: Tensor, upper: Tensor) -> list[Tensor]:
+    gradient = parameter.grad
+    if gradient is None:
+        return []
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    vectors = [tensor.detach().reshape(-1) for tensor in (gradient, parameter, lower, upper)]
+    return [peak(projected_gradient(*(vector[piece] for vector in vectors))) for piece in chunks(vectors[0])]
+
+
+def _worst(peaks: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+    """The largest of them, NaN if one is NaN; 0 of none."""
+    return torch.stack(list(peaks)).amax() if peaks else parameters[0].new_zeros(())
+
+
+def _read(losses: Sequence[Tensor], lengths: Sequence[Tensor]) -> tuple[float, float, float]:
+    """The sum of the losses, the norm of the gradient and that of the step, NaN if it was not measured."""
+    values = numbers([*losses, *lengths])
+    loss, (gradient_norm, *moved) = sum(values[: len(losses)]), values[len(losses) :]
+    return loss, gradient_norm, moved[0] if moved else math.nan
