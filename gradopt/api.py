@@ -93,6 +93,7 @@ def minimise(
         constraints: `gradopt.Constraint(g, lower=0.0, upper=0.0)`, one or several; g is called as the function is.
         on_saddle: "stop" at a saddle point or maximum, or "escape" from it along the direction in which the loss falls.
         callback: Called with each block of records; returning True stops the run (`stopped`).
+        engine: "eager" does what plain torch does, to the last bit; "auto" takes fused forms where a class has them.
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
         directory: Where the observers may write; None: no files.
@@ -110,10 +111,17 @@ def minimise(
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
-    if engine not in ("auto", "eager"):
-        raise Mistake(f"engine={engine!r} is not one of auto, eager")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
-    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=user)
+    assembly = assemble(
+        target,
+        chosen,
+        options,
+        schedule=schedule,
+        stop=stop,
+        on_saddle=on_saddle,
+        engine=engine,
+        extra_criteria=user,
+    )
     result = execute(assembly, observers, form, directory=directory)
     return _negated(result) if maximise else result
 
@@ -188,6 +196,7 @@ def steps(
     stop: Stop | None = None,
     on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
+    engine: str = "auto",
 ) -> Iterator[Progress]:
     """The same run as `minimise`, handed over step by step; the last step carries the result.
 
@@ -208,7 +217,14 @@ def steps(
     target, form = _target(objective, x0, bounds, constraints, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     assembly = assemble(
-        target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=criteria
+        target,
+        chosen,
+        options,
+        schedule=schedule,
+        stop=stop,
+        on_saddle=on_saddle,
+        engine=engine,
+        extra_criteria=criteria,
     )
     oracle, history = assembly.oracle, History()
     blocks = Blocks(assembly, max_rows=1)

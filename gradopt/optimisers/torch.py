@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,6 +22,14 @@ COUPLING = {
 }
 """Classes of torch whose step is not elementwise, so that a projection on bounds would spoil their state."""
 
+FUSED: Mapping[Factory, tuple[str, ...]] = {
+    torch.optim.SGD: ("cpu", "cuda"),
+    torch.optim.Adam: ("cpu", "cuda"),
+    torch.optim.AdamW: ("cpu", "cuda"),
+    torch.optim.Adagrad: ("cpu",),
+}
+"""Classes of torch that have a fused form: their update as one kernel, and the kinds of device it is for."""
+
 OWN_TOLERANCES = {"LBFGS": {"tolerance_grad": 0.0, "tolerance_change": 0.0}}
 """Stopping tests inside a class, switched off: whether a run ends is for the criteria alone."""
 
@@ -34,6 +42,9 @@ class TorchOptimiser:
 
     Attributes:
         needs_point: Whether an update may fail half-way, so that the point it began at is needed.
+
+    Args:
+        may_unfuse: Whether the fused form was nobody's wish: a sparse gradient, which it cannot take, then ends it.
     """
 
     def __init__(
@@ -44,8 +55,10 @@ class TorchOptimiser:
         schedule_every: int = 1,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        may_unfuse: bool = False,
     ) -> None:
         self.optimizer = optimizer
+        self._may_unfuse = may_unfuse
         self.scheduler = scheduler
         self._every = schedule_every
         self._num_updates = 0
@@ -65,6 +78,8 @@ class TorchOptimiser:
         Raises:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
+        if self._may_unfuse and self._num_updates == 0:
+            self._unfuse_if_sparse()
         self._clip()
         if self.uses_closure:
             self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
@@ -96,6 +111,13 @@ class TorchOptimiser:
             self.scheduler.load_state_dict(_copied(state["scheduler"]))
         self._num_updates = state["num_updates"]
 
+    def _unfuse_if_sparse(self) -> None:
+        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters):
+            for group in self.optimizer.param_groups:
+                group["fused"] = None
+            _settle(self.optimizer)
+            self._step = self.optimizer.step if self.scheduler is not None else lean_step(self.optimizer)
+
     def _clip(self) -> None:
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
@@ -122,6 +144,20 @@ class TorchOptimiser:
             return evaluation.point.new_tensor(current.loss)
 
         return closure
+
+
+def has_fused_form(factory: Factory, named: Mapping[str, nn.Parameter], options: Iterable[str]) -> bool:
+    """Whether a class of torch updates by one kernel if it is told to, and nobody has said otherwise.
+
+    Args:
+        options: The names of what was asked for, in the groups too.
+    """
+    return (
+        factory in FUSED
+        and not {"fused", "foreach", "capturable", "differentiable"}.intersection(options)
+        and len({p.device for p in named.values()}) == 1
+        and all(p.device.type in FUSED[factory] for p in named.values())
+    )
 
 
 def build(
