@@ -301,6 +301,8 @@ class AutogradOracle:
             self.lowest_loss = loss
         if isinstance(evaluation, Uncopied) and (self.num_losses - 1) % KEEP_EVERY:
             return
+        if best is not None and loss > best.loss and self.constraints is None:
+            return  # as most do
         if best is None or (math.isfinite(loss) and self._rank(evaluation) < self._rank(best)):
             self.best = kept(evaluation) if self.is_sparing else evaluation
 

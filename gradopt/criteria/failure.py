@@ -169,7 +169,8 @@ class Unbounded:
         gradient_norm = block["full_gradient_norm"][last, 0].item()
         looked = block.last_step >= self._next
         if looked:
-            self._next += min(max(self._next, self.SOON), EVERY)
+            # On the steps at which others look: a block for each of them apart would cost twice as much.
+            self._next = max(self.SOON, min(2 * self._next, (self._next // EVERY + 1) * EVERY))
         if isinstance(block.cut_short, NonFiniteTrial) and block.cut_short.loss == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:
