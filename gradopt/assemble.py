@@ -143,7 +143,7 @@ def assemble(
     executor = EagerEngine(oracle, built)
     found = {"objective": described, "optimiser": label, **(facts or {})}
     if oracle.is_sparing:
-        found["best point"] = f"of every {KEEP_EVERY}th step, as there are more than {LARGE} unknowns"
+        found["best point"] = f"of every {KEEP_EVERY}th step, as there are {LARGE} unknowns or more"
     return Assembly(oracle, executor, judges, interrupt, found, steps)
 
 

@@ -151,8 +151,8 @@ class Evaluation:
     Attributes:
         loss: What `forward` returned; the mean over the step's micro-batches.
         gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
-        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep. Above a million
-            unknowns it is made when it is first asked for, which must be before the update.
+        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep. From a million
+            unknowns on it is made when it is first asked for, which must be before the update.
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
         constraints: The values of all constraints, shape (m,); None without any.
         violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
@@ -229,7 +229,7 @@ class Oracle(Protocol):
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
         best: The best evaluation so far, whoever asked for it: with a finite full loss, then feasible (or nearest to
-            it), then lowest, then of the smaller gradient. Above a million unknowns, where an optimiser of torch moves
+            it), then lowest, then of the smaller gradient. From a million unknowns on, where an optimiser of torch moves
             them, the best of every twentieth, and without its gradient.
     """
 

@@ -12,7 +12,7 @@ from gradopt.torch_internals import flattened
 from gradopt.unknowns import chunks, flat, joined, largest, numbers, peak, split
 
 LARGE = 1_000_000
-"""Unknowns above which copying the point costs as much as moving it: it is then copied only now and then."""
+"""Unknowns from which on copying the point costs as much as moving it: it is then copied only now and then."""
 
 KEEP_EVERY = 20
 """Steps between two copies then: both the best point and the length of a step are looked at as often."""

@@ -175,15 +175,18 @@ class Unbounded:
             loss = -math.inf
         elif not block.measured[last]:
             return None
-        point = oracle.read()
-        size = point.abs().max().item()
         if self._loss != self._loss:
-            self._loss, self._gradient_norm, self._size = loss, gradient_norm, size
+            self._loss, self._gradient_norm, self._size = loss, gradient_norm, oracle.read().abs().max().item()
             self._floor = -1e15 * max(1.0, abs(loss))
             if loss != -math.inf:
                 return None
         if oracle.constraints is not None and not block["violation"][last, 0] <= oracle.violation_tolerance:
             return None  # a loss may fall for ever where the constraints are missed
+        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
+        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
+        if not (falling or loss < self._floor or loss == -math.inf):
+            return None
+        size = oracle.read().abs().max().item()
         evidence = {"loss": loss, "start": self._loss, "size": size, "step": block.last_step}
         boxed = (
             oracle.lower is not None
@@ -195,8 +198,6 @@ class Unbounded:
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
         if loss < self._floor:
             self._floor *= 1e3
-        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
-        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
         if falling and (proof := oracle.unbounded_below()):
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=proof)
         return None

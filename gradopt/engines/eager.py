@@ -23,7 +23,7 @@ class EagerEngine:
 
     The numbers of a row are read together, once, and judged before its update. `seconds` counts from `__init__`.
 
-    Above a million unknowns, where an optimiser of torch moves them, the length of a step and the best point are looked
+    From a million unknowns on, where an optimiser of torch moves them, the length of a step and the best point are looked
     at only every 20 steps: that takes a copy of the point, which else costs as much as the step. (A step that has
     moved nothing is followed by more looks, so that a run at rest is seen.)
     """
@@ -45,7 +45,7 @@ class EagerEngine:
         self._length = 0
         self._began = time.perf_counter()
         size = sum(parameter.numel() for parameter in oracle.parameters)
-        if size > LARGE and not getattr(optimiser, "needs_point", True):
+        if size >= LARGE and not getattr(optimiser, "needs_point", True):
             oracle.spare()
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
