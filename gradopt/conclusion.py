@@ -56,6 +56,8 @@ def concluded(
         loss, violation = best.loss, None if violation is None else best.violation
     elif best is not None and better:
         verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
+    if oracle.is_sparing and oracle.lowest_loss < loss:  # at a step whose point was not kept
+        verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": oracle.lowest_loss})
     verdict = postmortem.explained(oracle, verdict, patience)
     counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
     point = oracle.read()

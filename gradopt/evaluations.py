@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gradopt.constraints.box import Box, projected_gradient
 from gradopt.contracts import Evaluation
 from gradopt.torch_internals import flattened
-from gradopt.unknowns import chunks, flat, joined, largest, numbers, peak, split
+from gradopt.unknowns import chunks, flat, is_near, joined, largest, numbers, peak, split
 
 LARGE = 1_000_000
 """Unknowns from which on copying the point costs as much as moving it: it is then copied only now and then."""
@@ -45,7 +45,7 @@ class Copying:
         pushing = gradient
         if self._box is not None:
             pushing = projected_gradient(gradient, point, self._box.lower, self._box.upper)
-        if point.is_cpu:  # where reading costs less than a tensor more
+        if is_near(point):  # reading costs less than one more tensor
             moved = math.nan if since is None else largest(point - since)
             loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
             return Evaluation(loss, largest(pushing), point, gradient, step_norm=moved)

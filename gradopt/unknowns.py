@@ -35,9 +35,14 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 1 else tensor.reshape(-1)
 
 
+def is_near(tensor: Tensor) -> bool:
+    """Whether reading a value costs no waiting for a device."""
+    return tensor.is_cpu
+
+
 def largest(tensor: Tensor) -> float:
     """The largest absolute entry; NaN if one is NaN. Written for few entries on the CPU, where each step asks."""
-    if not tensor.is_cpu:
+    if not is_near(tensor):
         return peak(tensor).item()
     if tensor.numel() == 1:
         return abs(tensor.item())
@@ -47,7 +52,7 @@ def largest(tensor: Tensor) -> float:
 
 def peak(tensor: Tensor) -> Tensor:
     """`largest` as a tensor of shape (), left on the device."""
-    if tensor.is_cpu:  # twenty times as fast there as the norm
+    if is_near(tensor):  # twenty times as fast there as the norm
         low, high = torch.aminmax(tensor)
         return torch.maximum(high, -low)
     return torch.linalg.vector_norm(tensor, math.inf)
@@ -55,10 +60,9 @@ def peak(tensor: Tensor) -> Tensor:
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
     """The values of tensors of one entry each, by one read from their device: each read waits for all it has to do."""
-    device = values[-1].device
-    if device.type == "cpu":
+    if is_near(values[-1]):
         return [value.item() for value in values]
-    return torch.stack([value.detach().reshape(()).to(device) for value in values]).tolist()
+    return torch.stack([value.detach().reshape(()).to(values[-1].device) for value in values]).tolist()
 
 
 def chunks(vector: Tensor) -> Iterator[slice]:

@@ -44,7 +44,7 @@ class TorchOptimiser:
         needs_point: Whether an update may fail half-way, so that the point it began at is needed.
 
     Args:
-        may_unfuse: Whether the fused form was nobody's wish: a sparse gradient, which it cannot take, then ends it.
+        may_unfuse: Whether the fused form was nobody's wish: a first gradient that is sparse or missing then ends it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TorchOptimiser:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
         if self._may_unfuse and self._num_updates == 0:
-            self._unfuse_if_sparse()
+            self._unfuse_unless_dense()
         self._clip()
         if self.uses_closure:
             self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
@@ -111,8 +111,9 @@ class TorchOptimiser:
             self.scheduler.load_state_dict(_copied(state["scheduler"]))
         self._num_updates = state["num_updates"]
 
-    def _unfuse_if_sparse(self) -> None:
-        if any(p.grad is not None and p.grad.is_sparse for p in self._parameters):
+    def _unfuse_unless_dense(self) -> None:
+        """The kernels take no sparse gradients; that of SGD fails where a momentum begins later than the others."""
+        if any(p.grad is None or p.grad.is_sparse for p in self._parameters):
             for group in self.optimizer.param_groups:
                 group["fused"] = None
             _settle(self.optimizer)
