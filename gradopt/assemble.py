@@ -100,8 +100,7 @@ def assemble(
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
     """
-    if engine not in ENGINES:
-        raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
+    _check_engine(engine)
     if stop is not None and not isinstance(stop, Stop):
         raise Mistake(f"stop must be a gradopt.Stop, such as gradopt.Stop(max_steps=100), got {stop!r}")
     for criterion in extra_criteria:
@@ -141,10 +140,20 @@ def assemble(
         target.describe() if oracle.constraints is None else f"{target.describe()}; {oracle.constraints.describe()}"
     )
     executor = EagerEngine(oracle, built)
-    found = {"objective": described, "optimiser": label, **(facts or {})}
-    if oracle.is_sparing:
-        found["best point"] = f"of every {KEEP_EVERY}th step, as there are {LARGE} unknowns or more"
+    found = {"objective": described, "optimiser": label, **_sparing(oracle), **(facts or {})}
     return Assembly(oracle, executor, judges, interrupt, found, steps)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
+
+
+def _sparing(oracle: AutogradOracle) -> dict[str, str]:
+    """What is said where not every point can be the result."""
+    if not oracle.is_sparing:
+        return {}
+    return {"best point": f"of every {KEEP_EVERY}th step and the last, as there are {LARGE} unknowns or more"}
 
 
 def _judges(stop: Stop, oracle: AutogradOracle, convergence: Convergence) -> list[Criterion]:

@@ -229,8 +229,8 @@ class Oracle(Protocol):
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
         best: The best evaluation so far, whoever asked for it: with a finite full loss, then feasible (or nearest to
-            it), then lowest, then of the smaller gradient. From a million unknowns on, where an optimiser of torch moves
-            them, the best of every twentieth, and without its gradient.
+            it), then lowest, then of the smaller gradient. From a million unknowns on, where an optimiser of torch
+            moves them, the best of every twentieth, and without its gradient.
     """
 
     parameters: Sequence[nn.Parameter]

@@ -1,4 +1,4 @@
-"""Evaluations made of what autograd has left in `.grad`: the numbers, read as seldom as they can be, and the vectors."""
+"""Evaluations of what autograd has left in `.grad`: the numbers, read as seldom as they can be, and the vectors."""
 
 import math
 from collections.abc import Sequence

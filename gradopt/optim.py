@@ -258,8 +258,10 @@ class ClosureOracle(AutogradOracle):
         if not self._has_gradients():
             super()._backward(output)
 
-    def _evaluation(self, loss: float) -> Evaluation:
-        evaluation = super()._evaluation(loss)  # whose gradient may share memory with .grad, which others may zero
+    def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        evaluation = super()._evaluation(
+            losses, since
+        )  # whose gradient may share memory with .grad, which others may zero
         return replace(evaluation, gradient=evaluation.gradient.clone())
 
     def _has_gradients(self) -> bool:

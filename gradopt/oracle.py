@@ -84,7 +84,7 @@ class AutogradOracle:
                 self._backward(output)
                 losses.append(output.detach())
         self.num_gradients += 1
-        evaluation = self._evaluations.of(losses, since)
+        evaluation = self._evaluation(losses, since)
         if self.constraints is not None:
             self._constrain(evaluation)
         if self.micro_batches is None:
@@ -293,6 +293,9 @@ class AutogradOracle:
     def is_sparing(self) -> bool:
         """Whether `spare` was called."""
         return isinstance(self._evaluations, Sparing)
+
+    def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        return self._evaluations.of(losses, since)
 
     def _keep(self, evaluation: Evaluation) -> None:
         """Keep the best evaluation: its point survives every ending."""

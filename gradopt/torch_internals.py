@@ -1,7 +1,7 @@
 """Whatever reaches behind torch's public interface. Without it everything works, a little slower.
 
-Each name is looked up once; where a release has no such thing, `FOUND` holds None and the public way is taken. The tests
-say which of the names a new release has lost, and that the results are the same without any of them.
+Each name is looked up once; where a release has no such thing, `FOUND` holds None and the public way is taken. The
+tests say which of the names a new release has lost, and that the results are the same without any of them.
 """
 
 import pkgutil
@@ -71,7 +71,7 @@ def backward(output: Tensor, *, retain_graph: bool = False) -> None:
 
 
 def flattened(tensors: Sequence[Tensor]) -> Tensor:
-    """The entries of dense tensors as one new vector, outside any graph: a third of the time of `torch.cat` of views."""
+    """The entries of dense tensors as one new vector, outside any graph: in a third of the time of `torch.cat`."""
     flatten, set_grad_enabled = FOUND[FLATTEN], FOUND[SET_GRAD_ENABLED]
     if flatten is None or set_grad_enabled is None or len(tensors) == 1:
         return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -97,7 +97,7 @@ def lean_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         or body is None
         or set_grad_enabled is None
         or optimizer.defaults.get("differentiable", False)
-        or _has_hooks(optimizer)
+        or has_step_hooks(optimizer)
     ):
         return optimizer.step
     if body.__code__.co_name == "_use_grad":  # torch's own elementwise classes: it only sets the gradient mode
@@ -114,7 +114,7 @@ def lean_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     return lean
 
 
-def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     hooks = (
         FOUND[PRE_HOOKS],
         FOUND[POST_HOOKS],

@@ -186,7 +186,12 @@ class Unbounded:
         falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
         if not (falling or loss < self._floor or loss == -math.inf):
             return None
-        size = oracle.read().abs().max().item()
+        return self._look(block, oracle, loss, gradient_norm, falling=falling)
+
+    def _look(
+        self, block: Block, oracle: Oracle, loss: float, gradient_norm: float, *, falling: bool
+    ) -> Judgement | None:
+        last, size = len(block) - 1, oracle.read().abs().max().item()
         evidence = {"loss": loss, "start": self._loss, "size": size, "step": block.last_step}
         boxed = (
             oracle.lower is not None

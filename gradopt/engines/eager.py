@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
-from gradopt.mistakes import Mistake
 from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
+from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
@@ -23,9 +23,9 @@ class EagerEngine:
 
     The numbers of a row are read together, once, and judged before its update. `seconds` counts from `__init__`.
 
-    From a million unknowns on, where an optimiser of torch moves them, the length of a step and the best point are looked
-    at only every 20 steps: that takes a copy of the point, which else costs as much as the step. (A step that has
-    moved nothing is followed by more looks, so that a run at rest is seen.)
+    From a million unknowns on, where an optimiser of torch moves them, the length of a step and the best point are
+    looked at only every 20 steps: that takes a copy of the point, which costs as much as a step. (A step that has moved
+    nothing is followed by more looks, so that a run at rest is seen.)
     """
 
     def __init__(self, oracle: AutogradOracle, optimiser: Optimiser) -> None:
