@@ -7,7 +7,7 @@ compare losses, which minibatches spoil.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -259,9 +259,7 @@ class ClosureOracle(AutogradOracle):
             super()._backward(output)
 
     def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
-        evaluation = super()._evaluation(
-            losses, since
-        )  # whose gradient may share memory with .grad, which others may zero
+        evaluation = super()._evaluation(losses, since)  # its gradient may share memory with .grad, which others zero
         return replace(evaluation, gradient=evaluation.gradient.clone())
 
     def _has_gradients(self) -> bool:

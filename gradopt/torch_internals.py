@@ -115,6 +115,7 @@ def lean_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
 
 
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether anybody is called before or after a step of this optimiser, or of all, or it cannot be told."""
     hooks = (
         FOUND[PRE_HOOKS],
         FOUND[POST_HOOKS],
