@@ -10,14 +10,15 @@ of the machine, which is measured in between by a copy of as many numbers:
 "step" is that of the engine on ordinary steps, the best point looked at as always; "without best" has it never looked
 at; "bare" is a hand-written loop (zero_grad, forward, backward, step) with the class's default. All in turn, CPU
 seconds on one thread. Page faults show what the system had to give: memory that is kept faults once, not at each step.
-The peak is that of a whole run of 45 steps with all default criteria in a process of its own, less what an idle
-process takes with everything imported.
+The peak is that of a whole run of 45 steps with all default criteria, from the objective to the result, in a process of
+its own, beyond what that took before (Linux only).
 
     python benchmarks/scale.py [--largest 1e8] [--rounds 5] [--write]
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -144,13 +145,13 @@ def measure(n: int, name: str, rounds: int) -> dict[str, float]:
     if n >= LARGE:
         loops["without best"] = unkept(n, name)
     counts = {"copy": max(3, steps // 4), "bare": max(3, steps // 4), "without best": KEEP_EVERY - 2}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds + 1):
         for kind, loop in loops.items():
             if kind == "bare":  # as a bare loop runs: with glibc left alone
                 loop.run(counts[kind])
                 continue
             with devices.kept_memory(n):
-                loop.run(2 if round_ == 0 else 1)  # what the memory given back in between costs is no step's
+                loop.run(counts.get(kind, steps))  # what the memory given back in between costs is no step's
                 loop.seconds.pop()
                 loop.faults.pop()
                 loop.run(counts.get(kind, steps))
@@ -164,19 +165,31 @@ def measure(n: int, name: str, rounds: int) -> dict[str, float]:
 
 
 def peak(n: int, name: str) -> float:
-    """Megabytes that a whole run takes at most, in a process of its own."""
-    command = [sys.executable, __file__, "--peak", name]
-    taken = [int(subprocess.run([*command, str(size)], check=True, capture_output=True).stdout) for size in (1, n)]
-    return (taken[1] - taken[0]) / 1024
+    """Megabytes that a whole run takes at most, in a process of its own, beyond what it has before."""
+    command = [sys.executable, __file__, "--peak", name, str(n)]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout) / 1024
 
 
 def run_whole(name: str, n: int) -> int:
-    """The peak of this process's memory, in KB, after a run."""
+    """By how many KB the memory of this process grows in a run, at most."""
     torch.set_num_threads(1)
-    target = Bowl(n)
-    assembly = assemble(target, name, {"lr": RATE}, stop=Stop(max_steps=45, gradient_tolerance=0.0))
-    execute(assembly, [], form_of(target))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def run(n: int) -> None:
+        target = Bowl(n)
+        assembly = assemble(target, name, {"lr": RATE}, stop=Stop(max_steps=45, gradient_tolerance=0.0))
+        execute(assembly, [], form_of(target))
+
+    run(1)  # everything is imported
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    run(n)
+    return _memory("VmHWM") - before
+
+
+def _memory(name: str) -> int:
+    """A figure of this process's memory, in KB; Linux tells it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -206,7 +219,7 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
         f"# Scale, {time.strftime('%Y-%m-%d')}",
         "",
         f"torch {torch.__version__}, float32, CPU microseconds on one thread, median of {rounds} rounds in turn; load "
-        f"average {' '.join(f'{load:.1f}' for load in __import__('os').getloadavg())} at the end. Target: a step at "
+        f"average {', '.join(f'{load:.1f}' for load in os.getloadavg())} at the end. Target: a step at "
         f"most {TARGET} of the bound from 1e6 unknowns on, without the best point. From {LARGE:.0e} on the best point "
         f"is looked at every {KEEP_EVERY} steps. What each column is, the script says.",
         "",
@@ -216,7 +229,9 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
     ]
     for row in rows:
         between = row.get("without best us", row["step us"])
-        vectors = f"{row['peak'] * 2**20 / (4 * row['n']):.1f} (least: {VECTORS[row['name']]})" if row["n"] >= LARGE else ""
+        vectors = (
+            f"{row['peak'] * 2**20 / (4 * row['n']):.1f} (least: {VECTORS[row['name']]})" if row["n"] >= LARGE else ""
+        )
         lines.append(
             f"| {row['n']:.0e} | {row['name']} | {row['step us']:.4g} | {between:.4g} | {row['bound us']:.3g} | "
             f"{between / row['bound us']:.2f} | {row['bare us']:.4g} | {row['step us'] / row['bare us']:.2f} | "

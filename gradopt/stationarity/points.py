@@ -269,7 +269,7 @@ def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough:
     generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
     scale = torch.zeros_like(size)
     for _ in range(3):
-        signs = torch.randint(0, 2, size.shape, generator=generator).to(size) * 2 - 1
+        signs = torch.randint(0, 2, size.shape, generator=generator, dtype=torch.int8).to(size) * 2 - 1
         scale = torch.maximum(scale, hessian(size * signs).abs())
         if scale.max().item() < enough:
             break
