@@ -149,8 +149,8 @@ def main() -> int:
     lines = [
         f"# Loop overhead, {time.strftime('%Y-%m-%d')}",
         "",
-        f"torch {torch.__version__}, Adam, CPU time on one thread, {chosen.steps} steps (digits a fifth of that), median "
-        f"of {chosen.rounds} rounds in turn. Target: auto at most {TARGET} of the bare loop.",
+        f"torch {torch.__version__}, Adam, CPU time on one thread, {chosen.steps} steps (digits a fifth of that), "
+        f"median of {chosen.rounds} rounds in turn. Target: auto at most {TARGET} of the bare loop.",
         "",
         "| objective | auto / bare | eager / bare | objective alone / bare | auto, us a step | eager | alone | bare |",
         "|---|---|---|---|---|---|---|---|",

@@ -43,9 +43,10 @@ class Copying:
         """
         point, gradient = self.point(), self.gradient()
         pushing = gradient
-        if self._box is not None:
+        near = is_near(point)
+        if self._box is not None and not (near and self._box.has_inside(point)):
             pushing = projected_gradient(gradient, point, self._box.lower, self._box.upper)
-        if is_near(point):  # reading costs less than one more tensor
+        if near:  # reading costs less than one more tensor
             moved = math.nan if since is None else largest(point - since)
             loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
             return Evaluation(loss, largest(pushing), point, gradient, step_norm=moved)

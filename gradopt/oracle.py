@@ -304,9 +304,13 @@ class AutogradOracle:
             self.lowest_loss = loss
         if isinstance(evaluation, Uncopied) and (self.num_losses - 1) % KEEP_EVERY:
             return
-        if best is not None and loss > best.loss and self.constraints is None:
-            return  # as most do
-        if best is None or (math.isfinite(loss) and self._rank(evaluation) < self._rank(best)):
+        if best is None:
+            is_better = True
+        elif self.constraints is None and loss != best.loss and math.isfinite(best.loss):
+            is_better = -math.inf < loss < best.loss  # what most steps come to
+        else:
+            is_better = math.isfinite(loss) and self._rank(evaluation) < self._rank(best)
+        if is_better:
             self.best = kept(evaluation) if self.is_sparing else evaluation
 
     def _rank(self, evaluation: Evaluation) -> tuple[bool, float, float, float]:
