@@ -55,6 +55,23 @@ class Copying:
         return Evaluation(loss, gradient_norm, point, gradient, step_norm=moved)
 
 
+class Single(Copying):
+    """Makes evaluations of one unknown on the CPU, where numbers cost less than tensors."""
+
+    def of(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        """As `Copying.of`."""
+        point, gradient = self.point(), self.gradient()
+        x, slope = point.item(), gradient.item()
+        norm = abs(slope)
+        if self._box is not None and (
+            (slope > 0 and x <= self._box.lower.item()) or (slope < 0 and x >= self._box.upper.item())
+        ):
+            norm = 0.0  # descent would leave the box
+        loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
+        moved = math.nan if since is None else abs(x - since.item())
+        return Evaluation(loss, norm, point, gradient, step_norm=moved)
+
+
 class Sparing:
     """Makes evaluations that copy nothing unless they are asked: for so many unknowns that each vector counts. What is
     measured is measured piece by piece, so that none is made on the way either.
@@ -132,6 +149,12 @@ class Uncopied(Evaluation):
                 "the parameters have moved on since this evaluation: with so many unknowns its point must be asked "
                 "for before the update"
             )
+
+
+def copying(parameters: Sequence[nn.Parameter], box: Box | None) -> Copying:
+    """What makes evaluations with a copy of the point in the fewest operations."""
+    is_single = sum(parameter.numel() for parameter in parameters) == 1 and is_near(parameters[0])
+    return (Single if is_single else Copying)(parameters, box)
 
 
 def kept(evaluation: Evaluation) -> Evaluation:

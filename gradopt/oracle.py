@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradopt.constraints.box import Box, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
 from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
-from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, kept
+from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying, kept
 from gradopt.linearisation import Linearisation
 from gradopt.mistakes import Mistake
 from gradopt.torch_internals import backward
@@ -65,7 +65,7 @@ class AutogradOracle:
         self._full_gradient: Tensor | None = None
         self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
-        self._evaluations: Copying | Sparing = Copying(self.parameters, self.box)
+        self._evaluations: Copying | Sparing = copying(self.parameters, self.box)
 
     def evaluate(self, since: Tensor | None = None) -> Evaluation:
         """Forward and backward on the batch of the current step; `since` is where the step began, if it is measured."""

@@ -12,7 +12,7 @@ from gradopt import assemble as assembling
 from gradopt import evaluations, unknowns
 from gradopt.contracts import Evaluation
 from gradopt.engines import eager
-from gradopt.evaluations import KEEP_EVERY, Copying, Sparing
+from gradopt.evaluations import KEEP_EVERY, Copying, Single, Sparing
 from gradopt.loop import iterate
 from gradopt.objectives.rosenbrock import Rosenbrock
 from gradopt.settings import Stop
@@ -267,6 +267,23 @@ def test_no_step_in_between_makes_a_vector_of_all_unknowns(monkeypatch):
         makes.of([torch.zeros(())], before)
 
     assert 0 < max(sizes.made) <= unknowns.CHUNK
+
+
+@pytest.mark.parametrize("x", [-1.0, 0.25, 2.0])
+@pytest.mark.parametrize("slope", [-3.0, 0.0, 3.0, math.nan, math.inf])
+@pytest.mark.parametrize("bounds", [None, (-1.0, 2.0), (-1.0, None)])
+def test_one_unknown_is_measured_as_many_are(x, slope, bounds):
+    unknown = nn.Parameter(torch.tensor(x, dtype=torch.float64))
+    unknown.grad = torch.tensor(slope, dtype=torch.float64)
+    box = assembling.Box({"x": unknown.detach()}, {"x": bounds}) if bounds else None
+    losses, since = [torch.tensor(1.5), torch.tensor(2.0)], torch.tensor([0.5], dtype=torch.float64)
+
+    one, many = (kind([unknown], box).of(losses, since) for kind in (Single, Copying))
+
+    assert type(evaluations.copying([unknown], box)) is Single
+    assert one.gradient_norm == pytest.approx(many.gradient_norm, rel=0, nan_ok=True)
+    assert (one.loss, one.step_norm) == (many.loss, many.step_norm) == (3.5, abs(x - 0.5))
+    assert torch.equal(one.point, many.point)
 
 
 class Sizes(TorchDispatchMode):
