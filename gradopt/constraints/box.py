@@ -63,6 +63,16 @@ def projected_gradient(gradient: Tensor, point: Tensor, lower: Tensor, upper: Te
     return gradient.masked_fill(held, 0.0)
 
 
+def pinned(gradient: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor | None:
+    """The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a mask of
+    shape (n,), None where there are none. That is first-order optimal: no finite change of the others moves them.
+    """
+    if bool(gradient.isfinite().all()):
+        return None
+    mask = ((point <= lower) & (gradient == torch.inf)) | ((point >= upper) & (gradient == -torch.inf))
+    return mask if bool(mask.any()) else None
+
+
 def side(name: str, word: str, bound: Bound, free: float, like: Tensor) -> Tensor:
     """One side of a box, spread to the shape of what it bounds; `free` stands where it is None.
 

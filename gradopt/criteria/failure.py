@@ -338,7 +338,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
         moved = point + move
         if oracle.lower is not None and oracle.upper is not None:
             moved = moved.clamp(oracle.lower, oracle.upper)
-        return oracle.gradient(moved)
+        return oracle.gradient(moved if oracle.pinned is None else torch.where(oracle.pinned, point, moved))
 
     size = sizes(point, point)
     try:

@@ -136,6 +136,8 @@ class ConstrainedConvergence:
         if hessian is None:
             return Judgement.one(status, row, **evidence)
         free = _free(point, found.gradient, scale * tolerance, box)
+        if oracle.pinned is not None:
+            free &= ~oracle.pinned
         curvature = along_constraints(oracle, found, free, size, scale * tolerance)
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
@@ -212,9 +214,10 @@ def multipliers(oracle: Oracle, gradient: Tensor) -> Multipliers:
     assert oracle.constraints is not None
     linear, point = oracle.linearised_constraints(), oracle.read()
     rows = torch.arange(len(linear.residuals), device=point.device)
+    jacobian = linear.jacobian(rows)
     return least_squares(
         gradient,
-        linear.jacobian(rows),
+        jacobian if oracle.pinned is None else jacobian.masked_fill(oracle.pinned, 0.0),
         linear.residuals,
         (oracle.constraints.lower, oracle.constraints.upper),
         point,
