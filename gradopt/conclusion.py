@@ -77,7 +77,7 @@ def concluded(
         seconds=seconds,
         history=history.columns(),
         metrics=dict(oracle.metrics()),
-        covariance=_covariance(oracle, loss),
+        covariance=_covariance(oracle, loss) if verdict.success else None,
         minima=[
             {"x": shown(one.point), "fun": one.loss, "visits": one.visits}
             for one in getattr(assembly.engine.optimiser, "minima", ())
