@@ -19,6 +19,7 @@ from gradopt.observers.history import History
 from gradopt.oracle import AutogradOracle
 from gradopt.result import Result
 from gradopt.unknowns import split
+from gradopt.verdict import Status
 
 MAX_COVARIANCE = 1000
 """Unknowns up to which a fit comes with its covariance."""
@@ -32,7 +33,8 @@ def concluded(
     form: Callable[[Sequence[Tensor]], Any],
     directory: str | Path | None,
 ) -> Result:
-    """On success the judged point, otherwise the best one; the parameters are put there.
+    """On success the judged point, otherwise the best one; the parameters are put there. Where constraints cannot be
+    met, the judged point is the one that misses them least.
 
     Args:
         block: The last one of the run, cut at the ending.
@@ -50,6 +52,8 @@ def concluded(
     verdict = postmortem.confirmed(oracle, verdict, loss, patience)
     best = oracle.best
     violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
+    if verdict.status is Status.INFEASIBLE:  # judged by how much is missed, not by how far off the unknowns are
+        best = None
     better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
     if best is not None and not verdict.success and (better or not math.isfinite(loss)):
         oracle.write(best.point)

@@ -162,7 +162,8 @@ class Evaluation:
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
         constraints: The values of all constraints, shape (m,); None without any.
         violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
-            |x| and the distance from the start) by which the unknowns would have to move, to first order. 0 inside.
+            |x| and the distance from the start) by which the unknowns would have to move inside
+            their bounds, to first order. 0 where all are kept.
         pinned: The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a
             mask of shape (n,), None without any. Their entries of the gradient, and of `.grad`, are 0.
     """

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradopt.constraints.box import Box, pinned, projected_gradient
+from gradopt.constraints.box import Box, mending, pinned, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
 from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
-from gradopt.linearisation import Linearisation
+from gradopt.linearisation import MAX_ROWS, Linearisation
 from gradopt.mistakes import Mistake
 from gradopt.unknowns import flat, joined, largest, split
 
@@ -316,7 +316,11 @@ class AutogradOracle:
         size = torch.maximum(point.abs(), (point - self.origin).abs())
         if not size.any():
             size = torch.ones_like(size)
-        evaluation.violation = (missed[rows].abs() / linear.scales(rows, size)).max().item()
+        if self.lower is None or self.upper is None or len(rows) > MAX_ROWS:
+            scales = linear.scales(rows, size)
+        else:
+            scales = mending(linear.jacobian(rows), missed[rows], point, self.lower, self.upper).abs() @ size
+        evaluation.violation = (missed[rows].abs() / scales).max().item()
 
     def _spend(self) -> None:
         if self.num_losses >= self.max_evaluations or (self.num_losses and time.perf_counter() >= self.deadline):

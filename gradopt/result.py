@@ -19,7 +19,7 @@ class Result:
 
     Attributes:
         x: The unknowns, in the form in which the start was given; a detached copy. On success the judged point,
-            otherwise the best one.
+            otherwise the best one; that which misses the constraints least where it is `infeasible`.
         fun: The loss at `x`.
         jac: The gradient at `x`, in the form of `x`.
         nit: Steps made: accepted updates, so trials that a solver rejects are not among them.

@@ -73,6 +73,15 @@ def pinned(gradient: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Ten
     return mask if bool(mask.any()) else None
 
 
+def mending(jacobian: Tensor, missed: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The Jacobian of constraints, shape (m, n), without what cannot mend them: unknowns on a bound that would have to
+    leave the box for less to be missed. What is missed, shape (m,), is positive above a limit, 0 inside.
+    """
+    way = -missed.sign()[:, None] * jacobian
+    blocked = ((point <= lower) & (way < 0)) | ((point >= upper) & (way > 0))
+    return jacobian.masked_fill(blocked, 0.0)
+
+
 def side(name: str, word: str, bound: Bound, free: float, like: Tensor) -> Tensor:
     """One side of a box, spread to the shape of what it bounds; `free` stands where it is None.
 
