@@ -275,7 +275,10 @@ def _check_escape(target: Objective, optimiser: Optimiser) -> None:
             "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise escapes too"
         )
     if target.constraints():
-        raise Mistake("on_saddle=escape follows the loss alone and would leave the constraints; leave it out")
+        raise Mistake(
+            "on_saddle=escape follows the loss alone and would leave the constraints; leave it out, and where a run "
+            "ends at a saddle point start again beside it, along verdict.evidence['direction'], where the loss falls"
+        )
 
 
 def _inner(title: str, node: Any, oracle: AutogradOracle) -> Callable[..., Optimiser]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gradopt.mistakes import Mistake
 from gradopt.result import Result
 from gradopt.verdict import Status
 
@@ -75,8 +76,15 @@ class Objective(nn.Module):
     def forward(self, batch: Any = None) -> Tensor:
         """Return the loss, of shape (). Left out: half the sum of squares of `residuals()`."""
         residuals = self.residuals()
-        if residuals is None:
+        if residuals is None and type(self).residuals is Objective.residuals:
             raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
+        if not isinstance(residuals, Tensor):
+            raise Mistake(
+                f"the residuals of {self.describe()} must be one tensor, they are a {type(residuals).__name__}: make "
+                "them one by torch.stack([...]) or torch.cat([...])"
+            )
+        if residuals.numel() == 0:
+            raise Mistake(f"{self.describe()} returns no residuals, an empty tensor: there is nothing to fit")
         return 0.5 * residuals.square().sum() if self.robust is None else self.robust.total(residuals)
 
     def residuals(self) -> Tensor | None:
@@ -156,7 +164,10 @@ class Evaluation:
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
         constraints: The values of all constraints, shape (m,); None without any.
         violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
-            |x| and the distance from the start) by which the unknowns would have to move, to first order. 0 inside.
+            |x| and the distance from the start) by which the unknowns would have to move inside
+            their bounds, to first order. 0 where all are kept.
+        pinned: The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a
+            mask of shape (n,), None without any. Their entries of the gradient, and of `.grad`, are 0.
         step_norm: Largest absolute change of an unknown since the point the engine measures from; NaN without one.
     """
 
@@ -166,6 +177,7 @@ class Evaluation:
     gradient: Tensor
     constraints: Tensor | None = None
     violation: float = 0.0
+    pinned: Tensor | None = None
     step_norm: float = math.nan
 
 
@@ -223,6 +235,8 @@ class Oracle(Protocol):
         lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
         constraints: The objective's, None without any.
         violation_tolerance: `Evaluation.violation` up to this is none.
+        pinned: As `Evaluation.pinned`, where the full loss was last evaluated. In Hessians, too, these unknowns do not
+            count.
         origin: The point of the first evaluation, from which distances count; None before it, or without constraints.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
@@ -236,6 +250,7 @@ class Oracle(Protocol):
     parameters: Sequence[nn.Parameter]
     lower: Tensor | None
     upper: Tensor | None
+    pinned: Tensor | None
     constraints: Constraints | None
     violation_tolerance: float
     origin: Tensor | None

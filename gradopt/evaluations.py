@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gradopt.constraints.box import Box, projected_gradient
+from gradopt.constraints.box import Box, pinned, projected_gradient
 from gradopt.contracts import Evaluation
 from gradopt.torch_internals import flattened
 from gradopt.unknowns import chunks, flat, is_near, joined, largest, numbers, peak, split
@@ -42,17 +42,22 @@ class Copying:
             since: The point from which the step is measured.
         """
         point, gradient = self.point(), self.gradient()
-        pushing = gradient
+        pushing, mask = gradient, None
         near = is_near(point)
         if self._box is not None and not (near and self._box.has_inside(point)):
+            gradient, mask = settled(gradient, point, self._box)
+            if mask is not None:
+                for parameter, part in zip(self._parameters, split(gradient, self._parameters), strict=True):
+                    parameter.grad = part
             pushing = projected_gradient(gradient, point, self._box.lower, self._box.upper)
         if near:  # reading costs less than one more tensor
             moved = math.nan if since is None else largest(point - since)
             loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
-            return Evaluation(loss, largest(pushing), point, gradient, step_norm=moved)
-        lengths = [peak(pushing)] if since is None else [peak(pushing), peak(point - since)]
-        loss, gradient_norm, moved = _read(losses, lengths)
-        return Evaluation(loss, gradient_norm, point, gradient, step_norm=moved)
+            return Evaluation(loss, largest(pushing), point, gradient, pinned=mask, step_norm=moved)
+        norm = peak(pushing)
+        moved = torch.full_like(norm, math.nan) if since is None else peak(point - since)
+        loss, gradient_norm, step_norm = _read(losses, [norm, moved])
+        return Evaluation(loss, gradient_norm, point, gradient, pinned=mask, step_norm=step_norm)
 
 
 class Single(Copying):
@@ -61,15 +66,12 @@ class Single(Copying):
     def of(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
         """As `Copying.of`."""
         point, gradient = self.point(), self.gradient()
-        x, slope = point.item(), gradient.item()
-        norm = abs(slope)
-        if self._box is not None and (
-            (slope > 0 and x <= self._box.lower.item()) or (slope < 0 and x >= self._box.upper.item())
-        ):
-            norm = 0.0  # descent would leave the box
+        x = point.item()
+        if self._box is not None and not self._box.lower.item() < x < self._box.upper.item():
+            return super().of(losses, since)
         loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
         moved = math.nan if since is None else abs(x - since.item())
-        return Evaluation(loss, norm, point, gradient, step_norm=moved)
+        return Evaluation(loss, abs(gradient.item()), point, gradient, step_norm=moved)
 
 
 class Sparing:
@@ -85,16 +87,22 @@ class Sparing:
         """As `Copying.point`."""
         return self._copying.point()
 
-    def of(self, losses: Sequence[Tensor], since: Tensor | None) -> "Uncopied":
+    def of(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
         """As `Copying.of`, with a point that is there until it is left."""
-        lengths = [self._gradient_norm()] if since is None else [self._gradient_norm(), self._distance(since)]
-        return Uncopied(self._copying, *_read(losses, lengths))
+        raw = self._gradient_norm()
+        norm = raw if self._box is None else self._projected_norm(self._box)
+        moved = torch.full_like(norm, math.nan) if since is None else self._distance(since)
+        loss, gradient_norm, step_norm, largest_entry = _read(losses, [norm, moved, raw])
+        if self._box is not None and not math.isfinite(largest_entry):  # an unknown may be pinned
+            return self._copying.of(losses, since)
+        return Uncopied(self._copying, loss, gradient_norm, step_norm)
+
+    def _projected_norm(self, box: Box) -> Tensor:
+        lower, upper = split(box.lower, self._parameters), split(box.upper, self._parameters)
+        sides = zip(self._parameters, lower, upper, strict=True)
+        return _worst([one for p, low, high in sides for one in _projected_peaks(p, low, high)], self._parameters)
 
     def _gradient_norm(self) -> Tensor:
-        if self._box is not None:
-            lower, upper = split(self._box.lower, self._parameters), split(self._box.upper, self._parameters)
-            sides = zip(self._parameters, lower, upper, strict=True)
-            return _worst([peak for p, low, high in sides for peak in _projected_peaks(p, low, high)], self._parameters)
         gradients = [parameter.grad for parameter in self._parameters]
         dense = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
         return _worst([peak(gradient) for gradient in dense if gradient.numel()], self._parameters)
@@ -119,7 +127,7 @@ class Uncopied(Evaluation):
     def __init__(self, makes: Copying, loss: float, gradient_norm: float, step_norm: float) -> None:
         self._makes, self._copy, self._left = makes, None, False
         self.loss, self.gradient_norm, self.step_norm = loss, gradient_norm, step_norm
-        self.constraints, self.violation = None, 0.0
+        self.constraints, self.violation, self.pinned = None, 0.0, None
 
     @property
     def point(self) -> Tensor:  # type: ignore[override]
@@ -160,7 +168,13 @@ def copying(parameters: Sequence[nn.Parameter], box: Box | None) -> Copying:
 def kept(evaluation: Evaluation) -> Evaluation:
     """The evaluation without its gradient, which would keep as much memory as the point and is asked by nobody."""
     nothing = evaluation.point.new_tensor(math.nan).expand_as(evaluation.point)
-    return Evaluation(evaluation.loss, evaluation.gradient_norm, evaluation.point, nothing)
+    return Evaluation(evaluation.loss, evaluation.gradient_norm, evaluation.point, nothing, pinned=evaluation.pinned)
+
+
+def settled(gradient: Tensor, point: Tensor, box: Box | None) -> tuple[Tensor, Tensor | None]:
+    """The gradient without the entries of pinned unknowns, and which these are; see `Evaluation.pinned`."""
+    mask = None if box is None else pinned(gradient, point, box.lower, box.upper)
+    return gradient if mask is None else gradient.masked_fill(mask, 0.0), mask
 
 
 def _projected_peaks(parameter: nn.Parameter, lower: Tensor, upper: Tensor) -> list[Tensor]:
@@ -177,8 +191,7 @@ def _worst(peaks: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(peaks)).amax() if peaks else parameters[0].new_zeros(())
 
 
-def _read(losses: Sequence[Tensor], lengths: Sequence[Tensor]) -> tuple[float, float, float]:
-    """The sum of the losses, the norm of the gradient and that of the step, NaN if it was not measured."""
+def _read(losses: Sequence[Tensor], lengths: Sequence[Tensor]) -> list[float]:
+    """The sum of the losses, and the lengths."""
     values = numbers([*losses, *lengths])
-    loss, (gradient_norm, *moved) = sum(values[: len(losses)]), values[len(losses) :]
-    return loss, gradient_norm, moved[0] if moved else math.nan
+    return [sum(values[: len(losses)]), *values[len(losses) :]]

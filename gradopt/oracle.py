@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradopt.constraints.box import Box, projected_gradient
+from gradopt.constraints.box import Box, mending, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
 from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
-from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying, kept
-from gradopt.linearisation import Linearisation
+from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying, kept, settled
+from gradopt.linearisation import MAX_ROWS, Linearisation
 from gradopt.mistakes import Mistake
 from gradopt.torch_internals import backward
 from gradopt.unknowns import joined, largest, split
@@ -61,6 +61,7 @@ class AutogradOracle:
         self.deadline = math.inf
         self.best: Evaluation | None = None
         self.lowest_loss = math.inf
+        self.pinned: Tensor | None = None
         self.has_full_loss = True
         self._full_gradient: Tensor | None = None
         self._twice_differentiable: bool | None = None
@@ -88,6 +89,7 @@ class AutogradOracle:
         if self.constraints is not None:
             self._constrain(evaluation)
         if self.micro_batches is None:
+            self.pinned = evaluation.pinned
             self._keep(evaluation)
         return evaluation
 
@@ -99,10 +101,10 @@ class AutogradOracle:
             self.num_losses -= 1
             self.has_full_loss = False
             return None
-        gradient = self._full_gradient = self._gradient(output)
+        point, gradient = self.read(), self._gradient(output)
         self.num_gradients += 1
-        point = self.read()
-        evaluation = Evaluation(output.item(), self._norm(gradient, point), point, gradient)
+        self._full_gradient, self.pinned = gradient, mask = settled(gradient, point, self.box)
+        evaluation = Evaluation(output.item(), self._norm(gradient, point), point, gradient, pinned=mask)
         self._keep(evaluation)
         return evaluation
 
@@ -129,7 +131,7 @@ class AutogradOracle:
         finally:
             self.write(here)
         self.num_gradients += 1
-        return gradient
+        return self._settled(gradient, point)[0]
 
     def full_gradient(self) -> Tensor:
         """The gradient of the full loss where it was last evaluated, shape (n,)."""
@@ -139,27 +141,21 @@ class AutogradOracle:
 
     def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
         """The map v -> H v of the full loss here, or of loss f + multipliers'c; None where autograd has no second
-        derivatives.
+        derivatives, or where an infinite one of a pinned unknown hides those of the others. Pinned unknowns are
+        constants to it.
 
         One graph serves all products. Random numbers drawn by the objective are put back, so asking changes no run.
         """
-        devices = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
-        with torch.random.fork_rng(devices=devices):
-            output = self.objective.full_loss()
-            if output is None:
-                return None
-            if multipliers is not None and self._functions is not None:
-                output = loss * output + multipliers @ self._functions.values()
-            try:
-                # A factor that needs a gradient itself makes functions that are differentiable only once say so.
-                one = torch.ones_like(output, requires_grad=True)
-                gradients = torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
-            except RuntimeError:  # an operation without a second derivative
-                return None
+        gradients = self._gradients_with_graph(multipliers, loss)
+        if gradients is None:
+            return None
         curved = [(g, p) for g, p in zip(gradients, self.parameters, strict=True) if g is not None and g.requires_grad]
+        _, constant = self._settled(joined(gradients, self.parameters), self.read())
 
         def product(vector: Tensor) -> Tensor:
             self.num_hessian_products += 1
+            if constant is not None:
+                vector = vector.masked_fill(constant, 0.0)
             parts = dict(zip(map(id, self.parameters), split(vector, self.parameters), strict=True))
             if not curved:  # the gradient does not depend on the unknowns: a linear loss
                 return torch.zeros_like(vector)
@@ -170,7 +166,8 @@ class AutogradOracle:
                 retain_graph=True,
                 allow_unused=True,
             )
-            return joined(outer, self.parameters)
+            image = joined(outer, self.parameters)
+            return image if constant is None else image.masked_fill(constant, 0.0)
 
         if self._twice_differentiable is None:  # tried once: some operations refuse only when they are asked
             try:
@@ -180,7 +177,11 @@ class AutogradOracle:
                 self._twice_differentiable = False
             finally:
                 self.num_hessian_products -= 1
-        return product if self._twice_differentiable else None
+        if not self._twice_differentiable:
+            return None
+        if constant is not None and not bool(product(torch.ones_like(self.read())).isfinite().all()):
+            return None
+        return product
 
     def hessian_matrix(self) -> Tensor | None:
         """The Hessian of the full loss here, shape (n, n); None where there are no second derivatives.
@@ -224,7 +225,7 @@ class AutogradOracle:
         residuals = self.objective.residuals()
         if residuals is None:
             raise Mistake(f"{self.objective.describe()} has no residuals: return them from residuals(), or use lbfgs")
-        return Linearisation(residuals.reshape(-1), self.parameters, self.objective.robust)
+        return Linearisation(residuals.reshape(-1), self.parameters, self.objective.robust, constant=self.pinned)
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
@@ -242,6 +243,8 @@ class AutogradOracle:
     def restore(self, evaluation: Evaluation) -> None:
         """Set the parameters and their `.grad`, in place, to those of an earlier evaluation."""
         self.write(evaluation.point)
+        if self.micro_batches is None:
+            self.pinned = evaluation.pinned
         for parameter, part in zip(self.parameters, split(evaluation.gradient, self.parameters), strict=True):
             parameter.grad = part
 
@@ -332,7 +335,11 @@ class AutogradOracle:
         size = torch.maximum(point.abs(), (point - self.origin).abs())
         if not size.any():
             size = torch.ones_like(size)
-        evaluation.violation = (missed[rows].abs() / linear.scales(rows, size)).max().item()
+        if self.lower is None or self.upper is None or len(rows) > MAX_ROWS:
+            scales = linear.scales(rows, size)
+        else:
+            scales = mending(linear.jacobian(rows), missed[rows], point, self.lower, self.upper).abs() @ size
+        evaluation.violation = (missed[rows].abs() / scales).max().item()
 
     def _spend(self) -> None:
         late = self.num_losses and time.perf_counter() >= self.deadline and not self.is_sparing
@@ -369,6 +376,8 @@ class AutogradOracle:
             raise Mistake(
                 f"the loss of {name} must be one number, it has shape {tuple(output.shape)}; take its sum or mean"
             )
+        if output.is_complex():
+            raise Mistake(f"the loss of {name} is complex, and only real ones have a least: take .real, or .abs()")
         if not output.requires_grad:
             raise Mistake(
                 f"the loss of {name} does not depend on the unknowns by differentiable operations (no grad_fn): "
@@ -379,6 +388,23 @@ class AutogradOracle:
         if self.lower is not None and self.upper is not None:
             gradient = projected_gradient(gradient, point, self.lower, self.upper)
         return largest(gradient)
+
+    def _gradients_with_graph(self, multipliers: Tensor | None, loss: float) -> Sequence[Tensor | None] | None:
+        """The gradient of loss f + multipliers'c by parameter, with its graph; None where there can be none."""
+        devices = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
+        with torch.random.fork_rng(devices=devices):
+            output = self.objective.full_loss()
+            if output is None:
+                return None
+            if multipliers is not None and self._functions is not None:
+                summed = multipliers @ self._functions.values()
+                output = summed if loss == 0 else loss * output + summed  # 0 times an infinite derivative is NaN
+            try:
+                # A factor that needs a gradient itself makes functions that are differentiable only once say so.
+                one = torch.ones_like(output, requires_grad=True)
+                return torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
+            except RuntimeError:  # an operation without a second derivative
+                return None
 
     def _gradient(self, output: Tensor) -> Tensor:
         try:

@@ -67,6 +67,25 @@ def projected_gradient(gradient: Tensor, point: Tensor, lower: Tensor, upper: Te
     return gradient.masked_fill(held, 0.0)
 
 
+def pinned(gradient: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor | None:
+    """The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a mask of
+    shape (n,), None where there are none. That is first-order optimal: no finite change of the others moves them.
+    """
+    if bool(gradient.isfinite().all()):
+        return None
+    mask = ((point <= lower) & (gradient == torch.inf)) | ((point >= upper) & (gradient == -torch.inf))
+    return mask if bool(mask.any()) else None
+
+
+def mending(jacobian: Tensor, missed: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The Jacobian of constraints, shape (m, n), without what cannot mend them: unknowns on a bound that would have to
+    leave the box for less to be missed. What is missed, shape (m,), is positive above a limit, 0 inside.
+    """
+    way = -missed.sign()[:, None] * jacobian
+    blocked = ((point <= lower) & (way < 0)) | ((point >= upper) & (way > 0))
+    return jacobian.masked_fill(blocked, 0.0)
+
+
 def side(name: str, word: str, bound: Bound, free: float, like: Tensor) -> Tensor:
     """One side of a box, spread to the shape of what it bounds; `free` stands where it is None.
 

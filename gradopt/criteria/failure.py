@@ -283,6 +283,7 @@ class Stalled:
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
+            violation=math.nan if oracle.constraints is None else block["violation"][-1, 0].item(),
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
         )
 
@@ -298,6 +299,12 @@ class Stalled:
             return (
                 f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
                 "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
+            )
+        if evidence["stuck"] and not math.isnan(evidence["violation"]):
+            return (
+                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}, the constraints "
+                f"are missed by {evidence['violation']:.2g} of the unknowns' size). To mend: start somewhere else, or "
+                "look at the limits"
             )
         if evidence["stuck"]:
             hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
@@ -345,7 +352,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
         moved = point + move
         if oracle.lower is not None and oracle.upper is not None:
             moved = moved.clamp(oracle.lower, oracle.upper)
-        return oracle.gradient(moved)
+        return oracle.gradient(moved if oracle.pinned is None else torch.where(oracle.pinned, point, moved))
 
     size = sizes(point, point)
     try:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradopt.constraints.box import mending
+from gradopt.constraints.functions import excess
 from gradopt.constraints.multipliers import Multipliers, least_squares, projected
 from gradopt.constraints.tangent import Tangent
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
@@ -114,8 +116,11 @@ class ConstrainedConvergence:
         relative = torch.where(left == 0, 0.0, left.abs() / scale).max().item()
         self._needed = min(tolerance * scale.max().item(), norm / 2 if norm <= self._needed else math.inf)
         close = (eps**0.6 if resting else eps**0.75) if self._tolerance is None else tolerance
-        misses = bool((found.slacks > close * found.scales).any())
-        if not relative <= max(tolerance, 4 * eps) or (misses and found.complementarity() > eps**0.6 * abs(loss)):
+        misses = bool((found.slacks > close * _reach(oracle, found, point, origin)).any())
+        wrong, steep = found.complementarity(), float(oracle.full_gradient().abs() @ size)
+        if not relative <= max(tolerance, 4 * eps) or (misses and wrong > eps**0.6 * abs(loss)):
+            return None
+        if wrong > max(close, eps**0.6) * max(abs(loss), steep):  # multipliers without end: no constraint qualification
             return None
         status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
         evidence: dict[str, Any] = {
@@ -136,6 +141,8 @@ class ConstrainedConvergence:
         if hessian is None:
             return Judgement.one(status, row, **evidence)
         free = _free(point, found.gradient, scale * tolerance, box)
+        if oracle.pinned is not None:
+            free &= ~oracle.pinned
         curvature = along_constraints(oracle, found, free, size, scale * tolerance)
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
@@ -212,9 +219,10 @@ def multipliers(oracle: Oracle, gradient: Tensor) -> Multipliers:
     assert oracle.constraints is not None
     linear, point = oracle.linearised_constraints(), oracle.read()
     rows = torch.arange(len(linear.residuals), device=point.device)
+    jacobian = linear.jacobian(rows)
     return least_squares(
         gradient,
-        linear.jacobian(rows),
+        jacobian if oracle.pinned is None else jacobian.masked_fill(oracle.pinned, 0.0),
         linear.residuals,
         (oracle.constraints.lower, oracle.constraints.upper),
         point,
@@ -256,6 +264,22 @@ def along_constraints(
     inside = examine(restricted, ones, torch.ones_like(slope), slope)
     vectors = tangent.into(inside.units[:, None] * inside.vectors)
     return replace(inside, vectors=vectors, units=units, lengths=vectors.abs().amax(0), size=size, free=indices)
+
+
+def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) -> Tensor:
+    """How much each active constraint changes when the unknowns move by their size towards its limit, as
+    `Evaluation.violation` has it.
+    """
+    moved = torch.maximum(point.abs(), (point - origin).abs())
+    if not len(found.active) or not moved.any():
+        return found.scales
+    assert oracle.constraints is not None
+    linear, limits = oracle.linearised_constraints(), oracle.constraints
+    jacobian = linear.jacobian(found.active)
+    if oracle.lower is not None and oracle.upper is not None:
+        missed = excess(linear.residuals, limits.lower, limits.upper)[found.active]
+        jacobian = mending(jacobian, missed, point, oracle.lower, oracle.upper)
+    return jacobian.abs() @ moved
 
 
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:

@@ -152,7 +152,7 @@ class StationaryPoints:
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
         if hessian is None:
-            scale = _secant_scale(oracle, point, gradient, self._origin)
+            scale = _secant_scale(oracle, evaluation, self._origin)
         else:
             scale = _scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
         if scale is None or not bool(scale.isfinite().all()):
@@ -184,7 +184,7 @@ class StationaryPoints:
             "curvature_min": math.nan,
             "num_escapes": self._num_escapes,
         }
-        free = _free(point, gradient, scale * tolerance, oracle)
+        free = _free(evaluation, scale * tolerance, oracle)
         if hessian is None:
             return Finding(status, evidence)
         if not bool(free.any()):
@@ -276,8 +276,13 @@ def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough:
     return scale
 
 
-def _secant_scale(oracle: Oracle, point: Tensor, gradient: Tensor, origin: Tensor) -> Tensor | None:
-    """|H (x - x0)|_i by a difference of gradients on the way back to the start, which lies inside the bounds."""
+def _secant_scale(oracle: Oracle, evaluation: Evaluation, origin: Tensor) -> Tensor | None:
+    """|H (x - x0)|_i by a difference of gradients on the way back to the start, which lies inside the bounds; pinned
+    unknowns stay where they are.
+    """
+    point, gradient = evaluation.point, evaluation.gradient
+    if evaluation.pinned is not None:
+        origin = torch.where(evaluation.pinned, point, origin)
     if torch.equal(point, origin):
         return torch.zeros_like(point) if not gradient.any() else None
     step = math.sqrt(torch.finfo(point.dtype).eps)
@@ -293,9 +298,10 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> float:
     return quotient.max().item()
 
 
-def _free(point: Tensor, gradient: Tensor, threshold: Tensor, oracle: Oracle) -> Tensor:
+def _free(evaluation: Evaluation, threshold: Tensor, oracle: Oracle) -> Tensor:
     """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
+    point, gradient = evaluation.point, evaluation.gradient
     if oracle.lower is None or oracle.upper is None:
         return torch.ones_like(point, dtype=torch.bool)
     held = ((point <= oracle.lower) & (gradient > threshold)) | ((point >= oracle.upper) & (gradient < -threshold))
-    return ~held
+    return ~held if evaluation.pinned is None else ~(held | evaluation.pinned)
