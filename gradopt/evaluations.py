@@ -41,23 +41,36 @@ class Copying:
             losses: What the objective has returned; their sum is the loss.
             since: The point from which the step is measured.
         """
-        point, gradient = self.point(), self.gradient()
-        pushing, mask = gradient, None
-        near = is_near(point)
-        if self._box is not None and not (near and self._box.has_inside(point)):
-            gradient, mask = settled(gradient, point, self._box)
-            if mask is not None:
-                for parameter, part in zip(self._parameters, split(gradient, self._parameters), strict=True):
-                    parameter.grad = part
-            pushing = projected_gradient(gradient, point, self._box.lower, self._box.upper)
-        if near:  # reading costs less than one more tensor
-            moved = math.nan if since is None else largest(point - since)
-            loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
-            return Evaluation(loss, largest(pushing), point, gradient, pinned=mask, step_norm=moved)
-        norm = peak(pushing)
+        point, gradient, box = self.point(), self.gradient(), self._box
+        if not is_near(point):
+            return self._far(losses, since, point, gradient)
+        if box is not None and not box.has_inside(point):
+            return self._at_bounds(losses, since, point, gradient, box)
+        loss = losses[0].item() if len(losses) == 1 else sum(loss.item() for loss in losses)
+        moved = math.nan if since is None else largest(point - since)
+        return Evaluation(loss, largest(gradient), point, gradient, step_norm=moved)
+
+    def _far(self, losses: Sequence[Tensor], since: Tensor | None, point: Tensor, gradient: Tensor) -> Evaluation:
+        """All numbers by one read from the device."""
+        raw, box = peak(gradient), self._box
+        norm = raw if box is None else peak(projected_gradient(gradient, point, box.lower, box.upper))
         moved = torch.full_like(norm, math.nan) if since is None else peak(point - since)
-        loss, gradient_norm, step_norm = _read(losses, [norm, moved])
-        return Evaluation(loss, gradient_norm, point, gradient, pinned=mask, step_norm=step_norm)
+        loss, gradient_norm, step_norm, largest_entry = _read(losses, [norm, moved, raw])
+        if box is not None and not math.isfinite(largest_entry):  # an unknown may be pinned
+            return self._at_bounds(losses, since, point, gradient, box)
+        return Evaluation(loss, gradient_norm, point, gradient, step_norm=step_norm)
+
+    def _at_bounds(
+        self, losses: Sequence[Tensor], since: Tensor | None, point: Tensor, gradient: Tensor, box: Box
+    ) -> Evaluation:
+        """Where unknowns may be held by their bounds, or pinned to them."""
+        gradient, mask = settled(gradient, point, box)
+        if mask is not None:
+            for parameter, part in zip(self._parameters, split(gradient, self._parameters), strict=True):
+                parameter.grad = part
+        norm = largest(projected_gradient(gradient, point, box.lower, box.upper))
+        moved = math.nan if since is None else largest(point - since)
+        return Evaluation(sum(numbers(losses)), norm, point, gradient, pinned=mask, step_norm=moved)
 
 
 class Single(Copying):

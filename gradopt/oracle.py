@@ -131,7 +131,7 @@ class AutogradOracle:
         finally:
             self.write(here)
         self.num_gradients += 1
-        return self._settled(gradient, point)[0]
+        return settled(gradient, point, self.box)[0]
 
     def full_gradient(self) -> Tensor:
         """The gradient of the full loss where it was last evaluated, shape (n,)."""
@@ -150,7 +150,7 @@ class AutogradOracle:
         if gradients is None:
             return None
         curved = [(g, p) for g, p in zip(gradients, self.parameters, strict=True) if g is not None and g.requires_grad]
-        _, constant = self._settled(joined(gradients, self.parameters), self.read())
+        _, constant = settled(joined(gradients, self.parameters), self.read(), self.box)
 
         def product(vector: Tensor) -> Tensor:
             self.num_hessian_products += 1

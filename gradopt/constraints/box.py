@@ -46,7 +46,8 @@ class Box:
             self._sides.append((low, high))
         self.lower = torch.cat([low.reshape(-1) for low, _ in self._sides])
         self.upper = torch.cat([high.reshape(-1) for _, high in self._sides])
-        self._inner = self.lower.nextafter(self.upper), self.upper.nextafter(self.lower)
+        infinity = torch.full_like(self.lower, torch.inf)
+        self._inner = self.lower.nextafter(infinity), self.upper.nextafter(-infinity)
 
     def has_inside(self, point: Tensor) -> bool:
         """Whether no unknown is at a bound or beyond; `point` is of shape (n,). A fifth of a projection's time."""
