@@ -1,7 +1,7 @@
 """Convergence under constraints: optimal to first order by multipliers of its own, and no way down along them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from gradopt.constraints.multipliers import Multipliers, least_squares, projecte
 from gradopt.constraints.tangent import Tangent
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.convergence import Convergence
-from gradopt.stationarity.curvature import Curvature, examine, fall, is_plateau, sizes
-from gradopt.stationarity.points import RESTING, StationaryPoints
+from gradopt.stationarity.curvature import Curvature, examine, sizes
+from gradopt.stationarity.falls import fall, is_plateau
+from gradopt.stationarity.points import RESTING, StationaryPoints, free_unknowns, gradient_scale
 from gradopt.verdict import Status
 
 ROWS_PER_STEP = 16
@@ -109,7 +110,7 @@ class ConstrainedConvergence:
             curved, scale = torch.zeros_like(point), found.terms
         else:
             moved = torch.maximum(point.abs(), (point - origin).abs())
-            curved = _scale(hessian, moved, block.last_step)
+            curved = gradient_scale(hessian, moved, block.last_step)
             scale = curved + eps * curved.max() + rounding
         if resting:
             scale = torch.maximum(scale.max().expand_as(scale), rounding)
@@ -140,9 +141,7 @@ class ConstrainedConvergence:
         row = len(block) - 1
         if hessian is None:
             return Judgement.one(status, row, **evidence)
-        free = _free(point, found.gradient, scale * tolerance, box)
-        if oracle.pinned is not None:
-            free &= ~oracle.pinned
+        free = free_unknowns(point, found.gradient, scale * tolerance, box, oracle.pinned)
         curvature = along_constraints(oracle, found, free, size, scale * tolerance)
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
@@ -286,17 +285,3 @@ def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:
     """The unknowns that an active constraint depends on, shape (n,): it determines them where L is flat."""
     jacobian = oracle.linearised_constraints().jacobian(found.active) if len(found.active) else None
     return torch.zeros_like(found.terms, dtype=torch.bool) if jacobian is None else (jacobian != 0).any(0)
-
-
-def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int) -> Tensor:
-    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs."""
-    generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
-    signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
-    return torch.stack([hessian(size * sign) for sign in signs]).abs().amax(0)
-
-
-def _free(point: Tensor, gradient: Tensor, threshold: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
-    if box is None:
-        return torch.ones_like(point, dtype=torch.bool)
-    return ~(((point <= box[0]) & (gradient > threshold)) | ((point >= box[1]) & (gradient < -threshold)))

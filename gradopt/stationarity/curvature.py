@@ -1,45 +1,19 @@
 """The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from gradopt.contracts import BudgetSpent, Evaluation, Oracle
 
 NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
 
 NUM_LANCZOS = 30
 
-NUM_MIXED = 8
-MIXED_REACH = 1e-2
-"""Mixtures of flat directions along which the loss is asked, and how far, in units of the way an unknown may reach."""
-
-NUM_BENT = 4
-"""Flat directions from which the loss is followed round a bend."""
-
 TINY = 1e-300
 
 Product = Callable[[Tensor], Tensor]
-
-
-class Landscape(Protocol):
-    """As much of an oracle as the tests of flat directions ask; that may be a Lagrangian's, too."""
-
-    lower: Tensor | None
-    upper: Tensor | None
-
-    def read(self) -> Tensor:
-        """The unknowns."""
-        ...
-
-    def loss(self, point: Tensor) -> float:
-        """Its value at another point, counted as a loss."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +68,7 @@ class Curvature:
 
     def direction(self, like: Tensor) -> Tensor:
         """Of the smallest eigenvalue, in the objective's units, of length 1."""
-        found = torch.zeros_like(like).index_put((self.free,), (self.units * self.vectors[:, 0]).to(like))
+        found = self.move(self.vectors[:, 0], like)
         return found / found.norm()
 
     def along(self, index: int) -> float:
@@ -105,24 +79,11 @@ class Curvature:
         """A Newton step along the directions of positive curvature, shape (n,)."""
         along = self.vectors.T @ (self.units * gradient[self.free].double().cpu())
         parts = torch.where(self.values > self.threshold, -along / self.values, 0.0)
-        return torch.zeros_like(gradient).index_put((self.free,), (self.units * (self.vectors @ parts)).to(gradient))
+        return self.move(self.vectors @ parts, gradient)
 
-    def mixtures(self, way: Tensor) -> list[Tensor]:
-        """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them.
-
-        Args:
-            way: How far each unknown may reach.
-        """
-        flat = self.vectors[:, ~self.is_curved]
-        count = flat.shape[1]
-        if count < 2:
-            return []
-        signs = torch.randint(0, 2, (NUM_MIXED, count), generator=torch.Generator().manual_seed(0)) * 2 - 1
-        found = []
-        for row in signs.to(flat):
-            move = torch.zeros_like(way).index_put((self.free,), (self.units * (flat @ row)).to(way))
-            found.append(MIXED_REACH / max((move.abs() / way).max().item(), TINY) * move)
-        return found
+    def move(self, direction: Tensor, like: Tensor) -> Tensor:
+        """A direction in these units, shape (k,), as a move of all unknowns, shape (n,)."""
+        return torch.zeros_like(like).index_put((self.free,), (self.units * direction).to(like))
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """The gradient, of shape (n,), along each direction."""
@@ -214,132 +175,6 @@ def ways(point: Tensor, origin: Tensor) -> Tensor:
     way = torch.maximum(point.abs(), (point - origin).abs())
     largest = way.max().item()
     return torch.where(way > torch.finfo(way.dtype).eps * largest, way, largest if largest > 0 else 1.0)
-
-
-def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, way: Tensor) -> bool:
-    """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
-    floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
-    what the curvature promises.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
-    try:
-        floor = _inside(point + curvature.newton_move(gradient), oracle)
-        base = oracle.loss(floor)
-        if not base <= loss:
-            floor, base = point, loss
-        for part in (1.0, 0.1, 0.01):
-            length = part * eps**0.25 * (direction.abs() @ way).item()
-            promised = -0.5 * curvature.along(0) * length**2
-            noise = 10 * eps * max(abs(base), abs(base - loss))
-            if part == 1.0 and not promised > 2 * noise:
-                return True
-            for sign in (1.0, -1.0):
-                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
-                if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
-                    return True
-    except BudgetSpent:
-        return True
-    return False
-
-
-def fall(
-    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor
-) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls, by more than rounding explains, where curvature says nothing: along
-    the direction of the smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z
-    does at 0. None if it does not.
-
-    Args:
-        suspects: A mask of unknowns whose curvature has vanished.
-        way: How far each unknown may reach; eps^0.25 of it is looked at, and `MIXED_REACH` for mixtures.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    eps = torch.finfo(way.dtype).eps
-    direction = curvature.direction(point)
-    moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
-    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
-    num_plain = len(moves)
-    moves += curvature.mixtures(way)
-    for number, move in enumerate(moves):
-        for sign in (1.0, -1.0):
-            there = _inside(point + sign * move, oracle)
-            step = there - point
-            try:
-                lower = oracle.loss(there)
-            except BudgetSpent:
-                return None
-            mixed = number == 0 or number >= num_plain
-            part = (step / curvature.size).square().sum().item() if mixed else 0.0
-            astray = len(point) * curvature.strength * part  # as the direction is not quite right
-            slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()) and _keeps_falling(step, loss, point, oracle):
-                return step
-    return None
-
-
-def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
-    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
-    try:
-        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
-    except BudgetSpent:
-        return False
-
-
-def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls along a curve: along a flat direction, and then where the curved ones
-    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    eps = torch.finfo(way.dtype).eps
-    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
-        flat = torch.zeros_like(way).index_put(
-            (curvature.free,), (curvature.units * curvature.vectors[:, index]).to(way)
-        )
-        move = MIXED_REACH / max((flat.abs() / way).max().item(), TINY) * flat
-        for sign in (1.0, -1.0):
-            try:
-                beside = _inside(point + sign * move, oracle)
-                there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
-                lower = oracle.loss(there)
-            except BudgetSpent:
-                return None
-            step = there - point
-            slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()):
-                return step
-    return None
-
-
-def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
-    """Whether the loss does not rise, by more than rounding or underflow explain, when one of the suspects moves by
-    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order.
-
-    Args:
-        suspects: A mask of unknowns.
-    """
-    point, loss, number = evaluation.point, evaluation.loss, torch.finfo(way.dtype)
-    same = 10 * number.eps * abs(loss) + number.tiny / number.eps
-    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
-        for move in (step, -step):
-            there = _inside(point + move, oracle)
-            try:
-                rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
-            except BudgetSpent:
-                return False
-            slope = (evaluation.gradient @ (there - point)).item()
-            is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
-            if rise <= same and not is_slope:
-                return True
-    return False
-
-
-def _inside(point: Tensor, oracle: Landscape) -> Tensor:
-    if oracle.lower is None or oracle.upper is None:
-        return point
-    return point.clamp(oracle.lower, oracle.upper)
 
 
 def _lanczos(product: Product, slope: Tensor) -> tuple[Tensor, Tensor]:
