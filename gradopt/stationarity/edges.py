@@ -16,7 +16,7 @@ NUM_AXES = 8
 NUM_PATTERNS = 3
 
 RUNGS = 4
-"""Step sizes, each a quarter of the one before, that must agree."""
+"""Step sizes, each a third of the one before, that must agree at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def edge(
             step = part * direction
             if not _fall(here, step, noise, loss) > 0:
                 continue
-            found = _followed(here, step, noise, loss, gradient)
+            found = _followed(here, step, way, noise, loss, gradient)
             if found is not None:
                 return found
     return None
@@ -94,18 +94,29 @@ def _fall(here: Evaluation, step: Tensor, noise: float, loss: Callable[[Tensor],
 def _followed(
     here: Evaluation,
     step: Tensor,
+    way: Tensor,
     noise: float,
     loss: Callable[[Tensor], float],
     gradient: Callable[[Tensor], Tensor],
 ) -> Edge | None:
-    """The edge that a fall is due to: what is left of it at smaller and smaller steps tells."""
-    falls = [_fall(here, step / 4**k, noise, loss) for k in range(RUNGS + 1)]
-    if not all(fall > 0 for fall in falls):
+    """The edge that a fall is due to: what is left of it at smaller and smaller steps tells, down to twice the square
+    root of eps (closer to the edge the point need not be) or to where it cannot be seen.
+    """
+    smallest = 1.9 * torch.finfo(way.dtype).eps ** 0.5
+    falls: list[float] = []
+    while (step.abs() / way).max().item() / 3 ** len(falls) >= smallest:
+        fall = _fall(here, step / 3 ** len(falls), noise, loss)
+        if not fall > 0:
+            if falls[-1] > 20 * noise:
+                return None
+            break
+        falls.append(fall)
+    if len(falls) < RUNGS:
         return None
     if all(0.9 <= fall / falls[-1] <= 1.1 for fall in falls):
-        behind = [_fall(here, -step / 4**k, noise, loss) for k in range(RUNGS + 1)]
+        behind = [_fall(here, -step / 3**k, noise, loss) for k in range(RUNGS)]
         return None if any(behind) else Edge(step, falls[0], jumps=True)
-    if not all(1 / 25 <= small / large <= 0.6 for large, small in itertools.pairwise(falls)):
+    if not all(1 / 15 <= small / large <= 0.7 for large, small in itertools.pairwise(falls)):
         return None
     slope = -(gradient(here.point + step / 2) @ step).item()
     return Edge(step, falls[0], jumps=False) if slope > 0.25 * falls[0] else None
