@@ -10,6 +10,7 @@ import torch
 
 import gradopt
 from gradopt.plugins import torch_optimisers
+from gradopt.stationarity.curvature import examine
 from gradopt.verdict import Status
 from tests import functions as f
 
@@ -449,6 +450,17 @@ def test_faint_negative_curvature_among_strong_is_found(n):
     x0[n // 2] = 0.0
 
     assert gradopt.minimise(saddle, x0).status is Status.SADDLE_POINT
+
+
+def test_negative_curvature_of_a_ten_millionth_is_found_among_a_thousand():
+    weights = torch.logspace(0, 4, 1000, dtype=torch.float64)
+    weights[500] = -1e-3
+
+    found = examine(lambda v: weights * v, weights != 0, torch.ones_like(weights), 1e-8 * torch.ones_like(weights))
+
+    assert found.sign == "negative"
+    assert found.values[0] == pytest.approx(-1e-3, abs=2 * found.error)
+    assert found.error < 1.0
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ class ConstrainedConvergence:
         slopes = found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"curvature_error": found.error}
         evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
         here = Evaluation(lagrangian.value(loss), evidence["gradient_norm"], point, gradient)
         none = torch.zeros_like(suspects)

@@ -10,6 +10,16 @@ NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
 
 NUM_LANCZOS = 30
+"""Steps of Lanczos at least, and between two looks at whether it may end: the smallest eigenvalue known to `SURE` of
+itself.
+"""
+
+MAX_LANCZOS = 300
+
+SURE = 0.1
+
+MAX_BASIS = 2**26
+"""Numbers the vectors of Lanczos may hold all together."""
 
 TINY = 1e-300
 
@@ -30,6 +40,8 @@ class Curvature:
         strength: The change of the loss, to second order, when all unknowns move by their own size.
         free: The indices of the free unknowns.
         complete: Whether these are all eigenvalues, of all unknowns.
+        error: How far from the smallest value the next eigenvalue may be. That none is smaller yet is proven only for
+            0; otherwise the random start makes it likely.
     """
 
     values: Tensor
@@ -42,6 +54,7 @@ class Curvature:
     threshold: float
     free: Tensor
     complete: bool
+    error: float = 0.0
 
     @property
     def sign(self) -> str:
@@ -136,10 +149,13 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         rows = matrix.abs().sum(1)
         own = _own_curvature(matrix)
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / (2 * own[:, None] * own))
+        error = 0.0
         noise, strength = vectors.abs().T @ (10 * eps * rows / own), rows.max().item()
     else:
         own = torch.ones(n, dtype=torch.float64)
-        values, vectors = _lanczos(restricted, scale * gradient[indices].double().cpu())
+        values, vectors, error = _lanczos(
+            restricted, scale * gradient[indices].double().cpu(), 10 * len(gradient) * eps
+        )
         strength = values.abs().max().item()
         noise = torch.full_like(values, 10 * eps * strength)
     return Curvature(
@@ -153,6 +169,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         threshold=10 * len(gradient) * eps * values.abs().max().item(),
         free=indices,
         complete=n <= NUM_DENSE and n == len(gradient),
+        error=error,
     )
 
 
@@ -177,35 +194,36 @@ def ways(point: Tensor, origin: Tensor) -> Tensor:
     return torch.where(way > torch.finfo(way.dtype).eps * largest, way, largest if largest > 0 else 1.0)
 
 
-def _lanczos(product: Product, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3).
+def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, float]:
+    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3), and
+    the residual of the smallest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue Problem, 4.5).
 
     It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
-    directions to which the gradient is orthogonal.
+    directions to which the gradient is orthogonal. It goes on as long as the smallest eigenvalue is not settled: one
+    that is faint among large ones comes last.
     """
     n = len(slope)
     noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis = noise / noise.norm()
+    first = noise / noise.norm()
     if slope.any():
         slope = slope / slope.abs().max()  # its norm alone may underflow
-        basis = basis + slope / slope.norm()
-    basis = (basis / basis.norm()).unsqueeze(0)
-    alphas: list[Tensor] = []
-    betas: list[Tensor] = []
-    for _ in range(min(n, NUM_LANCZOS)):
-        image = product(basis[-1])
-        alphas.append(image @ basis[-1])
+        first = first + slope / slope.norm()
+    most = min(n, max(NUM_LANCZOS, min(MAX_LANCZOS, MAX_BASIS // n)))
+    basis = torch.empty(most, n, dtype=torch.float64)
+    basis[0] = first / first.norm()
+    matrix = torch.zeros(most, most, dtype=torch.float64)
+    for k in range(1, most + 1):
+        image = product(basis[k - 1])
+        matrix[k - 1, k - 1] = image @ basis[k - 1]
         for _ in range(2):  # once is not enough in floating point, twice is (Kahan, Parlett)
-            image = image - basis.T @ (basis @ image)
+            image = image - basis[:k].T @ (basis[:k] @ image)
         beta = image.norm()
-        if beta <= 1e-12 * max(1e-300, max(abs(alpha.item()) for alpha in alphas)):
-            break
-        betas.append(beta)
-        basis = torch.cat([basis, (image / beta).unsqueeze(0)])
-    k = len(alphas)
-    matrix = torch.diag(torch.stack(alphas))
-    if k > 1:
-        off = torch.stack(betas[: k - 1])
-        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, basis[:k].T @ vectors
+        ends = beta <= 1e-12 * max(1e-300, matrix.diagonal()[:k].abs().max().item())
+        if ends or k == most or k % NUM_LANCZOS == 0:
+            values, vectors = torch.linalg.eigh(matrix[:k, :k])
+            error = (beta * vectors[-1, 0].abs()).item()
+            if ends or k == most or error <= max(SURE * abs(values[0].item()), flat * values.abs().max().item()):
+                return values, basis[:k].T @ vectors, 0.0 if ends else error
+        matrix[k - 1, k] = matrix[k, k - 1] = beta
+        basis[k] = image / beta
+    raise AssertionError("the last step returns")

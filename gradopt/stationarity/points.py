@@ -205,6 +205,7 @@ class StationaryPoints:
         size, way, slopes = sizes(point, self._origin), ways(point, self._origin), found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"curvature_error": found.error}
         direction = found.direction(point)
         evidence |= {"newton_decrease": decrease, "direction": direction[None]}
         evidence |= {"length": (direction.abs() @ size).item()}
