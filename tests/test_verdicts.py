@@ -495,3 +495,27 @@ def test_what_falls_along_a_curve_alone_is_no_minimum(function, x0):
 
 def test_a_floor_that_is_curved_and_level_is_a_minimum():
     assert run(lambda x: (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0], "lbfgs", torch.float64).status is Status.CONVERGED
+
+
+@dtypes
+@pytest.mark.parametrize("x0", [[0.0, 0.0], [0.0, 3.0]])
+@pytest.mark.parametrize(
+    ("function", "kept", "status"),
+    [
+        (lambda x: -(x[0] ** 4) + x[1] ** 2, lambda x: x[1], Status.SADDLE_POINT),
+        (lambda x: x[0] ** 3 + x[1] ** 2, lambda x: x[1], Status.SADDLE_POINT),
+        (lambda x: -4 * x[0] ** 4 + x[1] ** 2, lambda x: x[1] - x[0] ** 4, Status.SADDLE_POINT),
+        (lambda x: x[0] ** 4 + x[1] ** 2, lambda x: x[1], Status.CONVERGED),
+        (lambda x: x[0] ** 4 + x[1] ** 2, lambda x: x[1] - x[0] ** 4, Status.CONVERGED),
+    ],
+    ids=["-x^4", "x^3", "bent up, -x^4", "x^4", "bent up, x^4"],
+)
+def test_what_falls_along_constraints_is_no_minimum(function, kept, status, x0, dtype):
+    result = gradopt.minimise(
+        function,
+        torch.tensor(x0, dtype=dtype),
+        constraints=[gradopt.Constraint(kept, lower=1.0, upper=1.0)],
+        optimiser="augmented_lagrangian",
+    )
+
+    assert result.status is status, result

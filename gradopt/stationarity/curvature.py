@@ -14,7 +14,7 @@ NUM_LANCZOS = 30
 itself.
 """
 
-MAX_LANCZOS = 300
+MAX_LANCZOS = 400
 
 SURE = 0.1
 
