@@ -50,7 +50,7 @@ def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: P
     feigned = verdict.status in FEIGNED
     if oracle.constraints is not None or verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
         return verdict
-    found = None if feigned else _edge(oracle, loss, patience)
+    found = None if feigned else _edge(oracle, loss, verdict.evidence.get("newton_decrease", 0.0), patience)
     if found is None and not feigned and not _falls(oracle, loss, patience):
         return verdict
     check = check_gradient(oracle, patience)
@@ -105,19 +105,20 @@ def _falls(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
     return False
 
 
-def _edge(oracle: AutogradOracle, loss: float, patience: Patience) -> Edge | None:
-    """The edge of the loss on which the parameters stand, if they do."""
+def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) -> Edge | None:
+    """The edge of the loss on which the parameters stand, if they do; `left` is what a Newton step would gain."""
     with Probe(oracle, patience) as probe, suppress(Exception):  # whatever the objective raises beside the point
         point = oracle.read()
 
         def inside(there: Tensor) -> Tensor:
             return there if oracle.lower is None or oracle.upper is None else there.clamp(oracle.lower, oracle.upper)
 
-        gradient = probe.gradient(point).to(point)
-        return edge(
-            Evaluation(loss, gradient.abs().max().item(), point, gradient),
-            ways(point, point if oracle.origin is None else oracle.origin),
-            lambda there: probe.loss(inside(there)),
-            lambda there: probe.gradient(inside(there)).to(point),
-        )
+        def slopes(there: Tensor) -> Tensor:
+            return probe.gradient(inside(there)).to(point).masked_fill(stays, 0.0)
+
+        stays = torch.zeros_like(point, dtype=torch.bool) if oracle.pinned is None else oracle.pinned
+        gradient = slopes(point)
+        way = ways(point, point if oracle.origin is None else oracle.origin).masked_fill(stays, 0.0)
+        here = Evaluation(loss, gradient.abs().max().item(), point, gradient)
+        return edge(here, way, left, lambda there: probe.loss(inside(there)), slopes)
     return None

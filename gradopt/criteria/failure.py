@@ -234,6 +234,7 @@ class Stalled:
         self._still = 0
         self._next = 0
         self._origin: Tensor | None = None
+        self._first = math.nan
 
     def bands(self) -> Mapping[str, Band]:
         return {}
@@ -243,7 +244,7 @@ class Stalled:
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if self._origin is None:
-            self._origin = oracle.read()
+            self._origin, self._first = oracle.read(), block["loss"][0, 0].item()
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
@@ -267,7 +268,8 @@ class Stalled:
             scatter, noise = _scatter(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
-            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin))
+            fallen = abs(self._first - loss)
+            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
         status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,

@@ -43,6 +43,7 @@ class Edge:
 def edge(
     here: Evaluation,
     way: Tensor,
+    left: float,
     loss: Callable[[Tensor], float],
     gradient: Callable[[Tensor], Tensor],
 ) -> Edge | None:
@@ -54,11 +55,14 @@ def edge(
     edge.
 
     Args:
-        way: How far each unknown may reach.
+        way: How far each unknown may reach; 0 for those that stay.
+        left: What the gradient leaves the loss to fall by: no more than that is no edge.
         loss, gradient: At other points; NaN where there is none.
     """
     eps = torch.finfo(way.dtype).eps
-    noise = 100 * eps * max(abs(here.loss), math.ulp(0.0))
+    bend = way @ (gradient(here.point + eps**0.25 * way) - here.gradient).abs() / eps**0.25
+    terms = bend.item() if bend.isfinite() else 0.0  # of the loss, that cancel where it vanishes
+    noise = 100 * eps * max(abs(here.loss) + eps * terms, math.ulp(0.0)) + 4 * left
     for direction in _directions(way):
         for part in (eps**0.25, eps**0.375):
             step = part * direction

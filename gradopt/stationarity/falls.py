@@ -163,25 +163,30 @@ def unhindered(gradient: Tensor, curvature: Curvature, suspects: Tensor, way: Te
     return moves + [torch.zeros_like(way).index_fill(0, index, 1.0) for index in steepest if suspects[index]]
 
 
-def falls_as_promised(evaluation: Evaluation, oracle: Landscape, moves: list[Tensor], way: Tensor) -> bool:
+def falls_as_promised(
+    evaluation: Evaluation, oracle: Landscape, moves: list[Tensor], way: Tensor, fallen: float
+) -> bool:
     """Whether a gradient that seems to be nothing is none of its rounding: along one of the moves the loss falls by
     what it says, over a way on which that can be seen, and over twice that way.
 
     Args:
         way: How far each unknown may reach; a tenth of it is looked at, or as far as it takes to see the fall.
+        fallen: By how much the loss has fallen so far; eps^2 of that is its rounding where it vanishes.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    noise = 20 * torch.finfo(way.dtype).eps
+    eps = torch.finfo(way.dtype).eps
+    noise, least = 20 * eps, 10 * eps**2 * fallen
 
     def falls(move: Tensor) -> bool:
         slope = (gradient @ move).item()
         if slope == 0 or not math.isfinite(slope):
             return False
-        length = max(0.1 / max((move.abs() / way).max().item(), TINY), 5 * noise * abs(loss) / abs(slope))
+        length = max(0.1 / max((move.abs() / way).max().item(), TINY), 5 * (noise * abs(loss) + least) / abs(slope))
         for part in (1.0, 2.0):
             there = _inside(point - math.copysign(part * length, slope) * move, oracle)
             promised, lower = -(gradient @ (there - point)).item(), oracle.loss(there)
-            if not (promised > noise * max(abs(loss), abs(lower)) and 0.5 * promised <= loss - lower <= 2 * promised):
+            seen = promised > noise * max(abs(loss), abs(lower)) + least
+            if not (seen and 0.5 * promised <= loss - lower <= 2 * promised):
                 return False
         return True
 

@@ -243,7 +243,8 @@ class StationaryPoints:
         """Whether the loss falls all the same, along a slope that is small against the scale of the others alone."""
         assert self._origin is not None
         way = ways(evaluation.point, self._origin)
-        return falls_as_promised(evaluation, oracle, unhindered(evaluation.gradient, found, unscaled, way), way)
+        moves = unhindered(evaluation.gradient, found, unscaled, way)
+        return falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss))
 
     def _faded(self, scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """The unknowns whose scale has become faint, which may hide a slope of higher order, and those whose scale has
