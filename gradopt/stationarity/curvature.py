@@ -64,6 +64,12 @@ class Curvature:
         return "positive" if self.values[0] > self.threshold and self.complete else "none"
 
     @property
+    def effort(self) -> float:
+        """How many times the products of the shortest look it took; 1 where the Hessian was taken whole."""
+        unknowns, directions = self.vectors.shape
+        return 1.0 if unknowns <= NUM_DENSE else max(1.0, directions / NUM_LANCZOS)
+
+    @property
     def is_maximum(self) -> bool:
         """It is negative in every direction."""
         return self.complete and bool(self.values[-1] < -self.threshold)

@@ -186,6 +186,7 @@ class StationaryPoints:
         found = examine(hessian, free, sizes(point, self._origin), gradient)
         kind = self._kind(found, status, (faded & free, collapsed & free), evaluation, oracle, evidence)
         if kind is None or (kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle)):
+            self.needed /= found.effort  # what was dear to find out is asked again when more has changed
             return None
         return Finding(kind, evidence)
 
