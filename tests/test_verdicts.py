@@ -13,6 +13,7 @@ from gradopt.plugins import torch_optimisers
 from gradopt.stationarity.curvature import examine
 from gradopt.verdict import Status
 from tests import functions as f
+from tests.verdicts.cases import powell_singular
 
 FIRST_ORDER = sorted(set(torch_optimisers()) - {"torch_lbfgs", "muon", "sparseadam"})
 DTYPES = (torch.float32, torch.float64)
@@ -461,6 +462,24 @@ def test_negative_curvature_of_a_ten_millionth_is_found_among_a_thousand():
     assert found.sign == "negative"
     assert found.values[0] == pytest.approx(-1e-3, abs=2 * found.error)
     assert found.error < 1.0
+
+
+def test_what_a_success_leaves_of_a_vanishing_loss_is_no_edge_and_no_slope():
+    assert run(lambda x: (x[0] * x[1] - 1) ** 2, [3.0, 0.5], "adadelta", torch.float64).success
+    assert run(powell_singular, [3.0, -1.0, 0.0, 1.0], "trust_region", torch.float64).success
+
+
+def test_a_thousand_unknowns_of_which_many_do_not_matter_cost_few_looks_at_curvature():
+    matrix = torch.randn(100, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 30
+
+    result = gradopt.minimise(
+        lambda x: ((matrix @ (x - 1)) ** 2).sum() + (x[:10] ** 4).sum(),
+        torch.zeros(1000, dtype=torch.float64),
+        optimiser="trust_region",
+    )
+
+    assert result.success
+    assert result.nhev < 3000
 
 
 @pytest.mark.parametrize(
