@@ -237,7 +237,7 @@ class Oracle(Protocol):
         violation_tolerance: `Evaluation.violation` up to this is none.
         pinned: As `Evaluation.pinned`, where the full loss was last evaluated. In Hessians, too, these unknowns do not
             count.
-        origin: The point of the first evaluation, from which distances count; None before it, or without constraints.
+        origin: The point of the first evaluation, from which distances count; None before it.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.

@@ -86,6 +86,8 @@ class AutogradOracle:
                 losses.append(output.detach())
         self.num_gradients += 1
         evaluation = self._evaluation(losses, since)
+        if self.origin is None:
+            self.origin = evaluation.point
         if self.constraints is not None:
             self._constrain(evaluation)
         if self.micro_batches is None:
@@ -326,8 +328,7 @@ class AutogradOracle:
         assert self.constraints is not None
         linear, point = self.linearised_constraints(), evaluation.point
         evaluation.constraints = values = linear.residuals
-        if self.origin is None:
-            self.origin = point
+        assert self.origin is not None
         missed = excess(values, self.constraints.lower, self.constraints.upper)
         rows = missed.nonzero().flatten()
         if not len(rows):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.stationarity.curvature import examine, sizes
+from gradopt.stationarity.curvature import examine, sizes, ways
+from gradopt.stationarity.falls import falls_as_promised
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -229,8 +230,9 @@ class Stalled:
     and the gradient is not small.
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
-    zero in this dtype: `noise_floor`. Not so where the curvature is negative, nor where an unknown has run off so far
-    that the loss no longer depends on it: gradient and rounding vanish there together.
+    zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
+    it came, nor where an unknown has run off so far that the loss no longer depends on it: gradient and rounding vanish
+    there together.
     """
 
     PATIENCE = 50
@@ -239,6 +241,7 @@ class Stalled:
         self._still = 0
         self._next = 0
         self._origin: Tensor | None = None
+        self._first = math.nan
 
     def bands(self) -> Mapping[str, Band]:
         return {}
@@ -248,7 +251,7 @@ class Stalled:
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if self._origin is None:
-            self._origin = oracle.read()
+            self._origin, self._first = oracle.read(), block["loss"][0, 0].item()
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
@@ -270,7 +273,10 @@ class Stalled:
         scatter, noise, gone = 0.0, False, None
         if oracle.constraints is None:
             scatter, noise = _scatter(oracle)
-            gone = tail(Evaluation(loss, gradient_norm, point, oracle.full_gradient()), oracle, self._origin)
+            here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
+            gone = tail(here, oracle, self._origin)
+            fallen = abs(self._first - loss)
+            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
         status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
