@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gradopt.preflight import Finding as Finding
     from gradopt.preflight import Report as Report
     from gradopt.result import Result as Result
+    from gradopt.result import Results as Results
+    from gradopt.settings import Starts as Starts
     from gradopt.verdict import Status as Status
     from gradopt.verdict import Verdict as Verdict
 
@@ -43,7 +45,9 @@ _HOMES = {
     "Progress": "api",
     "Report": "preflight",
     "Result": "result",
+    "Results": "result",
     "Run": "contracts",
+    "Starts": "settings",
     "Status": "verdict",
     "Stop": "api",
     "Verdict": "verdict",

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -24,14 +24,16 @@ from gradopt.contracts import (
     State,
 )
 from gradopt.execution import Blocks, execute
+from gradopt.many.assembly import assemble_starts, drawn
+from gradopt.many.execution import execute as execute_starts
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
 from gradopt.preflight import Report, examine
-from gradopt.result import Result
-from gradopt.settings import Stop
+from gradopt.result import Result, Results, entry
+from gradopt.settings import Starts, Stop
 from gradopt.unknowns import split
 from gradopt.verdict import Status, Verdict
 
@@ -59,10 +61,23 @@ class Progress:
         return None if self.result is None else self.result.verdict
 
 
+@overload
 def minimise(
+    objective: Callable[..., Tensor] | Objective, x0: Any = None, *, starts: None = None, **options: Any
+) -> Result: ...
+
+
+@overload
+def minimise(
+    objective: Callable[..., Tensor] | Objective, x0: Any = None, *, starts: Any, **options: Any
+) -> Results: ...
+
+
+def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of both are those below
     objective: Callable[..., Tensor] | Objective,
     x0: Any = None,
     *,
+    starts: Any = None,
     optimiser: str | Callable[..., Any] | None = None,
     optimiser_options: Mapping[str, Any] | None = None,
     schedule: str | Mapping[str, Any] | None = None,
@@ -76,7 +91,7 @@ def minimise(
     maximise: bool = False,
     engine: str = "auto",
     directory: str | Path | None = None,
-) -> Result:
+) -> Result | Results:
     """Minimise a function of tensors, or an `Objective`.
 
     Args:
@@ -84,9 +99,13 @@ def minimise(
             in place to the result.
         x0: The start: a tensor (keeps dtype and device), numbers, a list or a NumPy array (become float64), or a
             dict or tuple of tensors. It is never modified. Not given with an `Objective`.
+        starts: Many starts, run at once as one tensor program: what x0 may be with a leading axis, one entry a start
+            (by parameter name, or one tensor, for an `Objective`); or how many to draw in the bounds or round x0, or
+            `gradopt.Starts(64, sampler="sobol")`. Each ends with a verdict of its own, in a `Results`. The function is
+            still written for one start; elementwise optimisers of torch run them.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
-            `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups or
-            batches, Adam at lr 0.01.
+            `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups,
+            batches or many starts, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
@@ -107,11 +126,28 @@ def minimise(
         >>> result.status.value, [round(v, 6) for v in result.x.tolist()]
         ('converged', [3.0, 3.0])
     """
-    target, form = _target(objective, x0, bounds, constraints, maximise=maximise)
-    chosen, options = _optimiser(target, optimiser, optimiser_options)
+    plan = starts if starts is None or isinstance(starts, Starts) else _plan(starts)
+    first = x0 if plan is None else _first(objective, x0, plan, bounds)
+    target, form = _target(objective, first, bounds, constraints, maximise=maximise)
+    chosen, options = _optimiser(target, optimiser, optimiser_options, many=plan is not None)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
     user = [*criteria, *([_Callback(callback)] if callback else [])]
+    if plan is not None:
+        named = drawn(target, plan) if isinstance(plan, Starts) else _named(target, plan)
+        many = assemble_starts(
+            target,
+            named,
+            chosen,
+            options,
+            schedule=schedule,
+            stop=stop,
+            on_saddle=on_saddle,
+            engine=engine,
+            extra_criteria=user,
+        )
+        results = execute_starts(many, observers, form, directory=directory)
+        return _all_negated(results) if maximise else results
     assembly = assemble(
         target,
         chosen,
@@ -227,7 +263,7 @@ def steps(
         extra_criteria=criteria,
     )
     oracle, history = assembly.oracle, History()
-    blocks = Blocks(assembly, max_rows=1)
+    blocks = Blocks(assembly.engine, assembly.criteria, max_rows=1)
     size = sum(parameter.numel() for parameter in oracle.parameters)
     held: Progress | None = None
     while True:
@@ -292,10 +328,13 @@ class _Callback:
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if not self._function(block):
             return None
-        return Judgement.one(Status.STOPPED, len(block) - 1, step=block.last_step)
+        return Judgement.last(Status.STOPPED, block, step=block.last_step)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"the callback stopped the run at step {evidence['step']}"
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}
@@ -332,14 +371,70 @@ def _target(
     return target, target.structured
 
 
+def _plan(starts: Any) -> Any:
+    """A number of starts as `Starts`; others as tensors in the form in which they were given."""
+    if isinstance(starts, int) and not isinstance(starts, bool):
+        return Starts(starts)
+    if isinstance(starts, Mapping):
+        return {name: _stack(part) for name, part in starts.items()}
+    if isinstance(starts, tuple) and any(isinstance(one, Tensor) for one in starts):
+        return tuple(_stack(part) for part in starts)
+    return _stack(starts)
+
+
+def _stack(starts: Any) -> Tensor:
+    try:
+        tensor = starts if isinstance(starts, Tensor) else torch.as_tensor(starts, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Mistake(
+            f"starts must be tensors with a leading axis, a number, or gradopt.Starts(64), got {starts!r}"
+        ) from error
+    if not tensor.dim() or not len(tensor):
+        raise Mistake(f"starts must have a leading axis with at least one entry, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def _first(objective: Any, x0: Any, plan: Any, bounds: Any) -> Any:
+    """The start that stands for all, in the form of one: for drawn starts that is x0, or the middle of the bounds."""
+    if isinstance(objective, Objective):
+        return x0
+    if not isinstance(plan, Starts):
+        if x0 is not None:
+            raise Mistake("starts bring their own x0: leave one of the two out")
+        return entry(plan, 0)
+    if x0 is not None or bounds is None:
+        return x0
+    try:
+        return sum(torch.as_tensor(side, dtype=torch.float64) for side in bounds) / 2
+    except (TypeError, ValueError, RuntimeError):
+        raise Mistake("starts drawn in these bounds need an x0 that says the shape of one: x0=[0.0, 0.0]") from None
+
+
+def _named(target: Objective, starts: Any) -> dict[str, Tensor]:
+    """Starts by parameter name."""
+    if isinstance(target, FunctionObjective):
+        return target.named(starts)
+    if isinstance(starts, Mapping):
+        return dict(starts)
+    names = [name for name, parameter in target.named_parameters() if parameter.requires_grad]
+    parts = starts if isinstance(starts, tuple) else (starts,)
+    if len(parts) != len(names):
+        raise Mistake(f"there are {len(names)} unknowns ({', '.join(names)}): give their starts by name, in a dict")
+    return dict(zip(names, parts, strict=True))
+
+
 def _optimiser(
-    target: Objective, optimiser: str | Callable[..., Any] | None, options: Mapping[str, Any] | None
+    target: Objective,
+    optimiser: str | Callable[..., Any] | None,
+    options: Mapping[str, Any] | None,
+    *,
+    many: bool = False,
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
     if optimiser is not None:
         if not (isinstance(optimiser, str) or callable(optimiser)):
             raise Mistake(f"optimiser must be a name or a callable of the parameters, got {optimiser!r}")
         return optimiser, options or {}
-    if target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
+    if many or target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
     if target.constraints():
         return "augmented_lagrangian", options or {}
@@ -348,11 +443,7 @@ def _optimiser(
 
 def _negated(result: Result) -> Result:
     """The result of a maximisation, in terms of the function that was maximised."""
-    jac = result.jac
-    if isinstance(jac, Mapping):
-        jac = {name: -part for name, part in jac.items()}
-    else:
-        jac = tuple(-part for part in jac) if isinstance(jac, tuple) else -jac
+    jac = _minus(result.jac)
     history = {name: -values if name in ("loss", "full_loss") else values for name, values in result.history.items()}
     verdict = replace(result.verdict, reason=f"{result.message} (maximised: the loss is minus the function)")
     minima = [{**one, "fun": -one["fun"]} for one in result.minima]
@@ -361,3 +452,17 @@ def _negated(result: Result) -> Result:
     return replace(
         result, fun=-result.fun, jac=jac, history=history, verdict=verdict, minima=minima, multipliers=multipliers
     )
+
+
+def _minus(structure: Any) -> Any:
+    if isinstance(structure, Mapping):
+        return {name: -part for name, part in structure.items()}
+    return tuple(-part for part in structure) if isinstance(structure, tuple) else -structure
+
+
+def _all_negated(results: Results) -> Results:
+    """The results of a maximisation of many starts, in terms of the function that was maximised."""
+    best = _negated(results.best_start)
+    history = {name: -values if name == "best_loss" else values for name, values in best.history.items()}
+    jac = _minus(results.jac)
+    return replace(results, fun=-results.fun, jac=jac, history=history, minima=best.minima)

@@ -26,6 +26,7 @@ from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, ha
 from gradopt.oracle import AutogradOracle
 from gradopt.selection import selected
 from gradopt.settings import ENGINES, ON_SADDLE, Stop, options
+from gradopt.stacked import StackedOracle
 from gradopt.stationarity.points import StationaryPoints
 
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
@@ -100,16 +101,11 @@ def assemble(
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
     """
-    _check_engine(engine)
-    if stop is not None and not isinstance(stop, Stop):
-        raise Mistake(f"stop must be a gradopt.Stop, such as gradopt.Stop(max_steps=100), got {stop!r}")
-    for criterion in extra_criteria:
-        if not callable(getattr(criterion, "judge", None)):
-            raise Mistake(f"criteria must be objects with a judge(), such as EarlyStopping(...), got {criterion!r}")
-    stop = (stop or Stop()).bounded()
+    check_engine(engine)
+    stop = checked(stop, extra_criteria)
     oracle = AutogradOracle(target)
     interrupt = Interrupt(oracle)
-    budgets = list(_budgets(stop, target))
+    budgets = list(budgets_of(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
     built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps, engine)
     points, escapes = StationaryPoints(stop.gradient_tolerance), on_saddle == "escape"
@@ -144,7 +140,8 @@ def assemble(
     return Assembly(oracle, executor, judges, interrupt, found, steps)
 
 
-def _check_engine(engine: str) -> None:
+def check_engine(engine: str) -> None:
+    """Refuse an engine there is not."""
     if engine not in ENGINES:
         raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
 
@@ -156,6 +153,20 @@ def _sparing(oracle: AutogradOracle) -> dict[str, str]:
     return {"best point": f"of every {KEEP_EVERY}th step and the last, as there are {LARGE} unknowns or more"}
 
 
+def checked(stop: Stop | None, extra_criteria: Sequence[Criterion]) -> Stop:
+    """When the run ends, with a budget at least.
+
+    Raises:
+        Mistake: `stop` or a criterion is none.
+    """
+    if stop is not None and not isinstance(stop, Stop):
+        raise Mistake(f"stop must be a gradopt.Stop, such as gradopt.Stop(max_steps=100), got {stop!r}")
+    for criterion in extra_criteria:
+        if not callable(getattr(criterion, "judge", None)):
+            raise Mistake(f"criteria must be objects with a judge(), such as EarlyStopping(...), got {criterion!r}")
+    return (stop or Stop()).bounded()
+
+
 def _judges(stop: Stop, oracle: AutogradOracle, convergence: Convergence) -> list[Criterion]:
     """Who says what kind of point the run has come to. Under constraints a loss that climbs says nothing: it may have
     been low for missing them.
@@ -165,7 +176,8 @@ def _judges(stop: Stop, oracle: AutogradOracle, convergence: Convergence) -> lis
     return [ConstrainedConvergence(stop.gradient_tolerance), Infeasible()]
 
 
-def _budgets(stop: Stop, target: Objective) -> Iterable[Criterion]:
+def budgets_of(stop: Stop, target: Objective) -> Iterable[Criterion]:
+    """The criteria that end a run when something is used up."""
     if stop.max_steps is not None:
         yield MaxSteps(stop.max_steps)
     if stop.max_epochs is not None:
@@ -178,6 +190,35 @@ def _budgets(stop: Stop, target: Objective) -> Iterable[Criterion]:
         yield MaxSeconds(stop.max_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An optimiser as its plugin made it.
+
+    Attributes:
+        optimizer: Of torch, or one of ours.
+        keywords: What it was given beside the parameters.
+        extras: The options that are the adapter's.
+        zeroed: Tolerances of its own that were switched off.
+        fused: Whether it takes its kernels' fused form, which nobody has asked for.
+    """
+
+    optimizer: Any
+    name: str
+    keywords: Mapping[str, Any]
+    extras: Mapping[str, Any]
+    zeroed: Mapping[str, Any]
+    groups: Sequence[Any]
+    fused: bool
+
+    def label(self, timetable: str) -> str:
+        """For people: its name, its options, its schedule."""
+        given = {**_shown(self.optimizer), **self.keywords, **{k: v for k, v in self.extras.items() if v}}
+        text = f"{self.name}{_listed(given)}{timetable}{', fused' * self.fused}"
+        if self.zeroed:
+            text += f"; its own {', '.join(self.zeroed)} set to 0, as only gradopt's criteria end a run"
+        return text
+
+
 def _optimiser(
     oracle: AutogradOracle,
     target: Objective,
@@ -187,6 +228,39 @@ def _optimiser(
     steps: float,
     engine: str,
 ) -> tuple[Optimiser, str]:
+    made = make(oracle, list(target.parameter_groups()), optimiser, given, engine)
+    optimizer, name, extras = made.optimizer, made.name, made.extras
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        _check_own(optimizer, name, oracle, made.groups, extras, schedule)
+        plan = f": {optimizer.plan(residuals=oracle.has_residuals)}" if hasattr(optimizer, "plan") else ""
+        return optimizer, f"{name}{_listed(made.keywords)}{plan}"
+    _refuse(optimizer, oracle, extras["elementwise"])
+    scheduler, every, timetable = scheduled(optimizer, schedule, steps)
+    adapter = TorchOptimiser(
+        optimizer,
+        scheduler=scheduler,
+        schedule_every=every,
+        clip_norm=extras["clip_norm"],
+        clip_value=extras["clip_value"],
+        may_unfuse=made.fused,
+    )
+    return adapter, made.label(timetable)
+
+
+def make(
+    oracle: AutogradOracle | StackedOracle,
+    groups: Sequence[Any],
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    given: Mapping[str, Any],
+    engine: str = "auto",
+) -> Made:
+    """Build the optimiser that a name, a config node or a callable stands for, over the oracle's parameters.
+
+    Args:
+        groups: As `Objective.parameter_groups`, of these parameters.
+        given: Options beside those of the node.
+        engine: Of the run: "auto" takes a fused form where there is one.
+    """
     named = dict(zip(oracle.names, oracle.parameters, strict=True))
     if callable(optimiser):
         factory, name = optimiser, getattr(optimiser, "__name__", type(optimiser).__name__)
@@ -200,7 +274,6 @@ def _optimiser(
         defaults = {argument.name: argument.default for argument in options("optimiser", entry.signature())}
         keywords = {key: value for key, value in values.items() if not _same(value, defaults[key])}
     extras = {name: keywords.pop(name, None) for name in EXTRAS}
-    groups = list(target.parameter_groups())
     if extras["groups"]:
         groups = group_parameters(named, extras["groups"])
     asked = [*keywords, *(option for group in groups for option in group)]
@@ -213,27 +286,7 @@ def _optimiser(
             optimizer, zeroed = own(oracle.parameters, **keywords), {}
         else:
             optimizer, zeroed = build(factory, named, groups, {**keywords, "fused": True} if fused else keywords)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        _check_own(optimizer, name, oracle, groups, extras, schedule)
-        plan = f": {optimizer.plan(residuals=oracle.has_residuals)}" if hasattr(optimizer, "plan") else ""
-        return optimizer, f"{name}{_listed(keywords)}{plan}"
-    _refuse(optimizer, oracle, extras["elementwise"])
-    scheduler, every, timetable = _schedule(optimizer, schedule)
-    _check_horizon(scheduler, every, steps)
-    adapter = TorchOptimiser(
-        optimizer,
-        scheduler=scheduler,
-        schedule_every=every,
-        clip_norm=extras["clip_norm"],
-        clip_value=extras["clip_value"],
-        may_unfuse=fused,
-    )
-    label = f"{name}{_listed({**_shown(optimizer), **keywords, **{k: v for k, v in extras.items() if v}})}{timetable}"
-    if fused:
-        label += ", fused"
-    if zeroed:
-        label += f"; its own {', '.join(zeroed)} set to 0, as only gradopt's criteria end a run"
-    return adapter, label
+    return Made(optimizer, name, keywords, extras, zeroed, groups, fused)
 
 
 def _check_own(
@@ -281,7 +334,7 @@ def _check_escape(target: Objective, optimiser: Optimiser) -> None:
         )
 
 
-def _inner(title: str, node: Any, oracle: AutogradOracle) -> Callable[..., Optimiser]:
+def _inner(title: str, node: Any, oracle: AutogradOracle | StackedOracle) -> Callable[..., Optimiser]:
     """What builds the optimiser that another one wraps: a registered one of gradopt's kind.
 
     Raises:
@@ -327,13 +380,22 @@ def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwis
         raise Mistake(reason)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any] | None) -> tuple[Any, int, str]:
+def scheduled(
+    optimizer: torch.optim.Optimizer, schedule: str | Mapping[str, Any] | None, steps: float
+) -> tuple[Any, int, str]:
+    """The schedule that a name or node stands for, every how many steps it moves on, and words for it.
+
+    Raises:
+        Mistake: It ends before the run may.
+    """
     if not schedule or (isinstance(schedule, Mapping) and not schedule.get("name")):
         return None, 1, ""
     entry, values = selected("schedule", schedule)
     every = values.pop("every")
     with _named(str(entry)):
-        return entry.load()(optimizer, **values), every, f", schedule {entry.name}{_listed(values)}"
+        scheduler = entry.load()(optimizer, **values)
+    _check_horizon(scheduler, every, steps)
+    return scheduler, every, f", schedule {entry.name}{_listed(values)}"
 
 
 def _check_horizon(scheduler: Any, every: int, steps: float) -> None:

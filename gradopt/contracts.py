@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.mistakes import Mistake
-from gradopt.result import Result
+from gradopt.result import Result, Results
 from gradopt.verdict import Status
 
 VERSION = 1
@@ -99,6 +99,16 @@ class Objective(nn.Module):
         budgets.
         """
         return None if self.batches is not None else self()
+
+    def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The losses of many starts at once, shape (starts,): each of `parameters` has a leading axis, one entry a
+        start. Left out: `forward` by `torch.func.vmap`, one after another as it were.
+        """
+
+        def loss(one: dict[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(self, one)
+
+        return torch.func.vmap(loss, randomness="error")(dict(parameters))
 
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
         """(lower, upper) by parameter name; parameters that are left out are free. Asked once, before the run."""
@@ -401,6 +411,19 @@ CutShort = BudgetSpent | NonFiniteTrial | Stuck
 """Why an update could not be made."""
 
 
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Which of many starts a tensor with a leading `starts` axis holds: those that have ended are left out in time.
+
+    Attributes:
+        index: Of each, among all starts of the run; shape (starts,), int64, ascending.
+        live: Which of them have not ended yet; shape (starts,). What is said of the others is of no account.
+    """
+
+    index: Tensor
+    live: Tensor
+
+
 @dataclass(slots=True)
 class Block:
     """The records of consecutive accepted evaluations. Row r is step `first_step + r`; the parameters stand at the
@@ -415,6 +438,7 @@ class Block:
         measured: Shape (rows,): the rows at which `full_loss` was evaluated.
         cut_short: Why the update after the last row could not be made, None if it has not been tried.
         searching: Whether the optimiser leaves the last row whatever kind of point it is.
+        starts: Which starts the columns hold; None in a run of one.
     """
 
     first_step: int
@@ -422,6 +446,7 @@ class Block:
     measured: Tensor
     cut_short: CutShort | None = None
     searching: bool = False
+    starts: Starts | None = None
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -438,41 +463,62 @@ class Block:
         if row == len(self) - 1:
             return self
         columns = {name: column[: row + 1] for name, column in self.columns.items()}
-        return Block(self.first_step, columns, self.measured[: row + 1])
+        return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts)
+
+    def of(self, start: int) -> "Block":
+        """The block of one of its starts, by its place in the columns."""
+        columns = {name: column[:, start : start + 1] for name, column in self.columns.items()}
+        return Block(self.first_step, columns, self.measured)
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
     """The values of a column that need nobody's attention: low < value < high. NaN lies outside, but for a step whose
     length was not measured.
+
+    A limit is a number; with many starts it may be a tensor of shape (starts,), float64.
     """
 
-    low: float = -torch.inf
-    high: float = torch.inf
+    low: Any = -torch.inf
+    high: Any = torch.inf
+
+    def __and__(self, other: "Band") -> "Band":
+        """What lies in both."""
+        return Band(_larger(self.low, other.low), -_larger(-self.high, -other.high))
+
+
+def _larger(one: Any, other: Any) -> Any:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return torch.maximum(torch.as_tensor(one, dtype=torch.float64), torch.as_tensor(other, dtype=torch.float64))
+    return max(one, other)
 
 
 @dataclass(slots=True)
 class Judgement:
-    """What a criterion found in a block, per start.
+    """What a criterion found in a block: per start, or on some of the starts.
 
     Attributes:
         code: `Status.code` per start, -1 where it goes on; shape (starts,), int64.
         row: The row of the block at which that holds; shape (starts,), int64.
-        evidence: By name a tensor of shape (starts, ...), or one object for all starts.
+        evidence: By name a tensor of shape (starts, ...), a list with an entry a start, or one object for all starts.
+        starts: The places in the block of the starts it speaks of, int64; None: of all.
     """
 
     code: Tensor
     row: Tensor
     evidence: dict[str, Any] = field(default_factory=dict[str, Any])
+    starts: Tensor | None = None
 
     @classmethod
     def one(cls, status: Status, row: int, **evidence: Any) -> "Judgement":
         """The judgement of a run of one start."""
         return cls(torch.tensor([status.code]), torch.tensor([row]), evidence)
 
-    def of(self, start: int) -> dict[str, Any]:
-        """The evidence on one start."""
-        return {name: value[start] if isinstance(value, Tensor) else value for name, value in self.evidence.items()}
+    @classmethod
+    def last(cls, status: Status, block: Block, starts: Tensor | None = None, **evidence: Any) -> "Judgement":
+        """The same ending, at the last row of a block, of all its starts or of those at the places `starts`."""
+        number = block["loss"].shape[1] if starts is None else len(starts)
+        return cls(torch.full((number,), status.code), torch.full((number,), len(block) - 1), evidence, starts)
 
 
 class Criterion(Protocol):
@@ -480,6 +526,9 @@ class Criterion(Protocol):
 
     Results are as if every row were judged before its update: a row outside a criterion's bands, and a step for which
     it is `due`, always ends its block, whichever engine runs.
+
+    One that can judge many starts at once says so by a method `keep(kept)`: from here on blocks hold only the starts at
+    the places `kept`, shape (starts,), and what it remembers of the others is to be dropped.
     """
 
     def bands(self) -> Mapping[str, Band]:
@@ -532,6 +581,18 @@ class Engine(Protocol):
     def load_state_dict(self, state: State) -> None: ...
 
 
+class StartsEngine(Engine, Protocol):
+    """Executes the steps of many starts at once."""
+
+    def retire(self, ended: Tensor) -> Tensor | None:
+        """These starts have ended at the last row, a mask over those of the block: nothing moves them any more.
+
+        Returns:
+            The places in the block of the starts that later blocks hold; None: of all.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What an observer is told before the first step.
@@ -554,7 +615,11 @@ class Run:
 
 
 class Observer(Protocol):
-    """Watches a run and writes about it. One that raises is reported once and dropped; it never harms the run."""
+    """Watches a run and writes about it. One that raises is reported once and dropped; it never harms the run.
+
+    Of many starts it is told as of one: columns hold the median of the starts that go on, and there are two more, the
+    lowest loss of all so far in `best_loss`, and the number of starts that go on in `going`.
+    """
 
     def open(self, run: Run) -> None:
         """Called once, before the first step."""
@@ -566,6 +631,6 @@ class Observer(Protocol):
         """
         ...
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Called once at every kind of ending: with the result, or with what was raised instead."""
         ...

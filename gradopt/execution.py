@@ -11,11 +11,11 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded
-from gradopt.contracts import Block, Evaluation, Observer, Run
+from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Run
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
-from gradopt.result import Result
+from gradopt.result import Result, Results
 
 log = logging.getLogger("gradopt")
 
@@ -35,13 +35,11 @@ def execute(
         form: From tensors shaped like the parameters to the form of the start.
     """
     oracle = assembly.oracle
-    for observer in observers:
-        if not callable(getattr(observer, "record", None)):
-            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
+    check_observers(observers)
     if directory is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
     history = History()
-    watchers = _Watchers([history, *observers])
+    watchers = Watchers([history, *observers])
     size = sum(parameter.numel() for parameter in oracle.parameters)
     last_recorded = -1
     with ExitStack() as stack:
@@ -51,7 +49,7 @@ def execute(
         result: Result | None = None
         error: BaseException | None = None
         try:
-            blocks = Blocks(assembly)
+            blocks = Blocks(assembly.engine, assembly.criteria)
             for block in blocks:
                 if last_recorded < 0:
                     watchers.open(_run(assembly, block, directory, config or {}, count))
@@ -67,11 +65,24 @@ def execute(
             watchers.close(result, error)
 
 
+def check_observers(observers: Sequence[Observer]) -> None:
+    """Refuse what is no observer.
+
+    Raises:
+        Mistake: It has no `record`.
+    """
+    for observer in observers:
+        if not callable(getattr(observer, "record", None)):
+            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
+
+
 class Blocks:
     """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
 
-    def __init__(self, assembly: Assembly, max_rows: int = MAX_ROWS) -> None:
-        self._blocks = iterate(assembly.engine, assembly.criteria, max_rows=max_rows)
+    def __init__(
+        self, engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, number: int = 1
+    ) -> None:
+        self._blocks = iterate(engine, criteria, max_rows=max_rows, number=number)
         self.last: Block
         self.ending: Ending
 
@@ -87,7 +98,7 @@ class Blocks:
         return self.last
 
 
-class _Watchers:
+class Watchers:
     """Observers, each on its own: one that raises is reported once and dropped."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -99,7 +110,7 @@ class _Watchers:
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         self._each(lambda observer: observer.record(block, metrics))
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         self._each(lambda observer: observer.close(result, error))
 
     def _each(self, call: Callable[[Observer], None]) -> None:

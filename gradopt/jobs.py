@@ -34,7 +34,7 @@ from gradopt import __version__
 from gradopt.explain import explain
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plugins import Entry, config_directory, registry
-from gradopt.result import MAX_LISTED, Result, write_json
+from gradopt.result import MAX_LISTED, Result, Results, write_json
 from gradopt.selection import check_names
 from gradopt.settings import Settings, parse, schema
 
@@ -137,7 +137,7 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        result = _minimise(config, directory)
+        found = _minimise(config, directory)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -152,47 +152,60 @@ def run(config: DictConfig) -> float:
         _finish(context, {**description, "status": "error", "message": message, "exit_code": code})
         _errors.append(error if isinstance(error, Exception) else RuntimeError(message))
         return worst
-    log.info("%s", result)  # at this level it goes to the run's log file alone
+    result = found.best_start if isinstance(found, Results) else found
+    log.info("%s", found)  # at this level it goes to the run's log file alone
     status = result.status
     signal_number = result.verdict.evidence.get("signal", signal.SIGINT)
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(context, {**description, **_described(result, directory), "exit_code": code})
+    _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result:
+def _minimise(config: DictConfig, directory: Path) -> Result | Results:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
 
+    observers = assemble.listed("observer", settings.observers)
+    said: Any = OmegaConf.to_container(config, resolve=True)
+    if settings.starts is not None:
+        return _minimise_starts(settings, observers, directory, said)
     assembly, target = assembled(settings)
-    return execution.execute(
-        assembly,
-        assemble.listed("observer", settings.observers),
-        conclusion.form_of(target),
-        directory=directory,
-        config=OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        thread_count=settings.threads,
+    form = conclusion.form_of(target)
+    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+
+
+def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
+    from gradopt import assemble, conclusion
+    from gradopt.many import assembly, execution  # here for the same reason
+
+    target = objective(settings)
+    parts = assembly.assemble_starts(
+        target,
+        assembly.drawn(target, settings.starts),
+        settings.optimiser,
+        schedule=settings.schedule,
+        stop=settings.stop,
+        on_saddle=settings.on_saddle,
+        engine=settings.engine,
+        extra_criteria=assemble.listed("criterion", settings.criteria),
     )
+    form = conclusion.form_of(target)
+    return execution.execute(parts, observers, form, directory=directory, config=config, thread_count=settings.threads)
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
     """The parts of the run that checked settings describe, and its objective, on its device. Random numbers are
     seeded.
     """
-    import torch  # here, where the settings are good: it takes longer than all of them
+    from gradopt import assemble  # here, where the settings are good: torch takes longer to import than all of them
 
-    from gradopt import assemble, devices
-
-    device, dtype = devices.resolve(settings.device, settings.dtype)
-    torch.manual_seed(settings.seed)
-    with devices.defaults(device, dtype):
-        target = assemble.objective(settings.objective).to(device)
+    target = objective(settings)
     assembly = assemble.assemble(
         target,
         settings.optimiser,
@@ -203,6 +216,18 @@ def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     return assembly, target
+
+
+def objective(settings: Settings) -> "Objective":
+    """The objective that checked settings describe, on its device. Random numbers are seeded."""
+    import torch  # here, where the settings are good: it takes longer than all of them
+
+    from gradopt import assemble, devices
+
+    device, dtype = devices.resolve(settings.device, settings.dtype)
+    torch.manual_seed(settings.seed)
+    with devices.defaults(device, dtype):
+        return assemble.objective(settings.objective).to(device)
 
 
 def table(jobs: Sequence[Mapping[str, Any]]) -> str:
@@ -254,6 +279,20 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
         "evidence": evidence,
         "torch": torch.__version__,
     }
+
+
+def _many(found: Result | Results, directory: Path) -> dict[str, Any]:
+    """Of many starts: how many ended how, which is the best, and where all of them are."""
+    if not isinstance(found, Results):
+        return {}
+    import torch  # it is loaded by now
+
+    columns = ("x", "fun", "jac", "nit", "nfev", "njev", "nhev")
+    torch.save(
+        {**{name: getattr(found, name) for name in columns}, "code": found.verdicts.codes}, directory / "starts.pt"
+    )
+    counts = {status.value: number for status, number in found.counts.items()}
+    return {"starts": {"number": len(found), "best": found.best, "counts": counts, "all": "starts.pt"}}
 
 
 def _numbers(x: Any) -> dict[str, Any]:

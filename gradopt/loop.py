@@ -2,11 +2,11 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-import torch
-
-from gradopt.contracts import Band, Block, Criterion, Engine, Judgement
-from gradopt.verdict import STATUSES, Verdict
+from gradopt.contracts import Band, Block, Criterion, Engine, StartsEngine
+from gradopt.verdict import Verdict
+from gradopt.verdicts import Verdicts
 
 MAX_ROWS = 1000
 PULSE_SECONDS = 0.1
@@ -17,34 +17,43 @@ PULSE_SECONDS = 0.1
 class Ending:
     """Where a run ended: per start a verdict, and the row of the last block at which the last of them holds."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: Sequence[Verdict]
     row: int
 
 
 def iterate(
-    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS
+    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, number: int = 1
 ) -> Generator[Block, None, Ending]:
-    """Advance, judge, rewind to the first ending, hand over the block, update; until a criterion has a verdict.
+    """Advance, judge, rewind to the first ending, hand over the block, update; until all starts have a verdict.
 
     While the caller holds a block, the parameters stand at its last row, evaluated and not yet updated. What a
     criterion refuses never moves the parameters.
+
+    Args:
+        number: Of starts; an engine of more than one is a `StartsEngine`, and its criteria have a `keep`.
 
     Raises:
         ValueError: No criterion: the run would never end.
     """
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
-    step = -1
+    step, verdicts = -1, Verdicts(number)
     while True:
         due = min(criterion.due(step) for criterion in criteria)
         block = engine.advance(int(min(max_rows, max(1, due - step))), _narrowest(criteria), PULSE_SECONDS)
         step = block.last_step
-        ending = _first_ending(criteria, [criterion.judge(block, engine.oracle) for criterion in criteria])
-        if ending is not None:
-            engine.rewind(ending.row)
-            yield block.upto(ending.row)
-            return ending
+        judgements = [criterion.judge(block, engine.oracle) for criterion in criteria]
+        ended = verdicts.add(block, zip(criteria, judgements, strict=True))
+        if ended is not None:
+            engine.rewind(verdicts.row)
+            block = block.upto(verdicts.row)
         yield block
+        if verdicts.complete:
+            return Ending(verdicts, verdicts.row)
+        if ended is not None:
+            kept = cast(StartsEngine, engine).retire(ended)
+            for criterion in criteria if kept is not None else ():
+                criterion.keep(kept)  # type: ignore[attr-defined] - what judges many starts has it
         engine.update()
 
 
@@ -52,25 +61,5 @@ def _narrowest(criteria: Sequence[Criterion]) -> Mapping[str, Band]:
     bands: dict[str, Band] = {}
     for criterion in criteria:
         for column, band in criterion.bands().items():
-            other = bands.get(column, band)
-            bands[column] = Band(max(band.low, other.low), min(band.high, other.high))
+            bands[column] = bands[column] & band if column in bands else band
     return bands
-
-
-def _first_ending(criteria: Sequence[Criterion], judgements: Sequence[Judgement | None]) -> Ending | None:
-    """Per start the earliest ending, by precedence of status within a row; None while any start goes on."""
-    found = [(criterion, one) for criterion, one in zip(criteria, judgements, strict=True) if one is not None]
-    if not found:
-        return None
-    codes = torch.stack([judgement.code for _, judgement in found])
-    rows = torch.stack([judgement.row for _, judgement in found])
-    rank = torch.where(codes >= 0, rows * len(STATUSES) + codes, torch.iinfo(torch.int64).max)
-    lowest, chosen = rank.min(dim=0)
-    if bool((lowest == torch.iinfo(torch.int64).max).any()):
-        return None
-    verdicts: list[Verdict] = []
-    for start, index in enumerate(chosen):
-        criterion, judgement = found[int(index)]
-        status, evidence = STATUSES[int(judgement.code[start])], judgement.of(start)
-        verdicts.append(Verdict(status, criterion.sentence(status, evidence), evidence))
-    return Ending(tuple(verdicts), int(rows.gather(0, chosen.unsqueeze(0)).max()))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Evaluation
+from gradopt.criteria.budget import Timed
 from gradopt.differences import Patience, Probe
 from gradopt.gradient_check import GradientCheck, check_gradient
 from gradopt.oracle import AutogradOracle
@@ -37,7 +38,7 @@ SECONDS = 2.0
 """How long the search for a wrong gradient takes at most, unless the run took longer."""
 
 
-def patience(oracle: AutogradOracle, seconds: float, interrupted: Callable[[], bool]) -> Patience:
+def patience(oracle: Timed, seconds: float, interrupted: Callable[[], bool]) -> Patience:
     """For all that is asked after a run that took so many seconds; what is left of a budget of time bounds it too."""
     return Patience(min(max(SECONDS, seconds), oracle.deadline - time.perf_counter()), interrupted)
 
@@ -93,14 +94,12 @@ def _evidence(check: GradientCheck) -> dict[str, str | float]:
 def _falls(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
     """Whether the loss falls beside the point by more than rounding explains, as it does at no minimum."""
     point = oracle.read()
-    eps = torch.finfo(point.dtype).eps
-    signs = torch.randint(0, 2, point.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    move = eps**0.25 * signs.to(point) * sizes(point, point)
+    move, least = aside(point), visible(torch.tensor(loss, dtype=point.dtype)).item()
     with Probe(oracle, patience) as probe, suppress(Exception):  # whatever the objective raises there
         for there in (point + move, point - move):
             if oracle.lower is not None and oracle.upper is not None:
                 there = there.clamp(oracle.lower, oracle.upper)
-            if loss - probe.loss(there) > 100 * eps * max(abs(loss), math.ulp(0.0)):
+            if loss - probe.loss(there) > least:
                 return True
     return False
 
@@ -122,3 +121,14 @@ def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) 
         here = Evaluation(loss, gradient.abs().max().item(), point, gradient)
         return edge(here, way, left, lambda there: probe.loss(inside(there)), slopes)
     return None
+
+
+def aside(point: Tensor) -> Tensor:
+    """A move by eps^0.25 of the size of each unknown, of one point or of many, shape (..., n)."""
+    signs = torch.randint(0, 2, point.shape[-1:], generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return torch.finfo(point.dtype).eps ** 0.25 * signs.to(point) * sizes(point, point)
+
+
+def visible(loss: Tensor) -> Tensor:
+    """A difference of losses that rounding does not explain, shape (...)."""
+    return 100 * torch.finfo(loss.dtype).eps * loss.abs().clamp(min=math.ulp(0.0))

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from gradopt.verdict import Status, Verdict
+from gradopt.verdict import STATUSES, SUCCESS, Status, Verdict
 
 MAX_LISTED = 1000
 """Unknowns that `result.json` lists itself; more go to `x.pt` beside it."""
@@ -89,6 +89,110 @@ class Result:
             f"{self.verdict.status.value}: {self.verdict.reason}\n"
             f"  fun {self.fun:.10g}, {self.nit} steps, {self.nfev} evaluations, {self.seconds:.3g} s"
         )
+
+
+class Verdicts(Protocol):
+    """Of all starts: a sequence of their verdicts, and how many ended how."""
+
+    codes: Any
+
+    def __getitem__(self, start: int) -> Verdict: ...
+
+    def __len__(self) -> int: ...
+
+    def counts(self) -> dict[Status, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The endings of many starts. What is a number in `Result` is a tensor of shape (starts,) here, and what is a
+    tensor has a leading axis of starts; `results[i]` is the `Result` of start i.
+
+    Attributes:
+        x, fun, jac: Of each start as in `Result`: on success the judged point, otherwise the best one.
+        verdicts: One each; their sentences are made when they are asked for.
+        nit, nfev, njev, nhev: Of each start, int64.
+        seconds: Of the whole run.
+        history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
+            all (`best_loss`), and how many went on (`going`).
+        minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
+        best: The start with the lowest loss; among those that differ by rounding, one that succeeded.
+        directory: Where the run wrote its files, None if it wrote none.
+    """
+
+    x: Any
+    fun: Any
+    jac: Any
+    verdicts: Verdicts
+    nit: Any
+    nfev: Any
+    njev: Any
+    nhev: Any
+    seconds: float
+    best: int
+    history: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    directory: str | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether each start found a minimum or the target; bool."""
+        codes = self.verdicts.codes
+        return sum((codes == status.code for status in SUCCESS), start=codes < 0)
+
+    @property
+    def status(self) -> Sequence[Status]:
+        """How each start ended."""
+        return [STATUSES[code] for code in self.verdicts.codes.tolist()]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many starts ended how, the most frequent first."""
+        return self.verdicts.counts()
+
+    @property
+    def message(self) -> str:
+        """How many ended how, and the best one's message."""
+        parts = ", ".join(f"{number} {status.value}" for status, number in self.counts.items())
+        return f"{parts}; the best is start {self.best}: {self.best_start.message}"
+
+    @property
+    def best_start(self) -> Result:
+        """The `Result` of the best start."""
+        return replace(self[self.best], history=self.history, minima=self.minima)
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    def __getitem__(self, start: int) -> Result:
+        if not -len(self) <= start < len(self):
+            raise IndexError(f"there is no start {start} among {len(self)}")
+        return Result(
+            x=entry(self.x, start),
+            fun=self.fun[start].item(),
+            jac=entry(self.jac, start),
+            verdict=self.verdicts[start],
+            nit=int(self.nit[start]),
+            nfev=int(self.nfev[start]),
+            njev=int(self.njev[start]),
+            nhev=int(self.nhev[start]),
+            seconds=self.seconds,
+            directory=self.directory,
+        )
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[start] for start in range(len(self)))
+
+    def __str__(self) -> str:
+        best = self.best_start
+        return f"{len(self)} starts: {self.message}\n  fun {best.fun:.10g}, {best.nit} steps, {self.seconds:.3g} s"
+
+
+def entry(structure: Any, start: int) -> Any:
+    """That of one start, where each tensor has a leading axis of starts."""
+    if isinstance(structure, Mapping):
+        return {name: part[start] for name, part in structure.items()}
+    return tuple(part[start] for part in structure) if isinstance(structure, tuple) else structure[start]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from gradopt.signatures import DYNAMIC, REQUIRED, Argument, Signature
 DTYPES = ("float32", "float64")
 ENGINES = ("auto", "eager")
 ON_SADDLE = ("stop", "escape")
+SAMPLERS = ("auto", "sobol", "latin_hypercube", "uniform", "normal")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 LISTS = {"criterion": "criteria", "observer": "observers"}
@@ -99,6 +100,34 @@ class Stop:
 
 
 @dataclass
+class Starts:
+    """Many starts, to be drawn.
+
+    Attributes:
+        number: Of starts.
+        sampler: sobol, latin_hypercube or uniform in the bounds, normal round x0; auto: sobol where every unknown has
+            two bounds, else normal.
+        spread: Of normal: the standard deviation of an unknown in units of |x0|, or of 1 where that is less.
+        seed: The same seed draws the same starts.
+    """
+
+    number: int
+    sampler: str = "auto"
+    spread: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        number: Any = self.number  # from a config, whatever it says
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise Mistake(f"starts.number must be a whole number of 1 or more, got {number!r}")
+        if self.sampler not in SAMPLERS:
+            near = did_you_mean(str(self.sampler), SAMPLERS)
+            raise Mistake(f"starts.sampler={self.sampler} is not one of {', '.join(SAMPLERS)}.{near}")
+        if not self.spread > 0:
+            raise Mistake(f"starts.spread must be above 0, got {self.spread}")
+
+
+@dataclass
 class Settings:
     """The whole config of one run; `objective`, `optimiser` and `schedule` are checked against their plugins'
     signatures.
@@ -113,6 +142,7 @@ class Settings:
     engine: str = "auto"
     threads: Any = "auto"
     on_saddle: str = "stop"
+    starts: Any = None
     stop: Stop = field(default_factory=Stop)
     criteria: list[Any] = field(default_factory=list[Any])
     observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history"])
@@ -127,9 +157,31 @@ class Settings:
         if not DEVICE.fullmatch(self.device):
             near = did_you_mean(self.device, ("auto", "cpu", "cuda", "mps"))
             raise Mistake(f"device={self.device} is not one of auto, cpu, cuda, cuda:N, mps.{near}")
+        if self.starts is not None and not isinstance(self.starts, Starts):
+            self.starts = _starts(self.starts, self.seed)
         most = 8 * (os.cpu_count() or 1)
         if self.threads != "auto" and not (isinstance(self.threads, int) and 1 <= self.threads <= most):
             raise Mistake(f"threads={self.threads} is neither 'auto' nor a number from 1 to {most}")
+
+
+def _starts(node: Any, seed: int) -> Starts | None:
+    """What `starts=64`, or `starts.number=64 starts.sampler=sobol`, says; None where there is but one."""
+    if not isinstance(node, Mapping):
+        return Starts(node, seed=seed)
+    values = {str(name): value for name, value in cast("Mapping[Any, Any]", node).items()}
+    known = [one.name for one in dataclasses.fields(Starts)]
+    for name in values:
+        if name not in known:
+            raise Mistake(
+                f"there is no option starts.{name}.{did_you_mean(name, known)} Available: {', '.join(known)}."
+            )
+    if values.get("number") is None:
+        if values.get("sampler", "auto") != "auto":
+            raise Mistake("starts.sampler needs a number of starts: say starts.number=64, too")
+        return None
+    given: dict[str, Any] = {"seed": seed}
+    given |= {name: value for name, value in values.items() if value is not None}
+    return Starts(**given)
 
 
 def parse(config: DictConfig) -> Settings:

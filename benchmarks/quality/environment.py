@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.quality.peers import PACKAGES
 
 
-def python_of(directory: Path) -> str:
+def python_of(directory: Path, packages: Sequence[str] = PACKAGES) -> str:
     """The interpreter of the environment in `directory`, which is made where there is none.
 
     It sees the packages of this one, so that torch is not installed again. What does not install is said and left out:
@@ -19,7 +20,7 @@ def python_of(directory: Path) -> str:
     if not python.exists():
         venv.create(directory, with_pip=True)
         _see_ours(python)
-        for package in PACKAGES:
+        for package in packages:
             done = subprocess.run(
                 [python, "-m", "pip", "install", "--quiet", package], capture_output=True, text=True, check=False
             )

@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
 from gradopt.mistakes import Mistake
@@ -32,10 +35,13 @@ class MaxSteps:
         if block.last_step < self.last_step:
             return None
         status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
-        return Judgement.one(status, len(block) - 1, **where(block, oracle), limit=self._limit)
+        return Judgement.last(status, block, **where(block, oracle), limit=self._limit)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after {status.value}={evidence['limit']}; {state_of_affairs(evidence)}"
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}
@@ -59,12 +65,18 @@ class MaxEvaluations:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if oracle.num_losses < self.limit:
+        spent = torch.as_tensor(oracle.num_losses >= self.limit)
+        if not bool(spent.any()):
             return None
-        return Judgement.one(Status.MAX_EVALUATIONS, len(block) - 1, **where(block, oracle), limit=self.limit)
+        found = Judgement.last(Status.MAX_EVALUATIONS, block, **where(block, oracle), limit=self.limit)
+        found.code = torch.where(spent, found.code, -1)
+        return found
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after max_evaluations={evidence['limit']}; {state_of_affairs(evidence)}"
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}
@@ -91,16 +103,25 @@ class MaxSeconds:
         late = isinstance(block.cut_short, BudgetSpent) and -math.inf < oracle.deadline <= time.perf_counter()
         if block["seconds"][-1, 0].item() < self.limit and not late:
             return None
-        return Judgement.one(Status.MAX_SECONDS, len(block) - 1, **where(block, oracle), limit=self.limit)
+        return Judgement.last(Status.MAX_SECONDS, block, **where(block, oracle), limit=self.limit)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after max_seconds={evidence['limit']:g}; {state_of_affairs(evidence)}"
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}
 
     def load_state_dict(self, state: State) -> None:
         """Nothing is remembered: the clock is the engine's."""
+
+
+class Timed(Protocol):
+    """What stops evaluating at a deadline, by `time.perf_counter()`."""
+
+    deadline: float
 
 
 class Interrupt:
@@ -113,7 +134,7 @@ class Interrupt:
         oracle: Its deadline is set to now by a signal, so that a line search does not go on to its end.
     """
 
-    def __init__(self, oracle: Oracle) -> None:
+    def __init__(self, oracle: Timed) -> None:
         self._oracle = oracle
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
@@ -145,11 +166,14 @@ class Interrupt:
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if self.signal is None:
             return None
-        return Judgement.one(Status.INTERRUPTED, len(block) - 1, **where(block, oracle), signal=self.signal)
+        return Judgement.last(Status.INTERRUPTED, block, **where(block, oracle), signal=self.signal)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         name = "Ctrl-C" if evidence["signal"] == signal.SIGINT else signal.Signals(evidence["signal"]).name
         return f"interrupted by {name}; {state_of_affairs(evidence)}"
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}
@@ -160,6 +184,9 @@ class Interrupt:
 
 def where(block: Block, oracle: Oracle) -> dict[str, Any]:
     """What a person asks first about a run that ended without an answer."""
+    if block.starts is not None:
+        numbers = {"loss": block["loss"][-1], "gradient_norm": block["gradient_norm"][-1]}
+        return {"step": block.last_step, **numbers, "batch": False, "judged": True, "proof": None}
     return {
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.failure import EVERY
 from gradopt.mistakes import Mistake
@@ -26,21 +29,25 @@ class Target:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        low = block.measured & (block["full_loss"][:, 0] <= self.value)
+        low = block.measured.unsqueeze(1) & (block["full_loss"] <= self.value)
         if oracle.constraints is not None:  # a loss that only the constraints forbid is not reached
-            low &= block["violation"][:, 0] <= oracle.violation_tolerance
-        reached = low.nonzero()
-        if not len(reached):
+            low &= block["violation"] <= oracle.violation_tolerance
+        reached = low.any(0)
+        if not bool(reached.any()):
             return None
-        row = int(reached[0])
-        loss = block["full_loss"][row, 0].item()
-        return Judgement.one(Status.TARGET_REACHED, row, loss=loss, target=self.value, step=block.first_step + row)
+        row = low.int().argmax(0)  # the first
+        loss = block["full_loss"].gather(0, row.unsqueeze(0))[0]
+        code = torch.where(reached, Status.TARGET_REACHED.code, -1)
+        return Judgement(code, row, {"loss": loss, "target": self.value, "step": block.first_step + row})
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return (
             f"the loss {evidence['loss']:.10g} is at or below the target {evidence['target']:.10g} "
             f"(step {evidence['step']})"
         )
+
+    def keep(self, kept: Tensor) -> None:
+        """Nothing is remembered of a start."""
 
     def state_dict(self) -> State:
         return {}

@@ -84,6 +84,18 @@ class Diverged:
     loss then climbs 1e4 times higher still, or has not come back below the alarm 50 steps later.
     """
 
+    PATIENCE = 50
+
+    @staticmethod
+    def ceiling(best: Any, scale: Any) -> Any:
+        """The loss of the alarm, from the best loss and by how much the run has moved it; numbers or tensors."""
+        return best + 1e8 * scale
+
+    @staticmethod
+    def top(alarm_loss: Any, best: Any) -> Any:
+        """The loss above which a run whose alarm went off has diverged."""
+        return alarm_loss + 1e4 * (alarm_loss - best)
+
     def __init__(self) -> None:
         self._start = math.nan
         self._best = math.inf
@@ -93,11 +105,11 @@ class Diverged:
 
     def bands(self) -> Mapping[str, Band]:
         if self._alarm_step is not None:
-            return {"full_loss": Band(high=self._alarm_loss + 1e4 * (self._alarm_loss - self._best))}
+            return {"full_loss": Band(high=self.top(self._alarm_loss, self._best))}
         return {"full_loss": Band(high=self._ceiling())}
 
     def due(self, step: int) -> float:
-        return math.inf if self._alarm_step is None else self._alarm_step + 50
+        return math.inf if self._alarm_step is None else self._alarm_step + self.PATIENCE
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         losses = block["full_loss"][block.measured, 0]
@@ -114,8 +126,8 @@ class Diverged:
             if before < math.inf and loss >= ceiling:
                 self._alarm_step, self._alarm_loss = block.last_step, loss
             return None
-        higher = loss > self._alarm_loss + 1e4 * (self._alarm_loss - self._best)
-        if not higher and block.last_step < self._alarm_step + 50:
+        higher = loss > self.top(self._alarm_loss, self._best)
+        if not higher and block.last_step < self._alarm_step + self.PATIENCE:
             return None
         if not higher and losses.min() <= self._alarm_loss:
             self._alarm_step, self._scale = None, max(self._scale, self._alarm_loss - self._best)
@@ -137,7 +149,7 @@ class Diverged:
         vars(self).update(state)
 
     def _ceiling(self) -> float:
-        return self._best + 1e8 * self._scale if self._scale > 0 else math.inf
+        return self.ceiling(self._best, self._scale) if self._scale > 0 else math.inf
 
 
 class Unbounded:
@@ -150,6 +162,9 @@ class Unbounded:
 
     SOON = 20
     """Steps to its second look; from there on it looks as seldom as the steps double, up to every `EVERY`."""
+
+    FLOOR = -1e15
+    """Times the loss at the start, at least 1: the loss below which the evidence counts."""
 
     def __init__(self) -> None:
         self._loss = math.nan
@@ -178,7 +193,7 @@ class Unbounded:
             return None
         if self._loss != self._loss:
             self._loss, self._gradient_norm, self._size = loss, gradient_norm, oracle.read().abs().max().item()
-            self._floor = -1e15 * max(1.0, abs(loss))
+            self._floor = self.FLOOR * max(1.0, abs(loss))
             if loss != -math.inf:
                 return None
         if oracle.constraints is not None and not block["violation"][last, 0] <= oracle.violation_tolerance:

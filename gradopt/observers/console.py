@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from gradopt.contracts import Block, Run
-from gradopt.result import MAX_LISTED, Result
+from gradopt.result import MAX_LISTED, Result, Results
 
 MOST = 12
 """Numbers that are shown one by one."""
@@ -54,17 +54,23 @@ class Console:
         last = len(block) - 1
         loss, gradient = block["loss"][last, 0].item(), block["gradient_norm"][last, 0].item()
         state = f"loss {loss:.8g}, gradient {gradient:.3g}"
+        if "going" in block.columns:
+            best, going = block["best_loss"][last, 0].item(), int(block["going"][last, 0].item())
+            state = f"{going} starts, best loss {best:.8g}, median of those {state}"
         if "violation" in block.columns:
             state += f", violation {block['violation'][last, 0].item():.2g}"
         self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(block.last_step - self._bar.n)
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Say how it ended."""
         if self._bar is not None:
             self._bar.close()
         if result is None:
             return
+        if isinstance(result, Results):
+            self._write(f"{_counts(result)}: the best of {len(result)} starts is number {result.best}, and ended")
+            result = result.best_start
         rows = {
             "best point" if not result.success else "point": _point(result.x),
             "loss": f"{result.fun:.12g}",
@@ -117,6 +123,10 @@ def _entries(x: Any) -> Iterator[tuple[str, float]]:
     for name, part in named:
         for place in itertools.product(*map(range, part.shape)):
             yield f"{name}[{', '.join(map(str, place))}]" if place else name, part[place].item()
+
+
+def _counts(results: Results) -> str:
+    return ", ".join(f"{number} {status.value}" for status, number in results.counts.items())
 
 
 def _constraints(result: Result) -> dict[str, str]:

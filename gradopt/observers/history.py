@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Block, Run
-from gradopt.result import Result
+from gradopt.result import Result, Results
 
 MAX_VALUES = 1_000_000
 """Values kept of a run; beyond them only every second, then every fourth step, ... of what comes is kept."""
 
 COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds", "violation")
+MANY = ("best_loss", "going")
 FULL = ("full_loss", "full_gradient_norm")
 
 
@@ -33,7 +34,7 @@ class History:
         """Keep the block's rows that are due."""
         self._blocks.append(self._thinned.table(block))
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Nothing to finish."""
 
     def columns(self) -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ class HistoryFile:
             self._written = now
             self._flush()
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Write the rest."""
         if self._file is not None:
             self._flush()
@@ -111,7 +112,7 @@ class Thinned:
 
     def table(self, block: Block) -> dict[str, Tensor]:
         """The rows to keep: columns of shape (rows,), `step` first."""
-        names = [name for name in COLUMNS[1:] + FULL if name in block.columns]
+        names = [name for name in COLUMNS[1:] + FULL + MANY if name in block.columns]
         if block["full_loss"] is block["loss"]:
             names = [name for name in names if name not in FULL]
         steps = torch.arange(block.first_step, block.last_step + 1, dtype=torch.float64)

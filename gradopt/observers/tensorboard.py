@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from gradopt.contracts import Block, Run
-from gradopt.result import Result
+from gradopt.result import Result, Results
 
 FLUSH_SECONDS = 2.0
 METRICS_SHARE = 0.05
@@ -63,7 +63,7 @@ class TensorBoard:
         """Write the rows that are due."""
         if self._writer is None:
             return
-        losses = block["full_loss"][:, 0]
+        losses = block["best_loss" if "best_loss" in block.columns else "full_loss"][:, 0]
         finite = torch.where(losses.isfinite(), losses, math.inf)
         best = torch.cummin(torch.cat([torch.tensor([self._best], dtype=torch.float64), finite]), dim=0).values[1:]
         self._best = best[-1].item()
@@ -82,7 +82,7 @@ class TensorBoard:
             self._writer.flush()
             self._flushed = now
 
-    def close(self, result: Result | None, error: BaseException | None) -> None:
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Write the last step, the verdict and the end of the session."""
         if self._writer is None:
             return
@@ -109,6 +109,8 @@ class TensorBoard:
             "opt/learning_rate": block["learning_rate"][row, 0].item(),
             "time/evaluations": block["evaluations"][row, 0].item(),
         }
+        if "going" in block.columns:
+            values["opt/going"] = block["going"][row, 0].item()
         if "violation" in block.columns:
             values["opt/violation"] = block["violation"][row, 0].item()
             del values["opt/best_loss"]  # the lowest is of a point that misses the constraints

@@ -12,6 +12,27 @@ SAME = 1e-3
 """Ends of local searches closer than this part of the box, in every unknown, are one minimum."""
 
 
+MOST = 1000
+"""Minima that are told apart."""
+
+
+def clustered(points: Tensor, losses: Tensor, width: Tensor) -> Iterator[Minimum]:
+    """The minima among the ends of many local searches, lowest first, each with how many ended in it.
+
+    Args:
+        points: Shape (ends, n), float64 on the CPU; losses: shape (ends,).
+        width: Of the box in each unknown, shape (n,), positive.
+    """
+    order = losses.argsort()
+    for _ in range(MOST):
+        if not len(order):
+            return
+        lowest = points[order[0]]
+        near = ((points[order] - lowest).abs() / width).amax(1) <= SAME
+        yield Minimum(lowest, losses[order[0]].item(), int(near.sum()))
+        order = order[~near]
+
+
 @dataclass(slots=True)
 class Basin(Minimum):
     """A minimum, and how often local searches whose start was drawn from the whole box have ended in it."""

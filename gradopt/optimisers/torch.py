@@ -78,17 +78,26 @@ class TorchOptimiser:
         Raises:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
+        self.clip()
+        self.step(evaluation.loss, self._closure(evaluation, oracle) if self.uses_closure else None)
+
+    def step(self, loss: float = math.nan, closure: Callable[[], Tensor] | None = None) -> None:
+        """One `step()` from `.grad` as it is, then one of the schedule where it is due.
+
+        Args:
+            loss: For a schedule that reads it.
+            closure: For a class that needs one.
+        """
         if self._may_unfuse and self._num_updates == 0:
             self._unfuse_unless_dense()
-        self._clip()
-        if self.uses_closure:
-            self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
-        else:
+        if closure is None:
             self._step()
+        else:
+            self._step(closure)  # type: ignore[call-arg]
         self._num_updates += 1
         if self.scheduler is not None and self._num_updates % self._every == 0:
             if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                self.scheduler.step(evaluation.loss)
+                self.scheduler.step(loss)
             else:
                 self.scheduler.step()
 
@@ -119,7 +128,8 @@ class TorchOptimiser:
             _settle(self.optimizer)
             self._step = self.optimizer.step if self.scheduler is not None else lean_step(self.optimizer)
 
-    def _clip(self) -> None:
+    def clip(self) -> None:
+        """Hold `.grad` to the norm and the values it was given."""
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         if self._clip_value is not None:
@@ -138,7 +148,7 @@ class TorchOptimiser:
             if not math.isfinite(current.loss):
                 raise NonFiniteTrial(current.loss)
             if known is None:
-                self._clip()
+                self.clip()
             else:  # a class may have zeroed them before it called
                 for parameter, gradient in zip(self._parameters, gradients, strict=True):
                     parameter.grad = gradient

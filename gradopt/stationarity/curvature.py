@@ -77,8 +77,7 @@ class Curvature:
     @property
     def is_faint(self) -> bool:
         """Some direction has so little of it that a slope of higher order could hide there."""
-        eps = torch.finfo(self.size.dtype).eps
-        return bool(self.values[0] <= eps**0.25 * self.values[-1])
+        return bool(is_faint(self.values, torch.finfo(self.size.dtype).eps))
 
     @property
     def is_curved(self) -> Tensor:
@@ -110,11 +109,7 @@ class Curvature:
 
     def decrease(self, slopes: Tensor) -> float:
         """What a Newton step would take from the loss; along flat directions, one move by the unknowns' own size."""
-        return (
-            torch.where(self.is_curved, slopes.square() / (2 * self.values.abs() + TINY), slopes / self.lengths)
-            .sum()
-            .item()
-        )
+        return newton_decrease(slopes, self.values, self.lengths, self.is_curved).item()
 
     def noise_decrease(self) -> float:
         """The same for a gradient of mere rounding, along the directions that are curved."""
@@ -124,7 +119,12 @@ class Curvature:
         """The parts of a Newton step along each direction, in units of the unknowns' sizes; flat directions are taken
         to have as much curvature as rounding leaves room for.
         """
-        return slopes / self.values.abs().clamp(min=max(self.threshold, TINY)) * self.lengths
+        return newton_step(slopes, self.values, self.lengths, torch.tensor(self.threshold, dtype=slopes.dtype))
+
+    def is_long(self, slopes: Tensor) -> Tensor:
+        """Which of these parts are long, and not by rounding."""
+        step = self.newton_step(slopes)
+        return is_long(step, slopes, self.noise, self.is_curved, torch.finfo(self.size.dtype).eps)
 
     def is_stationary(self, slopes: Tensor) -> bool:
         """Whether the loss has its extremum within a thousandth of the unknowns' sizes in each direction of negative
@@ -152,11 +152,8 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
 
     if n <= NUM_DENSE:
         matrix = torch.stack([restricted(row) for row in torch.eye(n, dtype=torch.float64)])
-        rows = matrix.abs().sum(1)
-        own = _own_curvature(matrix)
-        values, vectors = torch.linalg.eigh((matrix + matrix.T) / (2 * own[:, None] * own))
-        error = 0.0
-        noise, strength = vectors.abs().T @ (10 * eps * rows / own), rows.max().item()
+        own, values, vectors, noise = spectrum(matrix, eps)
+        strength, error = matrix.abs().sum(1).max().item(), 0.0
     else:
         own = torch.ones(n, dtype=torch.float64)
         values, vectors, error = _lanczos(
@@ -172,32 +169,77 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         lengths=(vectors / own[:, None]).abs().amax(0),
         noise=noise,
         strength=strength,
-        threshold=10 * len(gradient) * eps * values.abs().max().item(),
+        threshold=flatness(values, len(gradient), eps).item(),
         free=indices,
         complete=n <= NUM_DENSE and n == len(gradient),
         error=error,
     )
 
 
+def spectrum(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The eigenvalues and eigenvectors of Hessians on the free unknowns, these scaled by their own curvature.
+
+    Args:
+        matrix: Shape (..., k, k), in units of the unknowns' sizes.
+        eps: Of the dtype it was computed in.
+
+    Returns:
+        The factors by which the unknowns are divided, shape (..., k); values, vectors; the noise of the gradient along
+        each direction, by rounding.
+    """
+    own = _own_curvature(matrix)
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / (2 * own.unsqueeze(-1) * own.unsqueeze(-2)))
+    rounding = 10 * eps * matrix.abs().sum(-1) / own
+    return own, values, vectors, (vectors.abs().mT @ rounding.unsqueeze(-1)).squeeze(-1)
+
+
+def flatness(values: Tensor, n: int, eps: float) -> Tensor:
+    """Up to which an eigenvalue is 0, for all that rounding tells; shape (...) of values (..., k)."""
+    return 10 * n * eps * values.abs().amax(-1)
+
+
+def is_faint(values: Tensor, eps: float) -> Tensor:
+    """Whether the smallest curvature is so little that a slope of higher order could hide there; shape (...)."""
+    return values[..., 0] <= eps**0.25 * values[..., -1]
+
+
+def newton_decrease(slopes: Tensor, values: Tensor, lengths: Tensor, curved: Tensor) -> Tensor:
+    """What a Newton step would take from the loss; along flat directions, one move by the unknowns' own size."""
+    return torch.where(curved, slopes.square() / (2 * values.abs() + TINY), slopes / lengths).sum(-1)
+
+
+def newton_step(slopes: Tensor, values: Tensor, lengths: Tensor, threshold: Tensor) -> Tensor:
+    """The parts of a Newton step along each direction, in units of the unknowns' sizes."""
+    return slopes / torch.maximum(values.abs(), threshold.clamp(min=TINY)) * lengths
+
+
+def is_long(step: Tensor, slopes: Tensor, noise: Tensor, curved: Tensor, eps: float) -> Tensor:
+    """Which parts of a Newton step are long, and not by rounding."""
+    return (step > eps**0.5) & (slopes > noise) & curved
+
+
 def _own_curvature(matrix: Tensor) -> Tensor:
     """sqrt|H_ii| of each unknown; of its largest entry where that is zero, as in x y; 1 where it has none."""
-    diagonal, largest = matrix.diagonal().abs(), matrix.abs().amax(1)
+    diagonal, largest = matrix.diagonal(dim1=-2, dim2=-1).abs(), matrix.abs().amax(-1)
     own = torch.where(diagonal > 0, diagonal, largest).sqrt()
     return torch.where(own > 0, own, 1.0)
 
 
 def sizes(point: Tensor, origin: Tensor) -> Tensor:
-    """The size of each unknown: its value, or eps^0.25 of the way it has come where it is near zero; never zero."""
-    size = torch.maximum(point.abs(), torch.finfo(point.dtype).eps ** 0.25 * (point - origin).abs())
-    largest = size.max().item()
-    return torch.where(size > torch.finfo(size.dtype).eps * largest, size, largest if largest > 0 else 1.0)
+    """The size of each unknown: its value, or eps^0.25 of the way it has come where it is near zero; never zero. Of
+    one point or of many, shape (..., n).
+    """
+    return _nowhere_zero(torch.maximum(point.abs(), torch.finfo(point.dtype).eps ** 0.25 * (point - origin).abs()))
 
 
 def ways(point: Tensor, origin: Tensor) -> Tensor:
     """How far each unknown may reach: its value or the way it has come, whichever is more; never zero."""
-    way = torch.maximum(point.abs(), (point - origin).abs())
-    largest = way.max().item()
-    return torch.where(way > torch.finfo(way.dtype).eps * largest, way, largest if largest > 0 else 1.0)
+    return _nowhere_zero(torch.maximum(point.abs(), (point - origin).abs()))
+
+
+def _nowhere_zero(size: Tensor) -> Tensor:
+    largest = size.amax(-1, keepdim=True)
+    return torch.where(size > torch.finfo(size.dtype).eps * largest, size, torch.where(largest > 0, largest, 1.0))
 
 
 def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, float]:

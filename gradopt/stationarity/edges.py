@@ -63,9 +63,9 @@ def edge(
     bend = way @ (gradient(here.point + eps**0.25 * way) - here.gradient).abs() / eps**0.25
     terms = bend.item() if bend.isfinite() else 0.0  # of the loss, that cancel where it vanishes
     noise = 100 * eps * max(abs(here.loss) + eps * terms, math.ulp(0.0)) + 4 * left
-    for direction in _directions(way):
+    for pattern in _patterns(way):
         for part in (eps**0.25, eps**0.375):
-            step = part * direction
+            step = part * pattern * way
             if not _fall(here, step, noise, loss) > 0:
                 continue
             found = _followed(here, step, way, noise, loss, gradient)
@@ -74,19 +74,41 @@ def edge(
     return None
 
 
-def _directions(way: Tensor) -> Iterator[Tensor]:
-    n = len(way)
+def may_be_edges(
+    point: Tensor,
+    loss: Tensor,
+    gradient: Tensor,
+    way: Tensor,
+    losses: Callable[[Tensor], Tensor],
+    gradients: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Which of many points, shape (starts, n), have a lower loss beside them where `edge` asks first; or a gradient
+    that is not finite. There is none at the others.
+    """
+    eps = torch.finfo(way.dtype).eps
+    bend = (way * (gradients(point + eps**0.25 * way) - gradient).abs()).sum(1) / eps**0.25
+    terms = torch.where(bend.isfinite(), bend, 0.0)
+    noise = 100 * eps * (loss.abs() + eps * terms).clamp(min=math.ulp(0.0))
+    found = ~gradient.isfinite().all(1)
+    for pattern in _patterns(way[0]):
+        for part in (eps**0.25, eps**0.375):
+            step = part * pattern * way
+            found |= loss - losses(point + step) > noise + 2 * (gradient * step).sum(1).abs()
+    return found
+
+
+def _patterns(like: Tensor) -> Iterator[Tensor]:
+    """Directions in units of the ways, shape (n,), in the dtype of `like`."""
+    n = len(like)
     if n <= NUM_AXES:
-        for index in range(n):
-            move = torch.zeros_like(way)
-            move[index] = way[index]
-            yield move
-            yield -move
+        for row in torch.eye(n).to(like):
+            yield row
+            yield -row
     if n > 1:
         signs = torch.randint(0, 2, (NUM_PATTERNS, n), generator=torch.Generator().manual_seed(2)) * 2 - 1
-        for row in signs.to(way):
-            yield row * way
-            yield -row * way
+        for row in signs.to(like):
+            yield row
+            yield -row
 
 
 def _fall(here: Evaluation, step: Tensor, noise: float, loss: Callable[[Tensor], float]) -> float:

@@ -1,7 +1,7 @@
 """Whether the loss falls beside a point whose gradient vanishes: the loss itself is asked where curvature is silent."""
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -96,8 +96,9 @@ def fall(
             mixed = number == 0 or number >= num_plain
             part = (step / curvature.size).square().sum().item() if mixed else 0.0
             astray = len(point) * curvature.strength * part  # as the direction is not quite right
-            slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()) and _keeps_falling(step, loss, point, oracle):
+            if is_lower(lower, loss, (gradient @ step).item(), astray, eps) and _keeps_falling(
+                step, loss, point, oracle
+            ):
                 return step
     return None
 
@@ -112,6 +113,17 @@ def _mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
     moves = [curvature.move(flat @ row, way) for row in signs.to(flat)]
     reach = torch.finfo(way.dtype).eps ** REACH
     return [reach / max((move.abs() / way).max().item(), TINY) * move for move in moves]
+
+
+def is_lower(lower: Any, loss: Any, slope: Any, astray: Any, eps: float) -> Any:
+    """Whether a loss beside a point is lower than there, by more than rounding and the slope explain; of numbers, or
+    of tensors of one shape.
+
+    Args:
+        astray: By how much the loss may differ as the direction is not quite right.
+    """
+    largest = torch.maximum(loss.abs(), lower.abs()) if isinstance(loss, Tensor) else max(abs(loss), abs(lower))
+    return lower < loss - 10 * eps * (largest + astray) - 2 * abs(slope)
 
 
 def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:

@@ -117,7 +117,7 @@ class StationaryPoints:
             return None
         self._steepest = max(self._steepest, evaluation.gradient_norm)
         self.due = max(step + 20, 2 * step)
-        self._found = self._judge_point(evaluation, oracle, step, resting=stuck or self._still >= RESTING)
+        self._found = self.judge(evaluation, oracle, step, resting=stuck or self._still >= RESTING)
         return self._found
 
     def leave(self) -> None:
@@ -135,14 +135,15 @@ class StationaryPoints:
         """Take it over."""
         vars(self).update(state)
 
-    def _judge_point(self, evaluation: Evaluation, oracle: Oracle, step: int, *, resting: bool) -> Finding | None:
+    def judge(self, evaluation: Evaluation, oracle: Oracle, step: int, *, resting: bool) -> Finding | None:
+        """The test itself, whether it is due or not; None if the point is not stationary."""
         assert self._origin is not None
         loss, gradient_norm = evaluation.loss, evaluation.gradient_norm
         point, gradient = evaluation.point, evaluation.gradient
         eps = torch.finfo(point.dtype).eps
         tolerance = self._tolerance
         if tolerance is None:
-            tolerance = eps**0.5 if resting else eps**0.6
+            tolerance = default_tolerance(point.dtype, resting=resting)
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
         if hessian is None:
@@ -151,15 +152,13 @@ class StationaryPoints:
             scale = gradient_scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
         if scale is None or not bool(scale.isfinite().all()):
             return None
-        faded, collapsed = self._faded(scale, size)
-        unscaled = (gradient != 0) & (scale <= eps * scale.max())  # small against the others' scale alone
-        # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
-        scale = scale + eps * scale.max()
-        if resting:  # likewise the rounding of the whole
-            scale = scale.max().expand_as(scale)
+        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        faded, collapsed = vanishing(scale, size, self._largest)
+        unscaled = is_unscaled(gradient, scale)
+        scale = comparable(scale, torch.tensor([resting]))
         box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
         projected = gradient if box is None else projected_gradient(gradient, point, *box)
-        relative = _ratio(projected.abs(), scale)
+        relative = ratio(projected.abs(), scale).item()
         self.needed = min(
             tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self.needed else math.inf
         )
@@ -229,16 +228,21 @@ class StationaryPoints:
             return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
         if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
             return Status.STALLED
-        eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
+        numbers = (decrease, loss, abs(self._first - loss), evidence["tolerance"])
+        taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
+        settled = is_settled(
+            found.newton_step(slopes),
+            taken,
+            found.is_long(slopes),
+            loss=now,
+            fallen=fallen,
+            tolerance=tolerance,
+            resting=torch.tensor(evidence["resting"]),
+            eps=torch.finfo(point.dtype).eps,
+        )
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
             return status
-        fallen = abs(self._first - loss)
-        unseen = decrease <= eps * max(10 * abs(loss), fallen) and bool((step <= eps ** (1 / 3)).all())
-        if evidence["resting"] and (unseen or decrease <= 10 * eps**2 * fallen):  # no difference of losses shows it
-            return status
-        long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
-        gains = decrease > eps**0.6 * abs(loss) or bool(long.any())
-        return None if gains and step.max() > evidence["tolerance"] else status
+        return status if bool(settled) else None
 
     def _goes_on(self, found: Curvature, unscaled: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
         """Whether the loss falls all the same, along a slope that is small against the scale of the others alone."""
@@ -247,17 +251,70 @@ class StationaryPoints:
         moves = unhindered(evaluation.gradient, found, unscaled, way)
         return falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss))
 
-    def _faded(self, scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """The unknowns whose scale has become faint, which may hide a slope of higher order, and those whose scale has
-        fallen to nothing, against its own past or against what the others do to the loss: suspects of a plateau. All
-        are where there never was any.
-        """
-        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
-        eps, energy, had = torch.finfo(scale.dtype).eps, scale * size, self._largest > 0
-        if not bool(had.any()):
-            return had, scale <= 0
-        hidden = (scale > 0) & (energy <= eps**2 * energy.max())
-        return had & (scale <= eps**0.25 * self._largest), had & (scale <= eps**2 * self._largest) | hidden
+
+def default_tolerance(dtype: torch.dtype, *, resting: bool) -> float:
+    """Of the scaled first-order test."""
+    eps = torch.finfo(dtype).eps
+    return eps**0.5 if resting else eps**0.6
+
+
+def vanishing(scale: Tensor, size: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """The unknowns whose scale has become faint, which may hide a slope of higher order, and those whose scale has
+    fallen to nothing, against its own past or against what the others do to the loss: suspects of a plateau. All are
+    where there never was any.
+
+    Args:
+        scale, size, largest: (|H| s), s, and the largest the scale has been, shape (..., n); all by the same axes.
+    """
+    eps, energy, had = torch.finfo(scale.dtype).eps, scale * size, largest > 0
+    hidden = (scale > 0) & (energy <= eps**2 * energy.amax(-1, keepdim=True))
+    faded = had & (scale <= eps**0.25 * largest)
+    collapsed = had & (scale <= eps**2 * largest) | hidden
+    ever = had.any(-1, keepdim=True)
+    return torch.where(ever, faded, had), torch.where(ever, collapsed, scale <= 0)
+
+
+def is_unscaled(gradient: Tensor, scale: Tensor) -> Tensor:
+    """The unknowns whose gradient is small against the others' scale alone; a mask, shape (..., n)."""
+    return (gradient != 0) & (scale <= torch.finfo(scale.dtype).eps * scale.amax(-1, keepdim=True))
+
+
+def comparable(scale: Tensor, resting: Tensor) -> Tensor:
+    """The scale, so that an unknown that nothing moves, and whose gradient is mere rounding, does not block the rest:
+    at least eps of the largest. At rest it is the largest for all, as then the rounding of the whole counts.
+
+    Args:
+        scale: Shape (..., n).
+        resting: Shape (..., 1).
+    """
+    scale = scale + torch.finfo(scale.dtype).eps * scale.amax(-1, keepdim=True)
+    return torch.where(resting.to(scale.device), scale.amax(-1, keepdim=True), scale)
+
+
+def is_settled(
+    step: Tensor,
+    decrease: Tensor,
+    long: Tensor,
+    *,
+    loss: Tensor,
+    fallen: Tensor,
+    tolerance: Tensor,
+    resting: Tensor,
+    eps: float,
+) -> Tensor:
+    """Whether a first-order optimal point with no way down is the answer: a Newton step gains nothing there, rather
+    than that the gradient is small for the curvature of a valley. Shape (...).
+
+    Args:
+        step: The parts of a Newton step in units of the unknowns' sizes; long: which of them rounding does not explain
+            though they are long; shape (..., directions).
+        decrease: What it takes from the loss; fallen: how far the loss is from that at the start; shape (...).
+    """
+    longest = step.amax(-1)
+    unseen = (decrease <= eps * torch.maximum(10 * loss.abs(), fallen)) & (longest <= eps ** (1 / 3))
+    unseen |= decrease <= 10 * eps**2 * fallen  # no difference of losses shows it
+    gains = (decrease > eps**0.6 * loss.abs()) | long.any(-1)
+    return resting & unseen | ~(gains & (longest > tolerance))
 
 
 def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Tensor | None:
@@ -266,17 +323,22 @@ def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Te
     return fall_round_bend(evaluation, oracle, found, way) if straight is None else straight
 
 
-def gradient_scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float = 0.0) -> Tensor:
-    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs.
+def gradient_scale(
+    hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float | Tensor = 0.0
+) -> Tensor:
+    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs; shape (..., n) as `size`.
 
-    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`.
+    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`, of
+    shape (...).
     """
     generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
-    scale = torch.zeros_like(size)
+    scale, goes_on = torch.zeros_like(size), None
     for _ in range(3):
-        signs = torch.randint(0, 2, size.shape, generator=generator, dtype=torch.int8).to(size) * 2 - 1
-        scale = torch.maximum(scale, hessian(size * signs).abs())
-        if scale.max().item() < enough:
+        signs = torch.randint(0, 2, size.shape[-1:], generator=generator, dtype=torch.int8).to(size) * 2 - 1
+        wider = torch.maximum(scale, hessian(size * signs).abs())
+        scale = wider if goes_on is None else torch.where(goes_on, wider, scale)
+        goes_on = ~(scale.amax(-1) < enough).unsqueeze(-1)
+        if not bool(goes_on.any()):
             break
     return scale
 
@@ -297,10 +359,9 @@ def _secant_scale(oracle: Oracle, evaluation: Evaluation, origin: Tensor) -> Ten
         return None
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> float:
-    """Largest quotient; 0/0 is 0."""
-    quotient = torch.where(numerator == 0, torch.zeros_like(numerator), numerator / denominator)
-    return quotient.max().item()
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Largest quotient over the last axis; 0/0 is 0."""
+    return torch.where(numerator == 0, torch.zeros_like(numerator), numerator / denominator).amax(-1)
 
 
 def free_unknowns(

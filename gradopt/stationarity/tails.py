@@ -1,9 +1,12 @@
 """Tails of a loss: places so far off that it no longer depends on an unknown that mattered on the way there."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
+from gradopt.stationarity.curvature import Product
 
 MOST = 20
 """Suspects that are looked at, the least influential first."""
@@ -13,6 +16,13 @@ BEFORE = (0.1, 0.01, 1e-4, 0.0)
 
 BESIDE = (0.75, 1.25)
 """Where on that way it must not matter, no more than at its end."""
+
+
+class Bounded(Protocol):
+    """What knows the bounds of the unknowns, shape (n,); None where there are none."""
+
+    lower: Tensor | None
+    upper: Tensor | None
 
 
 def tail(evaluation: Evaluation, oracle: Oracle, origin: Tensor) -> int | None:
@@ -28,23 +38,37 @@ def tail(evaluation: Evaluation, oracle: Oracle, origin: Tensor) -> int | None:
         origin: Where the run began, shape (n,).
     """
     point, gradient = evaluation.point, evaluation.gradient
-    eps = torch.finfo(gradient.dtype).eps
-    way = point - origin
-    influence, hessian = (way * gradient).abs(), oracle.hessian()
-    if hessian is not None:
-        signs = torch.randint(0, 2, way.shape, generator=torch.Generator().manual_seed(0)).to(way) * 2 - 1
-        influence = influence + (way * hessian(way * signs)).abs()
-    suspects = (influence <= eps * abs(evaluation.loss)) & (way.abs() > eps**0.5 * point.abs())
-    if oracle.lower is not None and oracle.upper is not None:
-        suspects &= (point > oracle.lower) & (point < oracle.upper)
+    influence = influences(gradient, point - origin, oracle.hessian())
+    candidates = suspects(point, influence, torch.tensor(evaluation.loss, dtype=point.dtype), origin, oracle)
     order = influence.argsort()
     try:
-        for index in order[suspects[order]][:MOST].tolist():
+        for index in order[candidates[order]][:MOST].tolist():
             if _has_run_off(evaluation, oracle, origin, index):
                 return index
     except BudgetSpent:
         pass
     return None
+
+
+def influences(gradient: Tensor, way: Tensor, hessian: Product | None) -> Tensor:
+    """How much the loss would change if an unknown went its way back, to second order; shape (..., n)."""
+    influence = (way * gradient).abs()
+    if hessian is None:
+        return influence
+    signs = torch.randint(0, 2, way.shape[-1:], generator=torch.Generator().manual_seed(0)).to(way) * 2 - 1
+    return influence + (way * hessian(way * signs)).abs()
+
+
+def suspects(point: Tensor, influence: Tensor, loss: Tensor, origin: Tensor, oracle: Bounded) -> Tensor:
+    """The unknowns that the loss, of shape (...), hardly feels though they have come some way; a mask, shape (..., n).
+
+    An unknown on a bound has not run off.
+    """
+    eps = torch.finfo(point.dtype).eps
+    found = (influence <= eps * loss.abs().to(point).unsqueeze(-1)) & ((point - origin).abs() > eps**0.5 * point.abs())
+    if oracle.lower is not None and oracle.upper is not None:
+        found &= (point > oracle.lower) & (point < oracle.upper)
+    return found
 
 
 def _has_run_off(evaluation: Evaluation, oracle: Oracle, origin: Tensor, index: int) -> bool:

@@ -1,0 +1,153 @@
+"""The parts of a run of many starts."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt import starts as samplers
+from gradopt.assemble import budgets_of, check_engine, checked, make, scheduled
+from gradopt.contracts import Criterion, Objective
+from gradopt.criteria.budget import Interrupt, MaxSteps
+from gradopt.criteria.convergence import Target
+from gradopt.criteria.stacked import (
+    StackedConvergence,
+    StackedDiverged,
+    StackedNonFinite,
+    StackedStalled,
+    StackedUnbounded,
+)
+from gradopt.engines.stacked import StackedEngine
+from gradopt.mistakes import Mistake
+from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.optimisers.torch import TorchOptimiser
+from gradopt.oracle import AutogradOracle
+from gradopt.settings import Starts, Stop
+from gradopt.stacked import StackedOracle
+from gradopt.stationarity.stacked import StackedPoints
+
+
+@dataclass(frozen=True, slots=True)
+class StartsAssembly:
+    """The parts of one run of many starts.
+
+    Attributes:
+        interrupt: The criterion that takes signals, for whoever runs the loop to enter as a context.
+        facts: What the run is made of, for people.
+        budget: Steps after which it ends at the latest; infinity without a budget in steps.
+    """
+
+    oracle: StackedOracle
+    engine: StackedEngine
+    criteria: Sequence[Criterion]
+    interrupt: Interrupt
+    facts: Mapping[str, str]
+    budget: float
+
+
+def drawn(target: Objective, plan: Starts) -> dict[str, Tensor]:
+    """Starts by parameter name, drawn round where the objective's parameters stand or inside its bounds.
+
+    Raises:
+        Mistake: As `starts.draw`.
+    """
+    oracle = AutogradOracle(target)
+    box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
+    points = samplers.draw(plan.number, plan.sampler, oracle.read(), box, spread=plan.spread, seed=plan.seed)
+    pieces = points.split([parameter.numel() for parameter in oracle.parameters], dim=1)
+    named = zip(oracle.names, oracle.parameters, pieces, strict=True)
+    return {name: piece.reshape(len(points), *parameter.shape) for name, parameter, piece in named}
+
+
+def assemble_starts(
+    target: Objective,
+    starts: Mapping[str, Tensor],
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    optimiser_options: Mapping[str, Any] | None = None,
+    *,
+    schedule: str | Mapping[str, Any] | None = None,
+    stop: Stop | None = None,
+    on_saddle: str = "stop",
+    engine: str = "auto",
+    extra_criteria: Sequence[Criterion] = (),
+) -> StartsAssembly:
+    """Put the parts of a run of many starts together.
+
+    Args:
+        target: On its device and in its dtype.
+        starts: By parameter name, each with a leading axis.
+        optimiser: As `assemble` takes it.
+
+    Raises:
+        Mistake: As `assemble`; or what cannot be done for many starts at once, with the reason.
+    """
+    check_engine(engine)
+    stop = checked(stop, extra_criteria)
+    for criterion in extra_criteria:
+        if not callable(getattr(criterion, "keep", None)):
+            name = type(criterion).__name__
+            raise Mistake(f"the criterion {name} judges one start alone (it has no `keep`): run the starts one by one")
+    if on_saddle != "stop":
+        raise Mistake("on_saddle=escape is for one start: leave it out, or run the starts one after another")
+    oracle = StackedOracle(target, starts)
+    interrupt, budgets = Interrupt(oracle), list(budgets_of(stop, target))
+    steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
+    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps, engine)
+    judges: list[Any] = [
+        *([] if stop.target is None else [Target(stop.target)]),
+        StackedUnbounded(),
+        StackedNonFinite(),
+        StackedDiverged(),
+        StackedConvergence(StackedPoints(stop.gradient_tolerance)),
+        StackedStalled(),
+        *budgets,
+        *extra_criteria,
+        interrupt,
+    ]
+    if stop.max_evaluations is not None:
+        oracle.max_evaluations = stop.max_evaluations
+    if stop.max_seconds is not None:
+        oracle.deadline = time.perf_counter() + stop.max_seconds
+    facts = {"objective": target.describe(), "optimiser": f"{label}, of {oracle.num_starts} starts at once"}
+    return StartsAssembly(oracle, StackedEngine(oracle, built), judges, interrupt, facts, steps)
+
+
+def _optimiser(
+    oracle: StackedOracle,
+    target: Objective,
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    given: Mapping[str, Any],
+    schedule: str | Mapping[str, Any] | None,
+    steps: float,
+    engine: str,
+) -> tuple[StackedTorchOptimiser, str]:
+    places = {id(parameter): index for index, parameter in enumerate(target.parameters())}
+    own = [parameter for parameter in target.parameters() if parameter.requires_grad]
+    stacked = {places[id(one)]: many for one, many in zip(own, oracle.parameters, strict=True)}
+    groups = [
+        {**group, "params": [stacked[places[id(p)]] for p in group["params"] if places[id(p)] in stacked]}
+        for group in target.parameter_groups()
+    ]
+    made = make(oracle, groups, optimiser, given, engine)
+    if not isinstance(made.optimizer, torch.optim.Optimizer):
+        raise Mistake(
+            f"{made.name} finds its steps for one start alone: for many at once use an elementwise optimiser such as "
+            "adam, or run the starts one after another"
+        )
+    scheduler, every, timetable = scheduled(made.optimizer, schedule, steps)
+    adapter = TorchOptimiser(
+        made.optimizer,
+        scheduler=scheduler,
+        schedule_every=every,
+        clip_value=made.extras["clip_value"],
+        may_unfuse=made.fused,
+    )
+    extras = made.extras
+    return (
+        StackedTorchOptimiser(adapter, elementwise=extras["elementwise"], clip_norm=extras["clip_norm"]),
+        made.label(timetable),
+    )

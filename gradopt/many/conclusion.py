@@ -1,0 +1,180 @@
+"""Endings of many starts become results: the points that are returned, and the minima among them."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from gradopt import postmortem
+from gradopt.constraints.box import pinned
+from gradopt.contracts import Block, Evaluation
+from gradopt.differences import Patience
+from gradopt.engines.stacked import Ended
+from gradopt.loop import Ending
+from gradopt.many.assembly import StartsAssembly
+from gradopt.observers.history import History
+from gradopt.optimisers.basins import clustered
+from gradopt.result import Results, entry
+from gradopt.stacked import StackedOracle
+from gradopt.stationarity.curvature import ways
+from gradopt.stationarity.edges import may_be_edges
+from gradopt.verdict import SUCCESS, Status
+from gradopt.verdicts import Verdicts
+
+MAX_ENTRIES = 500_000
+"""Of points that are evaluated together."""
+
+MOST_ASKED = 8
+"""Saddle points and maxima that are looked into for a wrong gradient: it would be wrong at all of them."""
+
+
+def concluded(
+    assembly: StartsAssembly,
+    block: Block,
+    ending: Ending,
+    begin: Tensor,
+    history: History,
+    form: Callable[[Sequence[Tensor]], Any],
+    directory: str | Path | None,
+) -> Results:
+    """Of each start on success the judged point, otherwise the best one; the objective's parameters are put at the best
+    of all.
+
+    Args:
+        block: The last one of the run.
+        begin: The points at the start, shape (starts, n).
+        form: From tensors shaped like the parameters, with a leading axis, to the form of the starts.
+    """
+    oracle, ended, verdicts = assembly.oracle, assembly.engine.ended(), cast(Verdicts, ending.verdicts)
+    seconds = block["seconds"][-1, 0].item()
+    patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
+    _confirm(oracle, ended, verdicts, patience)
+    success = _success(verdicts).to(ended.loss.device)
+    better = ~success & ((ended.best_loss < ended.loss) | ~ended.loss.isfinite())
+    loss = torch.where(better, ended.best_loss, ended.loss)
+    point = torch.where(better.unsqueeze(1), ended.best_point, ended.point)
+    gradient = torch.cat([oracle.gradients_at(part) for part in _parts(point)])
+    best = _best(loss, success)
+    with oracle.at(_evaluation(oracle, point[best], loss[best])) as one:
+        one.num_losses, verdict = int(ended.counts[0, best]), verdicts[best]
+        told = postmortem.explained(one, verdict, patience)
+        if told is not verdict:
+            verdicts.revise(best, told)
+    losses, gradients, products = ended.counts.long()
+
+    def shown(points: Tensor) -> Any:
+        return form([part.clone() for part in oracle.split(points)])
+
+    return Results(
+        x=shown(point),
+        fun=loss,
+        jac=shown(gradient),
+        verdicts=verdicts,
+        nit=verdicts.steps,
+        nfev=losses,
+        njev=gradients,
+        nhev=products,
+        seconds=seconds,
+        best=best,
+        history=history.columns(),
+        minima=list(_minima(oracle, point, loss, begin, success, shown)),
+        directory=None if directory is None else str(directory),
+    )
+
+
+def _evaluation(oracle: StackedOracle, point: Tensor, loss: Tensor) -> Evaluation:
+    """Of one start at a point, shape (n,), without counting."""
+    gradient, mask = oracle.gradients_at(point.unsqueeze(0))[0], None
+    if oracle.lower is not None and oracle.upper is not None:
+        mask = pinned(gradient, point, oracle.lower, oracle.upper)
+    if mask is not None:
+        gradient = gradient.masked_fill(mask, 0.0)
+    return Evaluation(loss.item(), gradient.abs().max().item(), point, gradient, pinned=mask)
+
+
+def _success(verdicts: Verdicts) -> Tensor:
+    return _among(verdicts, SUCCESS)
+
+
+def _among(verdicts: Verdicts, statuses: Iterable[Status]) -> Tensor:
+    """A mask of the starts that ended with one of these."""
+    return torch.isin(verdicts.codes, torch.tensor([status.code for status in statuses]))
+
+
+def _parts(points: Tensor) -> Sequence[Tensor]:
+    return points.split(max(1, MAX_ENTRIES // points.shape[1]))
+
+
+def _confirm(oracle: StackedOracle, ended: Ended, verdicts: Verdicts, patience: Patience) -> None:
+    """Put `stalled` in the place of endings that a wrong gradient feigns, and of successes on an edge of the loss.
+
+    Losses beside all successes tell which of them to look into. Saddle points and maxima are looked into at a few; once
+    the gradient is shown to be wrong at one start, the others that are suspected are not asked any more.
+    """
+    suspects = _among(verdicts, postmortem.FEIGNED).nonzero().flatten()[:MOST_ASKED].tolist()
+    places = _among(verdicts, postmortem.DOUBTED).nonzero().flatten()
+    for part in _parts(ended.point[places]) if len(places) else ():
+        these, places = places[: len(part)], places[len(part) :]
+        suspects += these[_lower_beside(oracle, part, ended.loss[these])].tolist()
+    wrong = None
+    for start in suspects:
+        point, loss = ended.point[start], ended.loss[start]
+        if wrong is None:
+            with oracle.at(_evaluation(oracle, point, loss)) as one:
+                verdict = postmortem.confirmed(one, verdicts[start], loss.item(), patience)
+            if verdict.status is not verdicts.status(start):
+                verdicts.revise(start, verdict)
+                wrong = verdict if verdict.evidence.get("gradient_check") == "wrong" else None
+        else:
+            verdicts.revise(start, wrong)
+
+
+def _lower_beside(oracle: StackedOracle, points: Tensor, loss: Tensor) -> Tensor:
+    """The points, shape (starts, n), beside which the loss is lower, by more than rounding: a mask on the CPU."""
+
+    def losses(there: Tensor) -> Tensor:
+        return oracle.losses_at(oracle.inside(there))
+
+    def gradients(there: Tensor) -> Tensor:
+        return oracle.gradients_at(oracle.inside(there))
+
+    found = may_be_edges(points, loss, oracle.gradients_at(points), ways(points, points), losses, gradients)
+    for move in (postmortem.aside(points), -postmortem.aside(points)):
+        found |= loss - losses(points + move) > postmortem.visible(loss)
+    return found.cpu()
+
+
+def _best(loss: Tensor, success: Tensor) -> int:
+    """The start of lowest loss; where others are as low, to rounding, one that succeeded."""
+    ranked = torch.where(loss.isnan(), math.inf, loss)
+    lowest = ranked.min()
+    rounding = 10 * torch.finfo(loss.dtype).eps * lowest.abs()
+    as_low = success & (ranked <= lowest + rounding)
+    return int(torch.where(as_low, ranked, math.inf).argmin()) if bool(as_low.any()) else int(ranked.argmin())
+
+
+def _minima(
+    oracle: StackedOracle,
+    point: Tensor,
+    loss: Tensor,
+    begin: Tensor,
+    success: Tensor,
+    shown: Callable[[Tensor], Any],
+) -> Iterator[Mapping[str, Any]]:
+    """The basins of the starts that ended at a minimum."""
+    places = success.nonzero().flatten()
+    if not len(places):
+        return
+    if oracle.lower is not None and oracle.upper is not None:
+        width = oracle.upper - oracle.lower
+    else:
+        width = torch.full_like(begin[0], math.inf)
+    both = torch.cat([begin, point[places]])
+    width = torch.where(width.isfinite() & (width > 0), width, both.amax(0) - both.amin(0))
+    width = torch.where(width > 0, width, torch.maximum(point[places[0]].abs(), torch.ones_like(width)))
+    for one in clustered(point[places].double().cpu(), loss[places].double().cpu(), width.double().cpu()):
+        x = shown(one.point.to(point).unsqueeze(0))
+        yield {"x": entry(x, 0), "fun": one.loss, "visits": one.visits}

@@ -1,0 +1,117 @@
+"""An assembly of many starts, run to its end, with everybody who listens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradopt import devices
+from gradopt.contracts import Block, Evaluation, Observer, Run
+from gradopt.execution import Blocks, Watchers, check_observers
+from gradopt.many.assembly import StartsAssembly
+from gradopt.many.conclusion import concluded
+from gradopt.observers.history import History
+from gradopt.result import Results
+
+MAX_ASKED = 1001
+"""Starts the median is taken of; of more, evenly chosen ones stand for all."""
+
+
+def execute(
+    assembly: StartsAssembly,
+    observers: Sequence[Observer],
+    form: Callable[[Sequence[Tensor]], Any],
+    *,
+    directory: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    thread_count: int | str = "auto",
+) -> Results:
+    """Run the loop with observers to the end, and put the objective's parameters at the best point of all.
+
+    Observers are given what the starts have in common, as if it were a run of one: see `Summaries`.
+
+    Args:
+        form: From tensors shaped like the parameters, with a leading axis, to the form of the starts.
+    """
+    oracle, history = assembly.oracle, History()
+    check_observers(observers)
+    if directory is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    watchers = Watchers([history, *observers])
+    begin, summaries, opened = oracle.read(), Summaries(), False
+    engine: Any = assembly.engine  # whose oracle is one of many starts
+    size = sum(parameter.numel() for parameter in oracle.parameters)
+    with ExitStack() as stack:
+        stack.enter_context(assembly.interrupt)
+        count = stack.enter_context(devices.threads(thread_count, size))
+        result: Results | None = None
+        error: BaseException | None = None
+        try:
+            blocks = Blocks(engine, assembly.criteria, number=len(begin))
+            for block in blocks:
+                if not opened:
+                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                    opened = True
+                watchers.record(summaries.of(block), dict)
+            result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
+            return result
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            watchers.close(result, error)
+
+
+class Summaries:
+    """Blocks of many starts as those of a run of one: a column holds the median of the starts that go on.
+
+    Beside it `best_loss` is the lowest loss of all starts so far, and `going` the number of those that go on.
+    """
+
+    def __init__(self) -> None:
+        self._best = torch.full((1,), torch.inf, dtype=torch.float64)
+
+    def of(self, block: Block) -> Block:
+        """The block's rows."""
+        assert block.starts is not None
+        going = block.starts.live.nonzero().flatten()
+        some = going[:: max(1, -(-len(going) // MAX_ASKED))]
+        columns = {
+            name: block[name][:, some].nanmedian(1, keepdim=True).values
+            for name in ("loss", "gradient_norm", "step_norm")
+        }
+        columns |= {name: block[name][:, some[:1]] for name in ("learning_rate", "evaluations", "seconds")}
+        columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
+        lowest = block["loss"].amin(1)
+        if not bool(lowest.isfinite().all()):
+            lowest = torch.where(block["loss"].abs() < torch.inf, block["loss"], torch.inf).amin(1)
+        best = torch.cat([self._best, lowest]).cummin(0).values[1:]
+        self._best = best[-1:]
+        columns["best_loss"] = best.unsqueeze(1)
+        columns["going"] = torch.full_like(columns["best_loss"], float(len(going)))
+        return Block(block.first_step, columns, block.measured)
+
+
+def _run(
+    assembly: StartsAssembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int
+) -> Run:
+    oracle, here = assembly.oracle, assembly.oracle.last
+    named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
+    losses = block["loss"][0]
+    lowest = int(losses.nan_to_num(nan=torch.inf).argmin())
+    start = Evaluation(
+        losses[lowest].item(), block["gradient_norm"][0, lowest].item(), here.point[lowest], here.gradient[lowest]
+    )
+    number, n = here.point.shape
+    facts = dict(assembly.facts)
+    facts["start"] = (
+        f"{number} starts of {n} unknown{'s' * (n > 1)}, losses from {losses[lowest].item():.6g}, median "
+        f"{losses.nanmedian().item():.6g}"
+    )
+    dtype = str(here.point.dtype).removeprefix("torch.")
+    facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
+    place = None if directory is None else str(directory)
+    return Run(place, config, facts, start, named, assembly.budget)

@@ -1,0 +1,366 @@
+"""The oracle of many starts: every parameter has a leading axis, one entry a start."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradopt.constraints.box import pinned, projected_gradient
+from gradopt.contracts import Evaluation, Objective
+from gradopt.mistakes import Mistake
+from gradopt.oracle import AutogradOracle
+
+MAX_ENTRIES = 100_000
+"""Of the unknowns of all starts that are evaluated together: half a megabyte or so."""
+
+PROBED = 2
+"""Starts at which the losses of many at once are compared with the loss of one."""
+
+
+@dataclass(slots=True)
+class Evaluations:
+    """One forward and backward of many starts.
+
+    Attributes:
+        loss, gradient_norm: Shape (starts,); with bounds, the norm is of the part that can move inside them.
+        point, gradient: Shape (starts, n); the gradient may share memory with `.grad`.
+        pinned: As `Evaluation.pinned` of each start, shape (starts, n); None where no start has such an unknown.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    point: Tensor
+    gradient: Tensor
+    pinned: Tensor | None = None
+
+    def of(self, place: int) -> Evaluation:
+        """That of one start."""
+        mask = None if self.pinned is None or not bool(self.pinned[place].any()) else self.pinned[place]
+        numbers = self.loss[place].item(), self.gradient_norm[place].item()
+        return Evaluation(*numbers, self.point[place], self.gradient[place], pinned=mask)
+
+    def at(self, places: Tensor) -> "Evaluations":
+        """Those of some starts."""
+        mask = None if self.pinned is None else self.pinned[places]
+        return Evaluations(
+            self.loss[places], self.gradient_norm[places], self.point[places], self.gradient[places], mask
+        )
+
+
+class StackedOracle:
+    """Losses and derivatives of all starts at once. The sum of their losses has independent gradients.
+
+    It is an `Oracle` in which every quantity of a start has a leading `starts` axis. What it cannot take is refused
+    before the run.
+
+    Attributes:
+        parameters: The unknowns, shape (starts, ...) each.
+        last: The latest evaluation.
+        num_losses, num_gradients, num_hessian_products: Of each start, shape (starts,), float64.
+        has_proofs: Whether the objective can prove that a start is unbounded below.
+        best_loss, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
+
+    Raises:
+        Mistake: Starts that do not fit the unknowns, are not finite or lie outside the bounds; constraints or batches;
+            an objective that cannot be evaluated at many starts at once, with the reason.
+    """
+
+    constraints = None
+    has_full_loss = True
+    origin = None
+
+    def __init__(self, objective: Objective, starts: Mapping[str, Tensor]) -> None:
+        self._one = AutogradOracle(objective)
+        self._check_kind(objective)
+        self.objective = objective
+        self.names = self._one.names
+        self.has_proofs = type(objective).unbounded_below is not Objective.unbounded_below
+        self.box = self._one.box
+        self.lower, self.upper = self._one.lower, self._one.upper
+        self.parameters: Sequence[nn.Parameter] = self._stacked(starts)
+        self.max_evaluations = self.deadline = math.inf
+        self.violation_tolerance = self._one.violation_tolerance
+        number, like = len(self.parameters[0]), self.parameters[0]
+        self.num_evaluations = 0
+        self._is_curved: bool | None = None
+        self._has_best = False
+        self._extra = torch.zeros(3, number, dtype=torch.float64)
+        self.last = Evaluations(like.new_zeros(0), like.new_zeros(0), like.new_zeros(0), like.new_zeros(0))
+        self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
+        self._best_norm = self.best_loss.clone()
+        self.best_point = self.read()
+        self._probe()
+
+    @property
+    def num_starts(self) -> int:
+        """Those it holds."""
+        return len(self.parameters[0])
+
+    @property
+    def num_losses(self) -> Tensor:
+        return self._extra[0] + self.num_evaluations
+
+    @property
+    def num_gradients(self) -> Tensor:
+        return self._extra[1] + self.num_evaluations
+
+    @property
+    def num_hessian_products(self) -> Tensor:
+        return self._extra[2]
+
+    def evaluate(self) -> Evaluations:
+        """Forward and backward of every start."""
+        losses = self._backward()
+        self.num_evaluations += 1
+        point = self.read()
+        gradient, mask = self._joined([parameter.grad for parameter in self.parameters]), None
+        if self.lower is not None and self.upper is not None:
+            mask = pinned(gradient, point, self.lower, self.upper)
+        if mask is not None:
+            gradient = gradient.masked_fill(mask, 0.0)
+            for parameter, part in zip(self.parameters, self.split(gradient), strict=True):
+                parameter.grad = part
+        projected = gradient
+        if self.lower is not None and self.upper is not None:
+            projected = projected_gradient(gradient, point, self.lower, self.upper)
+        low, high = projected.amin(1), projected.amax(1)
+        self.last = Evaluations(losses, torch.maximum(high, -low), point, gradient, mask)
+        self._keep_best()
+        return self.last
+
+    def losses(self, parameters: Sequence[Tensor]) -> Tensor:
+        """The losses at starts given by stacked parameters, shape (starts,); not counted."""
+        return self.objective.losses(dict(zip(self.names, parameters, strict=True)))
+
+    def losses_at(self, points: Tensor) -> Tensor:
+        """The losses at other points, shape (starts, n), without gradients; not counted."""
+        with torch.no_grad():
+            return self.losses(self.split(points))
+
+    def probe(self, places: Tensor, points: Tensor) -> Tensor:
+        """The losses of some starts at other points inside the bounds; each is counted."""
+        self._extra[0, places] += 1
+        return self.losses_at(self.inside(points))
+
+    def gradients_at(self, points: Tensor) -> Tensor:
+        """The gradients at other points, shape (starts, n); not counted."""
+        parts = [part.detach().requires_grad_() for part in self.split(points)]
+        losses = self.losses(parts)
+        return self._joined(torch.autograd.grad(losses, parts, torch.ones_like(losses), allow_unused=True), parts)
+
+    def hessian(self, places: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """The map V -> H V at some of the starts where they were last evaluated, each with its own H and row of V; None
+        where second derivatives do not exist. A product is counted for each of them.
+        """
+        if self._is_curved is None:  # all starts go through the same operations
+            with self._one.uncounted():
+                self._is_curved = self._one.hessian() is not None
+        if not self._is_curved:
+            return None
+        parts = [part.detach().requires_grad_() for part in self.split(self.last.point[places])]
+        losses = self.losses(parts)
+        gradients = torch.autograd.grad(losses, parts, torch.ones_like(losses), create_graph=True, allow_unused=True)
+        curved = [(gradient, index) for index, gradient in enumerate(gradients) if gradient is not None]
+        curved = [(gradient, index) for gradient, index in curved if gradient.requires_grad]
+
+        def product(vectors: Tensor) -> Tensor:
+            self._extra[2, places] += 1
+            if not curved:  # a linear loss
+                return torch.zeros_like(vectors)
+            rows = self.split(vectors)
+            outer = torch.autograd.grad(
+                [gradient for gradient, _ in curved],
+                parts,
+                [rows[index] for _, index in curved],
+                retain_graph=True,
+                allow_unused=True,
+            )
+            return self._joined(outer, parts)
+
+        return product
+
+    @contextmanager
+    def alone(self, place: int) -> Iterator[AutogradOracle]:
+        """The oracle of one start, where it was last evaluated: for what is asked of few. What it spends is counted."""
+        made = self.num_evaluations
+        before = [int(extra) + count for extra, count in zip(self._extra[:, place], (made, made, 0), strict=True)]
+        with self.at(self.last.of(place)) as one:
+            one.num_losses, one.num_gradients, one.num_hessian_products = before
+            one.max_evaluations, one.deadline = self.max_evaluations, self.deadline
+            best = self.best_loss[place].item(), self._best_norm[place].item(), self.best_point[place]
+            one.best = Evaluation(*best, self.last.gradient[place])
+            yield one
+            after = one.num_losses, one.num_gradients, one.num_hessian_products
+        self._extra[:, place] += torch.tensor([b - a for a, b in zip(before, after, strict=True)])
+
+    @contextmanager
+    def at(self, here: Evaluation) -> Iterator[AutogradOracle]:
+        """The oracle of one start at a point where it has been evaluated, with nothing counted so far."""
+        one = self._one
+        one.restore(here)
+        one.num_losses = one.num_gradients = one.num_hessian_products = 0
+        one.max_evaluations = math.inf
+        one.deadline = self.deadline
+        yield one
+
+    def read(self) -> Tensor:
+        """The unknowns of all starts, shape (starts, n): a copy."""
+        return self._joined([parameter.detach().clone() for parameter in self.parameters])
+
+    def write(self, places: Tensor, points: Tensor) -> None:
+        """Set the parameters of some starts, in place."""
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, self.split(points), strict=True):
+                parameter[places] = part
+
+    def project(self) -> None:
+        """Move the parameters, in place, into their bounds."""
+        if self.box is not None:
+            self.box.project(self.parameters)
+
+    def keep(self, kept: Tensor) -> None:
+        """Hold only the starts at these places from here on: parameters and their `.grad` become smaller in place."""
+        for parameter in self.parameters:
+            gradient, parameter.grad = parameter.grad, None
+            parameter.data = parameter.data[kept]
+            parameter.grad = None if gradient is None else gradient[kept]
+        self.last = self.last.at(kept)
+        self._extra = self._extra[:, kept]
+        self.best_loss, self._best_norm = self.best_loss[kept], self._best_norm[kept]
+        self.best_point = self.best_point[kept]
+
+    def state(self) -> dict[str, object]:
+        """What it remembers, to be saved."""
+        names = ("num_evaluations", "_has_best", "_extra", "best_loss", "_best_norm", "best_point")
+        return {name: getattr(self, name) for name in names}
+
+    def take(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        for name, value in state.items():
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+
+    def inside(self, points: Tensor) -> Tensor:
+        """The nearest points inside the bounds, shape (starts, n)."""
+        return points if self.lower is None or self.upper is None else points.clamp(self.lower, self.upper)
+
+    def split(self, points: Tensor) -> list[Tensor]:
+        """Vectors of unknowns, shape (starts, n), in the shapes of the stacked parameters."""
+        sizes = [math.prod(shape) for shape in self._shapes]
+        pieces = points.split(sizes, dim=1) if len(sizes) > 1 else [points]
+        return [piece.reshape(len(points), *shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def _backward(self) -> Tensor:
+        """The losses; fills `.grad`. Of very many starts it takes a part at a time, whose numbers stay in the cache."""
+        number, least = self.num_starts, sum(map(math.prod, self._shapes))
+        part = max(1, MAX_ENTRIES // least)
+        if number <= 2 * part:
+            for parameter in self.parameters:
+                parameter.grad = None
+            losses = self.losses(self.parameters)
+            losses.backward(torch.ones_like(losses))
+            return losses.detach()
+        found: list[Tensor] = []
+        gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        for begin in range(0, number, part):
+            rows = slice(begin, begin + part)
+            pieces = [parameter.detach()[rows].requires_grad_() for parameter in self.parameters]
+            losses = self.losses(pieces)
+            slopes = torch.autograd.grad(losses, pieces, torch.ones_like(losses), allow_unused=True)
+            for gradient, slope in zip(gradients, slopes, strict=True):
+                if slope is not None:
+                    gradient[rows] = slope
+            found.append(losses.detach())
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return torch.cat(found)
+
+    def _joined(self, parts: Sequence[Tensor | None], like: Sequence[Tensor] | None = None) -> Tensor:
+        like = self.parameters if like is None else like
+        filled = [torch.zeros_like(other) if part is None else part for part, other in zip(parts, like, strict=True)]
+        rows = [part.detach().reshape(len(part), math.prod(part.shape[1:])) for part in filled]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def _keep_best(self) -> None:
+        loss, norm = self.last.loss, self.last.gradient_norm
+        if self.num_evaluations == 1:
+            self.best_loss, self._best_norm, self.best_point = loss, norm, self.last.point
+            self._has_best = bool((loss.abs() < math.inf).all())
+            return
+        better = loss < self.best_loss
+        tied = loss == self.best_loss
+        if bool(tied.any()):
+            better |= tied & (norm < self._best_norm)
+        if not self._has_best:  # of a start whose loss was not finite, any is better that is
+            better |= ~(self.best_loss.abs() < math.inf)
+        better &= loss.abs() < math.inf
+        self.best_loss = torch.where(better, loss, self.best_loss)
+        self._best_norm = torch.where(better, norm, self._best_norm)
+        self.best_point = torch.where(better.unsqueeze(1), self.last.point, self.best_point)
+
+    def _check_kind(self, objective: Objective) -> None:
+        name = objective.describe()
+        if self._one.constraints is not None:
+            raise Mistake(f"many starts keep no constraints, and {name} has some: run its starts one after another")
+        if objective.batches is not None:
+            raise Mistake(f"many starts take no batches of data, and {name} has some: run its starts one after another")
+
+    def _stacked(self, starts: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        own = self._one.parameters
+        self._shapes = [tuple(parameter.shape) for parameter in own]
+        if set(starts) != set(self.names):
+            raise Mistake(f"starts are given for {', '.join(starts)}, but the unknowns are {', '.join(self.names)}")
+        stacked, number = [], None
+        for name, parameter in zip(self.names, own, strict=True):
+            values = starts[name].detach().to(parameter)
+            if values.dim() != parameter.dim() + 1 or values.shape[1:] != parameter.shape:
+                shape = ", ".join(map(str, ("starts", *parameter.shape)))
+                raise Mistake(f"the starts of {name} have shape {tuple(values.shape)}; they must have ({shape})")
+            number = len(values) if number is None else number
+            if len(values) != number:
+                raise Mistake(f"there are {len(values)} starts of {name}, but {number} of {self.names[0]}")
+            stacked.append(nn.Parameter(values.clone()))
+        points = torch.cat([part.detach().reshape(len(part), -1) for part in stacked], dim=1)
+        if not bool(points.isfinite().all()):
+            row = int((~points.isfinite()).any(1).nonzero()[0])
+            raise Mistake(f"start {row} is not finite: {points[row, :8].tolist()}")
+        if self.lower is not None and self.upper is not None:
+            outside = ((points < self.lower) | (points > self.upper)).any(1)
+            if bool(outside.any()):
+                row = int(outside.nonzero()[0])
+                raise Mistake(f"start {row} lies outside the bounds: {points[row, :8].tolist()}; move it or the bounds")
+        return stacked
+
+    def _probe(self) -> None:
+        """Compare the losses of the first starts with those of each by itself.
+
+        Raises:
+            Mistake: They differ, or there is no way to evaluate many at once.
+        """
+        name, few = self.objective.describe(), [parameter.detach()[:PROBED] for parameter in self.parameters]
+        points = torch.cat([part.reshape(len(part), -1) for part in few], dim=1)
+        losses: list[float] = []
+        with self._one.uncounted():
+            for point in points:
+                self._one.write(point)
+                losses.append(self._one.evaluate().loss)
+        try:
+            found = self.losses(few).detach()
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise Mistake(
+                f"{name} cannot be evaluated at many starts at once: {reason} Use torch.where in place of `if`, and no "
+                ".item(); or define losses(parameters); or run its starts one after another"
+            ) from error
+        if found.shape != (len(points),):
+            raise Mistake(
+                f"losses() of {name} must have shape ({len(points)},) for so many starts, not {tuple(found.shape)}"
+            )
+        expected = found.new_tensor(losses)
+        if not torch.allclose(found, expected, rtol=torch.finfo(found.dtype).eps ** 0.5, atol=0.0, equal_nan=True):
+            raise Mistake(
+                f"{name} has other losses at many starts at once, {found.tolist()}, than at each by itself, {losses}: "
+                "it keeps a state of its own, or its losses() is wrong"
+            )
