@@ -1,5 +1,8 @@
 """Elementwise optimisers of torch over many starts: what they do to each unknown does not depend on the others."""
 
+from collections import defaultdict
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,10 +47,12 @@ class StackedTorchOptimiser:
     def keep(self, kept: Tensor) -> None:
         """Forget what is remembered of the starts that are not at these places. The parameters are as small already."""
         optimizer = self._inner.optimizer
-        for parameter, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.dim() and value.shape[1:] == parameter.shape[1:]:
-                    state[name] = value[kept]
+        states = {
+            parameter: {name: _kept(value, parameter, kept) for name, value in state.items()}
+            for parameter, state in optimizer.state.items()
+        }
+        # A new object, as when a state is loaded: who holds tensors of the old one sees it.
+        optimizer.state = defaultdict(dict, states)
 
     def state_dict(self) -> State:
         """Everything the next update needs; state tensors have the axes (starts, parameter)."""
@@ -56,6 +61,13 @@ class StackedTorchOptimiser:
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         self._inner.load_state_dict(state)
+
+
+def _kept(value: Any, parameter: Tensor, kept: Tensor) -> Any:
+    """A state tensor shaped like its parameter, for the starts that go on; anything else as it is."""
+    if isinstance(value, Tensor) and value.dim() and value.shape[1:] == parameter.shape[1:]:
+        return value[kept]
+    return value
 
 
 def refusal(inner: TorchOptimiser, elementwise: bool | None) -> str | None:
