@@ -7,7 +7,7 @@ from math import prod
 
 import torch
 
-from gradopt.engines.native.expressions import COST_OF_FUNCTION, TYPES, cost, expression, literal
+from gradopt.engines.native.expressions import COST_OF_FUNCTION, TYPES, cost, expression, fused, literal
 from gradopt.engines.native.indices import Affine, Index, Ranges, SplitRange, SplitStride, flattened, row_major
 from gradopt.engines.native.lowering import Unprintable, broadcast
 from gradopt.engines.native.schedule import Loop
@@ -150,7 +150,7 @@ class Body:
             operands = [self._operand(value, i, operand, index, computed) for i, operand in enumerate(value.operands)]
             if value.operation == "pow" and (carried := memory.powers(value, operands[1])):
                 return carried
-            text = expression(value.operation, operands, computed)
+            text = self._fused(value, operands, index, computed) or expression(value.operation, operands, computed)
             return text if TYPES[computed] == memory.type_of(value) else f"({memory.type_of(value)}) {text}"
         if isinstance(value, Reshaped):
             flat = flattened(index, value.shape, self.ranges)
@@ -160,6 +160,25 @@ class Body:
         if isinstance(value, Choice):
             return self._chosen(value, index)
         raise AssertionError(f"{type(value).__name__} is computed by its loop")
+
+    def _fused(self, value: Pointwise, operands: list[str], index: Index, computed: torch.dtype) -> str | None:
+        """x + rate * y as torch adds with a factor: `add(x, y, alpha=rate)`, in whose place the graph has a product."""
+        if value.operation not in ("add", "sub") or not fused() or value in self.memory.exact:
+            return None
+        change = value.operands[1]
+        if not isinstance(change, Pointwise) or change.operation != "mul" or change.computed is not value.computed:
+            return None
+        factor = change.operands[0]
+        if isinstance(factor, Pointwise) and factor.operation == "mul" and factor not in self.memory.exact:
+            factor = factor.operands[0]  # addcmul: (rate * y) * z
+        if factor not in self.memory.exact or change.operands[1] in self.memory.exact:
+            return None
+        one, other = (
+            self._operand(change, place, operand, broadcast(index, change.shape), computed)
+            for place, operand in enumerate(change.operands)
+        )
+        sign = "-" if value.operation == "sub" else ""
+        return expression("fma", [sign + one, other, operands[0]], computed)
 
     def _operand(self, value: Pointwise, place: int, operand: Value, index: Index, computed: torch.dtype) -> str:
         condition = value.operation == "where" and place == 0

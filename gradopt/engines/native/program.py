@@ -24,18 +24,18 @@ class NativeProgram:
     """
 
     def __init__(self, graph: Any) -> None:
-        source = printed(graph.module, graph.parameters, graph.state, graph.num_groups)
+        source = printed(graph.module, len(graph.parameters), graph.num_groups)
         self.text = source.text
         self._rows = find_compiler().load(source.text).rows
         self._rows.restype = ctypes.c_long
-        self._parameters, self._state = list(graph.parameters), list(graph.state)
+        self._graph = graph
+        self._parameters = list(graph.parameters)
         self._gradients = [torch.zeros_like(p) for p in self._parameters]
         self._points = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in self._parameters]
         self._constants = source.constants
         self._workspace = torch.empty(source.workspace + 64, dtype=torch.uint8)
         self._best_loss = ctypes.c_double(math.inf)
         self._step_norm = ctypes.c_double(math.nan)
-        self._num_groups = graph.num_groups
 
     def run(self, rates: Tensor, bands: Sequence[tuple[int, float, float]], stop: float) -> Tensor:
         """Evaluate up to len(rates) rows; see `Program.run`."""
@@ -68,7 +68,7 @@ class NativeProgram:
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         tensors = [
-            *self._parameters, *self._state, *self._gradients, *self._points, *self._constants, self._workspace,
+            *self._parameters, *self._graph.state(), *self._gradients, *self._points, *self._constants, self._workspace,
         ]  # fmt: skip
         addresses = (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
         start = self._workspace.data_ptr()

@@ -65,7 +65,7 @@ class Source:
     workspace: int
 
 
-def printed(module: fx.GraphModule, parameters: Sequence[Tensor], state: Sequence[Tensor], num_groups: int) -> Source:
+def printed(module: fx.GraphModule, num_parameters: int, num_groups: int) -> Source:
     """The step graph as a function in C:
 
         long rows(void *const *tensors, const double *rates, long limit, const double *bands, double *records,
@@ -78,25 +78,24 @@ def printed(module: fx.GraphModule, parameters: Sequence[Tensor], state: Sequenc
     Raises:
         Unprintable: An operation, a type or a size that is not printed.
     """
-    return Program(module, parameters, state, num_groups).source()
+    return Program(module, num_parameters, num_groups).source()
 
 
 class Program:
     """Arranges a graph until its print is settled: what a print shows to be costly or unsafe is arranged anew."""
 
-    def __init__(
-        self, module: fx.GraphModule, parameters: Sequence[Tensor], state: Sequence[Tensor], num_groups: int
-    ) -> None:
-        self.parameters, self.state = list(parameters), list(state)
-        live = [*parameters, *state]
-        self.num_slots = len(live) + 2 * len(parameters)
+    def __init__(self, module: fx.GraphModule, num_parameters: int, num_groups: int) -> None:
+        examples = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+        live = examples[: len(examples) - num_groups]
+        self.num_slots = len(live) + 2 * num_parameters
         lowering = Lowering(module, self.num_slots)
         self.live = [leaf(tensor, slot) for slot, tensor in enumerate(live)]
+        self.parameters = self.live[:num_parameters]
         rates = [Leaf((), torch.float64, (), group, is_rate=True) for group in range(num_groups)]
         outputs = lowering.outputs([*self.live, *rates])
         self.constants = lowering.constants
         self.num_groups = num_groups
-        n = len(parameters)
+        n = num_parameters
         seen: set[Value] = set()
         self.columns = [_own(value, seen) for value in outputs[:3]]
         self.gradients = [_own(value, seen) for value in outputs[3 : 3 + n]]
@@ -269,7 +268,7 @@ class Program:
                 into, back = _opened(value, f"p{value.slot}", value.slot)
                 opened += into
                 closed += back if value in changed else []
-        for slot, old in enumerate(self.live[: len(self.parameters)], len(self.live)):
+        for slot, old in enumerate(self.parameters, len(self.live)):
             into, back = _opened(old, f"p{slot}", slot)
             opened += into
             closed += back
@@ -278,7 +277,7 @@ class Program:
     def _best(self) -> list[str]:
         first = len(self.live) + len(self.parameters)
         lines: list[str] = []
-        for place, old in enumerate(self.live[: len(self.parameters)]):
+        for place, old in enumerate(self.parameters):
             kind, count = TYPES[old.dtype], prod(old.shape)
             target = f"(({kind} *) tensors[{first + place}])"
             if old.uniform:
