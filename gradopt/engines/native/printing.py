@@ -1,6 +1,6 @@
 """Expressions and loops in C."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -9,7 +9,7 @@ import torch
 
 from gradopt.engines.native.expressions import COST_OF_FUNCTION, TYPES, cost, expression, fused, literal
 from gradopt.engines.native.indices import Affine, Index, Ranges, SplitRange, SplitStride, flattened, row_major
-from gradopt.engines.native.lowering import Unprintable, broadcast
+from gradopt.engines.native.rules import Unprintable, broadcast
 from gradopt.engines.native.schedule import Loop
 from gradopt.engines.native.values import (
     Choice,
@@ -346,7 +346,7 @@ class Printer:
         """Note what may not be stored in place: its tensor is read elsewhere than where it is stored."""
         for value in self.loop.members:
             leaf = self.memory.replaced.get(value)
-            if leaf is not None:
+            if leaf is not None and not value.uniform:
                 own = body.ranges.offset(index, leaf.strides)
                 if any(read is leaf and offset != own for read, offset in body.loads):
                     self.memory.hazards.add(value)
@@ -479,7 +479,7 @@ def _partial_lines(loop: Loop, value: Reduction, memory: Memory) -> list[str]:
     return _nest(outer, full, lines, simd=False)
 
 
-def expensive(memory: Memory, kept: set[Value]) -> set[Value]:
+def expensive(memory: Memory, kept: Container[Value]) -> set[Value]:
     """Values that are computed in more than one place and cost more than to be read from memory."""
     totals: dict[Value, int] = {}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
-from gradopt.engines.native.lowering import Unprintable
+from gradopt.engines.native.rules import Unprintable
 from gradopt.engines.native.source import printed
 
 NUM_COLUMNS = 3

@@ -1,6 +1,6 @@
 """Which values are kept and in which loop each is computed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -42,7 +42,7 @@ class Schedule:
     """
 
     phases: tuple[list[Level], list[Level]]
-    kept: set[Value]
+    kept: dict[Value, None]
 
 
 def scheduled(evaluation: Sequence[Value], update: Sequence[Value], worth_keeping: Iterable[Value]) -> Schedule:
@@ -58,7 +58,7 @@ def scheduled(evaluation: Sequence[Value], update: Sequence[Value], worth_keepin
             return False
         return value.uniform or isinstance(value, Reduction) or value in results or value in extra
 
-    kept = {value for value in (*first, *second) if is_kept(value)}
+    kept = {value: None for value in (*first, *second) if is_kept(value)}  # in order: a source is printed the same again
     return Schedule((_levels(first, kept), _levels(second, kept)), kept)
 
 
@@ -81,7 +81,7 @@ def domain_of(value: Value) -> Shape:
     return value.source.shape if isinstance(value, Reduction) and value.uniform else value.shape
 
 
-def _levels(values: Sequence[Value], kept: set[Value]) -> list[Level]:
+def _levels(values: Sequence[Value], kept: Container[Value]) -> list[Level]:
     levels: list[Level] = []
     height: dict[Value, int] = {}
     for value in values:
@@ -123,7 +123,7 @@ def _place(value: Value, loops: list[Loop]) -> None:
     loops.append(Loop(domain, [value]))
 
 
-def _read(value: Value, kept: set[Value]) -> Iterator[tuple[Value, bool]]:
+def _read(value: Value, kept: Container[Value]) -> Iterator[tuple[Value, bool]]:
     """The kept values it reads, and whether each element of it reads only the same element of them."""
     domain = domain_of(value)
     whole = not (isinstance(value, Reduction) and not value.uniform)

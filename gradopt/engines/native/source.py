@@ -6,10 +6,12 @@ from math import prod
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves
 
 from gradopt.engines.native.expressions import COST_OF_FUNCTION, TYPES, cost
 from gradopt.engines.native.indices import Affine, Ranges, row_major
-from gradopt.engines.native.lowering import Lowering, Unprintable, leaf
+from gradopt.engines.native.lowering import Lowering
+from gradopt.engines.native.rules import Unprintable, leaf
 from gradopt.engines.native.printing import MAX_UNROLLED, Body, Memory, expensive, loop_lines
 from gradopt.engines.native.schedule import Level, Loop, Schedule, domain_of, ordered, scheduled
 from gradopt.engines.native.values import Constant, Leaf, Pointwise, Reduction, Value
@@ -88,11 +90,11 @@ class Program:
         examples = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         live = examples[: len(examples) - num_groups]
         self.num_slots = len(live) + 2 * num_parameters
-        lowering = Lowering(module, self.num_slots)
+        lowering = Lowering(self.num_slots)
         self.live = [leaf(tensor, slot) for slot, tensor in enumerate(live)]
         self.parameters = self.live[:num_parameters]
         rates = [Leaf((), torch.float64, (), group, is_rate=True) for group in range(num_groups)]
-        outputs = lowering.outputs([*self.live, *rates])
+        outputs = tree_leaves(lowering.outputs(module, [*self.live, *rates]))
         self.constants = lowering.constants
         self.num_groups = num_groups
         n = num_parameters
