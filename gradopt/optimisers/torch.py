@@ -44,9 +44,9 @@ class TorchOptimiser:
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self._every = schedule_every
-        self._num_updates = 0
-        self._clip_norm, self._clip_value = clip_norm, clip_value
+        self.schedule_every = schedule_every
+        self.num_updates = 0
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         _settle(optimizer)
         self.uses_closure = needs_closure(type(optimizer))
@@ -62,17 +62,22 @@ class TorchOptimiser:
         Raises:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
-        self._clip()
+        self.clip(self._parameters)
         if self.uses_closure:
             self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
         else:
             self._step()
-        self._num_updates += 1
-        if self.scheduler is not None and self._num_updates % self._every == 0:
-            if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                self.scheduler.step(evaluation.loss)
-            else:
-                self.scheduler.step()
+        self.advance_schedule(evaluation.loss)
+
+    def advance_schedule(self, loss: float = math.nan) -> None:
+        """Count an update, and let the schedule make its step where it is due; only `plateau` reads the loss."""
+        self.num_updates += 1
+        if self.scheduler is None or self.num_updates % self.schedule_every:
+            return
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
 
     def learning_rate(self) -> float:
         """Of the first group; NaN if the class has none."""
@@ -81,23 +86,24 @@ class TorchOptimiser:
     def state_dict(self) -> State:
         """Everything the next update needs. Tensors are copied: torch's own `state_dict` aliases the live ones."""
         return {
-            "optimizer": _copied(self.optimizer.state_dict()),
-            "scheduler": None if self.scheduler is None else _copied(self.scheduler.state_dict()),
-            "num_updates": self._num_updates,
+            "optimizer": copied(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else copied(self.scheduler.state_dict()),
+            "num_updates": self.num_updates,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take over a state of an optimiser built with the same options."""
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.optimizer.load_state_dict(copied(state["optimizer"]))
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(_copied(state["scheduler"]))
-        self._num_updates = state["num_updates"]
+            self.scheduler.load_state_dict(copied(state["scheduler"]))
+        self.num_updates = state["num_updates"]
 
-    def _clip(self) -> None:
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        if self._clip_value is not None:
-            nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+    def clip(self, parameters: Sequence[Tensor]) -> None:
+        """Clip the `.grad` of parameters, in place."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
 
     def _closure(self, evaluation: Evaluation, oracle: Oracle) -> Callable[[], Tensor]:
         """The closure of one step. Its first call is given the evaluation that is there already: none is wasted."""
@@ -112,7 +118,7 @@ class TorchOptimiser:
             if not math.isfinite(current.loss):
                 raise NonFiniteTrial(current.loss)
             if known is None:
-                self._clip()
+                self.clip(self._parameters)
             else:  # a class may have zeroed them before it called
                 for parameter, gradient in zip(self._parameters, gradients, strict=True):
                     parameter.grad = gradient
@@ -261,11 +267,12 @@ def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """A state with copies of its tensors, which torch's own `state_dict` lends out alive."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(copied(item) for item in value)
     return value
