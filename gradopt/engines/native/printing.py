@@ -41,7 +41,7 @@ class Memory:
         names: Of arrays and of single numbers.
         strides: Of arrays.
         replaced: The tensor whose new content a value is.
-        exact: Values computed in double: those that follow from step counters and learning rates alone.
+        scalars: Numbers that are Python's in eager: what follows from step counters and learning rates alone.
         powers: How the power of a step counter is carried from row to row.
         reads: (loop or None, leaf) of every load from a tensor that an update may change, in the order of the program.
         hazards: Values that cannot be stored over the tensor they replace: their own loop still reads it elsewhere.
@@ -50,7 +50,7 @@ class Memory:
 
     names: dict[Value, str]
     strides: dict[Value, Sequence[int]]
-    exact: set[Value]
+    scalars: set[Value]
     powers: Callable[[Pointwise, str], str | None]
     replaced: Mapping[Value, Leaf]
     reads: list[tuple[Loop | None, Leaf]] = field(default_factory=list[tuple[Loop | None, Leaf]])
@@ -65,11 +65,11 @@ class Memory:
 
     def trial(self) -> "Memory":
         """The same memory, for a print that may be thrown away."""
-        return Memory(self.names, self.strides, self.exact, self.powers, self.replaced)
+        return Memory(self.names, self.strides, self.scalars, self.powers, self.replaced)
 
     def type_of(self, value: Value) -> str:
         """In C."""
-        return "double" if value in self.exact else TYPES[value.dtype]
+        return TYPES[value.dtype]
 
 
 @dataclass(slots=True)
@@ -144,9 +144,7 @@ class Body:
         memory = self.memory
         if isinstance(value, Pointwise):
             memory.copies.setdefault(value, set()).add((id(self.loop), index))
-            floats = [v for v in value.operands if v.dtype.is_floating_point and not isinstance(v, Constant)]
-            exact = value in memory.exact or (value.uniform and bool(floats) and memory.exact.issuperset(floats))
-            computed = torch.float64 if exact and value.computed.is_floating_point else value.computed
+            computed = value.computed
             operands = [self._operand(value, i, operand, index, computed) for i, operand in enumerate(value.operands)]
             if value.operation == "pow" and (carried := memory.powers(value, operands[1])):
                 return carried
@@ -163,15 +161,15 @@ class Body:
 
     def _fused(self, value: Pointwise, operands: list[str], index: Index, computed: torch.dtype) -> str | None:
         """x + rate * y as torch adds with a factor: `add(x, y, alpha=rate)`, in whose place the graph has a product."""
-        if value.operation not in ("add", "sub") or not fused() or value in self.memory.exact:
+        if value.operation not in ("add", "sub") or not fused() or value in self.memory.scalars:
             return None
         change = value.operands[1]
         if not isinstance(change, Pointwise) or change.operation != "mul" or change.computed is not value.computed:
             return None
         factor = change.operands[0]
-        if isinstance(factor, Pointwise) and factor.operation == "mul" and factor not in self.memory.exact:
+        if isinstance(factor, Pointwise) and factor.operation == "mul" and factor not in self.memory.scalars:
             factor = factor.operands[0]  # addcmul: (rate * y) * z
-        if factor not in self.memory.exact or change.operands[1] in self.memory.exact:
+        if factor not in self.memory.scalars or change.operands[1] in self.memory.scalars:
             return None
         one, other = (
             self._operand(change, place, operand, broadcast(index, change.shape), computed)

@@ -283,6 +283,15 @@ def _where(call: Call, condition: Value, x: Operand, y: Operand) -> Value:
     return call.pointwise("where", condition, x, y)
 
 
+@rule("aten.index_put")
+def _index_put(call: Call, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False) -> Value:
+    """One number where a mask is set."""
+    mask = indices[0]
+    if len(indices) != 1 or mask is None or mask.dtype is not torch.bool or mask.shape != x.shape or not values.uniform:
+        raise Unprintable("the operation aten.index_put, but with a mask and one number")
+    return call.pointwise("where", mask, call.pointwise("add", x, values) if accumulate else reshaped(values, ()), x)
+
+
 @rule("aten.bitwise_and", "aten.bitwise_or", "aten.bitwise_xor", "aten.bitwise_not")
 def _bitwise(call: Call, *operands: Operand) -> Value:
     if call.dtype is not torch.bool:

@@ -16,6 +16,9 @@ from gradopt.engines.native.printing import MAX_UNROLLED, Body, Memory, expensiv
 from gradopt.engines.native.schedule import Level, Loop, Schedule, domain_of, ordered, scheduled
 from gradopt.engines.native.values import Constant, Leaf, Pointwise, Reduction, Value
 
+NUM_COLUMNS = 3
+"""Of a record: loss, gradient norm, step norm."""
+
 MAX_CHARACTERS = 1 << 19
 """Of a program: beyond that the compiler takes too long."""
 
@@ -59,10 +62,12 @@ class Source:
     Attributes:
         text: It exports `rows`, see `printed`.
         constants: Tensors whose addresses follow those of parameters, states, gradients and best points.
+        inputs: Examples of parameters and states: their shapes, strides and types.
         workspace: Bytes it needs for values between its loops.
     """
 
     text: str
+    inputs: list[Tensor]
     constants: list[Tensor]
     workspace: int
 
@@ -70,12 +75,12 @@ class Source:
 def printed(module: fx.GraphModule, num_parameters: int, num_groups: int) -> Source:
     """The step graph as a function in C:
 
-        long rows(void *const *tensors, const double *rates, long limit, const double *bands, double *records,
-                  double *best_loss, double *step_norm, double seconds)
+        long rows(void *const *tensors, const double *rates, long stride, long limit, const double *bands,
+                  double *records, double *best_loss, double *step_norm, double seconds)
 
     It evaluates up to `limit` rows and returns their number; with a limit of 0 it makes the update behind the current
     point instead. `tensors` are the addresses of parameters, states, gradients, best points, constants and the
-    workspace; `rates` has a row of `num_groups` for each row; `bands` (watched, low, high) for the three columns.
+    workspace; row r finds its learning rates, one a group, at rates + r * stride; `bands` (watched, low, high) for the three columns.
 
     Raises:
         Unprintable: An operation, a type or a size that is not printed.
@@ -88,7 +93,7 @@ class Program:
 
     def __init__(self, module: fx.GraphModule, num_parameters: int, num_groups: int) -> None:
         examples = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
-        live = examples[: len(examples) - num_groups]
+        self.inputs = live = examples[: len(examples) - num_groups]
         self.num_slots = len(live) + 2 * num_parameters
         lowering = Lowering(self.num_slots)
         self.live = [leaf(tensor, slot) for slot, tensor in enumerate(live)]
@@ -96,7 +101,6 @@ class Program:
         rates = [Leaf((), torch.float64, (), group, is_rate=True) for group in range(num_groups)]
         outputs = tree_leaves(lowering.outputs(module, [*self.live, *rates]))
         self.constants = lowering.constants
-        self.num_groups = num_groups
         n = num_parameters
         seen: set[Value] = set()
         self.columns = [_own(value, seen) for value in outputs[:3]]
@@ -104,7 +108,7 @@ class Program:
         new = zip(self.live, outputs[3 + n :], strict=True)
         self.replaced = {_own(value, seen): old for old, value in new if value is not old}
         self.leaves = [v for v in ordered([*self.columns, *self.gradients, *self.replaced]) if isinstance(v, Leaf)]
-        self.exact = self._exact()
+        self.scalars = self._scalars()
         self.in_place: set[Value] = set()
         self.worth_keeping: set[Value] = set()
         self.powers: dict[str, tuple[str, str]] = {}
@@ -126,32 +130,28 @@ class Program:
             text, memory, unsafe, workspace = self._printed()
         if len(text) > MAX_CHARACTERS:
             raise Unprintable(f"a program of {len(text)} characters")
-        return Source(text, self.constants, workspace)
+        return Source(text, self.inputs, self.constants, workspace)
 
     # --- arranging
 
-    def _exact(self) -> set[Value]:
-        """Numbers that follow from learning rates, step counters and constants alone: as in Python, doubles."""
-        loose = {old: new for new, old in self.replaced.items()}
-        exact_leaves = {old for old in self.live[len(self.parameters) :] if old.shape == () and old.dtype.is_floating_point}
-        roots = [*self.columns, *self.gradients, *self.replaced]
-        order = list(ordered(roots))
+    def _scalars(self) -> set[Value]:
+        """Numbers that follow from learning rates, step counters and constants alone: in eager, numbers of Python."""
+        new = {old: value for value, old in self.replaced.items()}
+        counters = {old for old in self.live[len(self.parameters) :] if old.shape == ()}
+        order = list(ordered([*self.columns, *self.gradients, *self.replaced]))
         while True:
-            exact: set[Value] = set()
+            scalars: set[Value] = set()
             for value in order:
                 if isinstance(value, Leaf):
-                    good = value.is_rate or value in exact_leaves
-                elif isinstance(value, Constant):
-                    good = True
+                    known = value.is_rate or value in counters
                 else:
-                    good = value.uniform and all(source in exact for source in value.sources())
-                if good:
-                    exact.add(value)
-            wrong = {old for old in exact_leaves if old in loose and loose[old] not in exact}
+                    known = value.uniform and all(source in scalars for source in value.sources())
+                if known:
+                    scalars.add(value)
+            wrong = {old for old in counters if old in new and new[old] not in scalars}
             if not wrong:
-                kept = {v for v in exact if v.dtype.is_floating_point and not isinstance(v, Constant)}
-                return kept - {v for v in self.live}
-            exact_leaves -= wrong
+                return {value for value in scalars if not isinstance(value, Constant)}
+            counters -= wrong
 
     # --- printing
 
@@ -161,7 +161,7 @@ class Program:
         self.schedule = scheduled(evaluation, update, self.worth_keeping)
         names, strides, declared, workspace = self._places()
         self.powers = {}
-        memory = Memory(names, strides, self.exact, self._power, self.replaced)
+        memory = Memory(names, strides, self.scalars, self._power, self.replaced)
         first = self._phase(self.schedule.phases[0], memory)
         for slot, gradient in enumerate(self.gradients, len(self.live)):
             if gradient.uniform:
@@ -176,8 +176,8 @@ class Program:
         carried = [f"double {name} = 0;" for name in self.powers]
         lines = [
             HEAD,
-            "long rows(void *const *tensors, const double *rates, long limit, const double *bands, double *records,",
-            "          double *best_loss, double *step_norm, double seconds)",
+            "long rows(void *const *tensors, const double *rates, long stride, long limit, const double *bands,",
+            "          double *records, double *best_loss, double *step_norm, double seconds)",
             "{",
             "const double stop = seconds < 1e9 ? now() + seconds : INFINITY;",
             "double moved = *step_norm;",
@@ -198,7 +198,7 @@ class Program:
             "if (row == limit - 1 || outside(bands, loss) || outside(bands + 3, size) || outside(bands + 6, moved)",
             f"    || ({self._clock_test()} && now() >= stop)) {{ row++; break; }}",
             "}",
-            "const double *rate = rates + row * " + str(self.num_groups) + ";",
+            "const double *rate = rates + row * stride;",
             "(void) rate;",
             *second,
             f"moved = {step_norm};",
@@ -219,8 +219,6 @@ class Program:
             for value in level.numbers:
                 text = body.define(value, (Affine(),) * len(value.shape))
                 kind = memory.type_of(value)
-                if kind == "double" and value.dtype is torch.float32 and value in self.replaced:
-                    text = f"(float) {text}"  # what later rows will read
                 body.lines.append(f"const {kind} {memory.names[value]} = {text};")
             lines += body.lines
             for loop in level.loops:
@@ -347,7 +345,7 @@ class Program:
         block begins at: within REBASED * 2^-53 of the true power.
         """
         base, power = value.operands
-        if value not in self.exact or not isinstance(base, Constant) or not base.number > 0:
+        if value not in self.scalars or not isinstance(base, Constant) or not base.number > 0:
             return None
         counters = [leaf for leaf in ordered([power]) if isinstance(leaf, Leaf)]
         if len(counters) != 1 or counters[0] not in self._counters():
@@ -370,7 +368,7 @@ class Program:
         """States that grow by one each step."""
         found = set()
         for new, old in self.replaced.items():
-            if isinstance(new, Pointwise) and new.operation == "add" and new in self.exact:
+            if isinstance(new, Pointwise) and new.operation == "add" and new in self.scalars:
                 one, other = new.operands
                 if one is old and isinstance(other, Constant) and other.number == 1:
                     found.add(old)
