@@ -5,7 +5,6 @@ Torch's kernels for the CPU use fused multiply-adds where the machine has them: 
 comparing bits; a test does so again.) Nothing else may be contracted: the compiler is told so.
 """
 
-from collections.abc import Callable
 from math import inf, isnan
 
 import torch
@@ -110,7 +109,7 @@ def literal(number: float | int | bool, dtype: torch.dtype) -> str:
     if not dtype.is_floating_point:
         return f"{int(number)}L"
     suffix = "f" if dtype is torch.float32 else ""
-    rounded = torch.tensor(number, dtype=dtype).item() if suffix else float(number)
+    rounded = float(torch.tensor(number, dtype=dtype)) if suffix else float(number)
     if isnan(rounded):
         return f'__builtin_nan{suffix}("")'
     if rounded in (inf, -inf):
@@ -122,6 +121,3 @@ def literal(number: float | int | bool, dtype: torch.dtype) -> str:
 def fused() -> bool:
     """Whether torch's kernels use fused multiply-adds on this machine."""
     return torch.backends.cpu.get_cpu_capability() != "DEFAULT"
-
-
-Reader = Callable[[str], str]

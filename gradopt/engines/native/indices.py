@@ -110,7 +110,7 @@ class Ranges:
         whole = Affine(index.constant // divisor, tuple((a, f // divisor) for a, f in index.terms if f % divisor == 0))
         rest = Affine(index.constant % divisor, tuple((a, f) for a, f in index.terms if f % divisor))
         low, high = self.bounds(rest)
-        if 0 <= low and high < divisor:
+        if low >= 0 and high < divisor:
             return whole, rest
         quotient, remainder = f"(({rest.text()}) / {divisor})", f"(({rest.text()}) % {divisor})"
         self.of[quotient] = low // divisor, high // divisor + 1

@@ -160,7 +160,7 @@ class Body:
         raise AssertionError(f"{type(value).__name__} is computed by its loop")
 
     def _fused(self, value: Pointwise, operands: list[str], index: Index, computed: torch.dtype) -> str | None:
-        """x + rate * y as torch adds with a factor: `add(x, y, alpha=rate)`, in whose place the graph has a product."""
+        """X + rate * y as torch adds with a factor: `add(x, y, alpha=rate)`, in whose place the graph has a product."""
         if value.operation not in ("add", "sub") or not fused() or value in self.memory.scalars:
             return None
         change = value.operands[1]
@@ -424,13 +424,17 @@ def _substituted(index: Affine, name: str, step: int, remainder: int) -> Affine:
 
 
 def _nest(
-    names: Sequence[str], ranges: Mapping[str, tuple[int, int]], lines: Iterable[str], clauses: str = "", simd: bool = True
+    names: Sequence[str],
+    ranges: Mapping[str, tuple[int, int]],
+    lines: Iterable[str],
+    clauses: str = "",
+    simd: bool = True,
 ) -> list[str]:
     """Nested loops round lines, the innermost one free of dependences."""
     opened: list[str] = []
     for place, name in enumerate(names):
         if simd and place == len(names) - 1:
-            opened.append(f"_Pragma(\"omp simd{clauses}\")")
+            opened.append(f'_Pragma("omp simd{clauses}")')
         low, high = ranges[name]
         opened.append(f"for (long {name} = {low}; {name} < {high}; {name}++) {{")
     return [*opened, *lines, "}" * len(names)]

@@ -4,18 +4,17 @@ import ctypes
 import math
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
 from gradopt.engines.native.rules import Unprintable
-from gradopt.engines.native.source import NUM_COLUMNS, printed
+from gradopt.engines.native.source import ALIGNMENT, printed
+from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
-
-ALIGNMENT = 64
-"""Bytes: of the workspace, a line of the cache."""
 
 
 class NativeProgram:
@@ -31,13 +30,15 @@ class NativeProgram:
             self._rows = find_compiler().load(source.text).rows
         except (Unprintable, NoCompiler) as reason:
             raise Refusal(str(reason)) from reason
+        if _overlap(graph.parameters):
+            raise Refusal("two unknowns share memory")
         self._rows.restype = ctypes.c_long
         self.step_norm = math.nan
         self.best: tuple[float, Tensor] | None = None
         self._graph = graph
         self._forms = [(example.shape, example.stride(), example.dtype) for example in source.inputs]
         self._gradients = [_zeros(example) for example in source.inputs[: len(graph.parameters)]]
-        self._points = [torch.zeros(example.shape, dtype=example.dtype) for example in graph.parameters]
+        self._points = [_zeros(example) for example in source.inputs[: len(graph.parameters)]]
         self._constants = source.constants
         memory = torch.zeros(source.workspace + ALIGNMENT, dtype=torch.uint8)
         self._workspace = memory[-memory.data_ptr() % ALIGNMENT :]
@@ -80,7 +81,9 @@ class NativeProgram:
         """Of the live tensors, which may be others than at the last call: a loaded state brings its own."""
         live = [*self._graph.parameters, *self._graph.state()]
         for tensor, (shape, stride, dtype) in zip(live, self._forms, strict=True):
-            assert tensor.shape == shape and tensor.stride() == stride and tensor.dtype == dtype, "the state has changed its form"
+            assert tensor.shape == shape and tensor.stride() == stride and tensor.dtype == dtype, (
+                "the state has changed its form"
+            )
         for parameter, gradient in zip(self._graph.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return [t.data_ptr() for t in (*live, *self._gradients, *self._points, *self._constants, self._workspace)]
@@ -88,3 +91,9 @@ class NativeProgram:
 
 def _zeros(example: Tensor) -> Tensor:
     return torch.empty_strided(example.shape, example.stride(), dtype=example.dtype).zero_()
+
+
+def _overlap(tensors: Sequence[Tensor]) -> bool:
+    """Whether any two of these dense tensors do."""
+    spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.itemsize) for t in tensors if t.numel())
+    return any(end > start for (_, end), (start, _) in pairwise(spans))

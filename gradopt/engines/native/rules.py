@@ -46,9 +46,7 @@ class Call:
 
     def pointwise(self, operation: str, *operands: Operand, computed: torch.dtype | None = None) -> Value:
         """Of the shape and type of the result."""
-        return Pointwise(
-            self.shape, self.dtype, operation, tuple(map(constant, operands)), computed or self.dtype
-        )
+        return Pointwise(self.shape, self.dtype, operation, tuple(map(constant, operands)), computed or self.dtype)
 
 
 def leaf(tensor: Tensor, slot: int) -> Leaf:
@@ -164,13 +162,15 @@ RULES |= {"operator.truediv": _binary("div"), "operator.neg": _unary("neg"), "op
 RULES |= {f"math.{name}": _unary(name) for name in ("sqrt", "exp", "log", "sin", "cos", "tanh")}
 
 
-def common_type(*operands: Operand) -> torch.dtype:
-    """The type in which torch compares operands."""
-    examples = [
-        torch.empty(operand.shape, dtype=operand.dtype, device="meta") if isinstance(operand, Value) else operand
-        for operand in operands
-    ]
-    return torch.result_type(*examples)
+def common_type(one: Operand, other: Operand) -> torch.dtype:
+    """The type in which torch compares them."""
+    return torch.result_type(_example(one), _example(other))  # type: ignore[arg-type]
+
+
+def _example(operand: Operand) -> Any:
+    if isinstance(operand, Value):
+        return torch.empty(operand.shape, dtype=operand.dtype, device="meta")
+    return operand
 
 
 def _is(operand: Operand, number: float) -> bool:
@@ -180,7 +180,7 @@ def _is(operand: Operand, number: float) -> bool:
 
 
 def _fma(call: Call, factor: Operand, other: Operand, summand: Operand) -> Value:
-    """factor * other + summand, rounded as torch does it."""
+    """Factor * other + summand, rounded as torch does it."""
     if fused() and call.dtype.is_floating_point:
         return call.pointwise("fma", factor, other, summand)
     return call.pointwise("add", summand, call.pointwise("mul", factor, other))
@@ -206,30 +206,25 @@ def _rsub(call: Call, x: Operand, y: Operand, alpha: Operand = 1) -> Value:
 
 @rule("aten.pow")
 def _pow(call: Call, base: Operand, exponent: Operand) -> Value:
-    """By multiplication where torch does so."""
+    """By multiplication where torch does so, and for small whole exponents."""
     if isinstance(exponent, Constant):
         exponent = exponent.number
-    if isinstance(exponent, Value):
+    if isinstance(exponent, Value) or not isinstance(base, Value):
         return call.pointwise("pow", base, exponent)
     if exponent == 0:
         return Constant(call.shape, call.dtype, 1)
-    if exponent == 1:
-        return _cast(call, base)
-    if exponent == 2:
-        return call.pointwise("mul", base, base)
-    if exponent == 3:
-        return call.pointwise("mul", call.pointwise("mul", base, base), base)
-    if exponent == 0.5:
-        return call.pointwise("sqrt", base)
-    if exponent == -0.5:
-        return call.pointwise("rsqrt", base)
-    if exponent == -1:
-        return call.pointwise("reciprocal", base)
+    if exponent in ROOTS:
+        return call.pointwise(ROOTS[exponent], base)
     if exponent == -2:
         return call.pointwise("reciprocal", call.pointwise("mul", base, base))
-    if exponent in (4, 5, 6, 7, 8) and isinstance(base, Value):
-        return _whole_power(call, base, int(exponent))
+    if exponent == 3:
+        return call.pointwise("mul", call.pointwise("mul", base, base), base)
+    if exponent in range(1, 9):
+        return _cast(call, _whole_power(call, base, int(exponent)))
     return call.pointwise("pow", base, exponent)
+
+
+ROOTS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
 
 
 def _whole_power(call: Call, base: Value, exponent: int) -> Value:

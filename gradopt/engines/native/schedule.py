@@ -2,9 +2,8 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
-from gradopt.engines.native.values import Constant, Leaf, Pointwise, Reduction, Shape, Value
+from gradopt.engines.native.values import Constant, Leaf, Pointwise, Reduction, Shape, Value, ordered
 
 
 @dataclass(eq=False, slots=True)
@@ -58,22 +57,10 @@ def scheduled(evaluation: Sequence[Value], update: Sequence[Value], worth_keepin
             return False
         return value.uniform or isinstance(value, Reduction) or value in results or value in extra
 
-    kept = {value: None for value in (*first, *second) if is_kept(value)}  # in order: a source is printed the same again
+    kept = {
+        value: None for value in (*first, *second) if is_kept(value)
+    }  # in order: a source is printed the same again
     return Schedule((_levels(first, kept), _levels(second, kept)), kept)
-
-
-def ordered(roots: Sequence[Value]) -> Iterator[Value]:
-    """All values under the roots, each behind its sources."""
-    seen: set[Value] = set()
-    stack = [(root, False) for root in reversed(roots)]
-    while stack:
-        value, done = stack.pop()
-        if done:
-            yield value
-        elif value not in seen:
-            seen.add(value)
-            stack.append((value, True))
-            stack.extend((source, False) for source in reversed(value.sources()) if source not in seen)
 
 
 def domain_of(value: Value) -> Shape:
@@ -140,8 +127,3 @@ def _read(value: Value, kept: Container[Value]) -> Iterator[tuple[Value, bool]]:
         else:
             aligned = aligned and isinstance(other, Pointwise)
             stack.extend((source, aligned and source.shape == domain) for source in other.sources())
-
-
-def elements(shape: Shape) -> int:
-    """How many."""
-    return prod(shape)

@@ -1,6 +1,6 @@
 """What a graph computes, as values with an element at each index: the form between torch's graph and C."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -118,3 +118,17 @@ class Reduction(Value):
 
     def sources(self) -> tuple[Value, ...]:
         return (self.source,)
+
+
+def ordered(roots: Sequence[Value]) -> Iterator[Value]:
+    """All values under the roots, each behind its sources."""
+    seen: set[Value] = set()
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            yield value
+        elif value not in seen:
+            seen.add(value)
+            stack.append((value, True))
+            stack.extend((source, False) for source in reversed(value.sources()) if source not in seen)
