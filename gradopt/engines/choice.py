@@ -15,6 +15,7 @@ from gradopt.engines.compiled import compiled
 from gradopt.engines.cuda_graph import captured
 from gradopt.engines.eager import COLUMNS, EagerEngine
 from gradopt.engines.graph import GraphEngine, Program
+from gradopt.engines.native.program import NativeProgram
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.tracing import StepGraph, trace
@@ -48,6 +49,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "native": Kind(NativeProgram, patience=0.5),
     "compiled": Kind(compiled, patience=10.0),
     "cuda_graph": Kind(captured, patience=math.inf),
 }
@@ -108,6 +110,11 @@ class SwitchingEngine:
         self._began = time.perf_counter()
 
         self.label = asked.name if asked is not None else "auto, begins eager" if kinds else "eager"
+
+    @property
+    def name(self) -> str:
+        """Of the engine that makes the next step."""
+        return "eager" if self._proved is None or self._current is self._eager else self._proved.name
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""

@@ -41,7 +41,7 @@ def compiled(graph: StepGraph) -> "StepProgram":
         if not small:
             return StepProgram(graph, step)
         rates = graph.inputs[-1].expand(CHUNK, graph.num_groups).clone()
-        return StepProgram(graph, step, _compile(_chunk(graph), [*graph.inputs[: -graph.num_groups], rates]))
+        return StepProgram(graph, step, _compile(chunk_of(graph), [*graph.inputs[: -graph.num_groups], rates]))
     except Exception as error:  # whatever a compiler of many parts raises: the run is worth more
         raise Refusal(
             f"it does not compile: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -139,7 +139,7 @@ class _Lowest:
             self.loss, self.row, self.first, self.inputs = loss, first + losses.index(loss), first, inputs
 
 
-def _chunk(graph: StepGraph) -> Step:
+def chunk_of(graph: StepGraph) -> Step:
     """`CHUNK` steps, one after another. The records go into one vector entry by entry: joining them costs more."""
     count, groups = len(graph.parameters), graph.num_groups
 

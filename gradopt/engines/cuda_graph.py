@@ -65,7 +65,7 @@ class MaskedProgram:
         self.step_norm = math.nan
         self.best: tuple[float, Tensor] | None = None
         self._graph, self._count = graph, len(graph.parameters)
-        self._here = [torch.zeros_like(t, device=device) for t in graph.inputs[: -graph.num_groups]]
+        self._here = [torch.zeros(t.shape, dtype=t.dtype, device=device) for t in graph.inputs[: -graph.num_groups]]
         self._behind = [torch.zeros_like(tensor) for tensor in self._here]
         self._gradients = [torch.zeros_like(tensor) for tensor in self._here[: self._count]]
         self._best_point = [torch.zeros_like(tensor) for tensor in self._gradients]
