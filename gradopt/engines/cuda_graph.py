@@ -110,7 +110,7 @@ class MaskedProgram:
         self.step_norm = self._norm_behind.item()
 
     def _row(self) -> None:
-        index = self._rows.clamp(max=CAPACITY - 1).unsqueeze(0)
+        index = (self._rows - (~self._alive).long()).unsqueeze(0)  # the last row once more, when that was the last
         rates = self._rates.index_select(0, index).flatten().unbind()
         with torch.no_grad():
             out = self._graph.module(*self._here, *rates)

@@ -195,7 +195,9 @@ def test_the_gate_sees_what_no_trace_shows(monkeypatch, program):
     use(monkeypatch, program)
     assembly = built(unseen_state(), engine="compiled")
 
-    with pytest.raises(Mistake, match=r"at step 2 its loss is .*, and that of eager .*: the loss or the optimiser has"):
+    with pytest.raises(
+        Mistake, match=r"at step \d its loss is .*, and that of eager .*: the loss or the optimiser has"
+    ):
         told(assembly)
 
 
@@ -207,7 +209,7 @@ def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
 
     eager = told(built("rosenbrock2", stop=Stop(max_steps=300)))
     assert ours.engine == "compiled"
-    assert "engine: compiled from step 6 on: same records as eager" in caplog.text
+    assert "engine: compiled from step 5 on: same records as eager" in caplog.text
     assert (ours.status, ours.step) == (eager.status, eager.step)
     torch.testing.assert_close(ours.point, eager.point, rtol=1e-10, atol=0.0)
 
