@@ -3,7 +3,7 @@
 from gradopt.engines.native.step import Step
 from gradopt.engines.native.values import Constant, Leaf, Pointwise, Value, ordered
 
-REBASED = 64
+REBASED = 256
 """Steps after which a power is computed anew."""
 
 HELPER = """\

@@ -146,6 +146,8 @@ class Body:
             memory.copies.setdefault(value, set()).add((id(self.loop), index))
             computed = value.computed
             operands = [self._operand(value, i, operand, index, computed) for i, operand in enumerate(value.operands)]
+            if value.operation == "add" and (other := _beside_padding(value, operands)):
+                return other
             if value.operation == "pow" and (carried := memory.powers(value, operands[1])):
                 return carried
             text = self._fused(value, operands, index, computed) or expression(value.operation, operands, computed)
@@ -240,6 +242,14 @@ class Body:
 
 
 # --- loops
+
+
+def _beside_padding(value: Pointwise, operands: Sequence[str]) -> str | None:
+    """What is added to the zeros round a part of a gradient: itself, but for the sign of a zero."""
+    for place, operand in enumerate(value.operands):
+        if isinstance(operand, Choice) and operands[place] == literal(0, value.computed):
+            return operands[1 - place]
+    return None
 
 
 @dataclass(slots=True)

@@ -17,6 +17,20 @@ from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
 
 
+ARGUMENTS = [
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_long,
+    ctypes.c_long,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_double,
+]
+
+NO_BANDS = (0.0, -math.inf, math.inf) * NUM_COLUMNS
+
+
 class NativeProgram:
     """A `Program`. It keeps `.grad` of the parameters in memory of its own.
 
@@ -32,7 +46,7 @@ class NativeProgram:
             raise Refusal(str(reason)) from reason
         if _overlap(graph.parameters):
             raise Refusal("two unknowns share memory")
-        self._rows.restype = ctypes.c_long
+        self._rows.restype, self._rows.argtypes = ctypes.c_long, ARGUMENTS
         self.step_norm = math.nan
         self.best: tuple[float, Tensor] | None = None
         self._graph = graph
@@ -42,51 +56,53 @@ class NativeProgram:
         self._constants = source.constants
         memory = torch.zeros(source.workspace + ALIGNMENT, dtype=torch.uint8)
         self._workspace = memory[-memory.data_ptr() % ALIGNMENT :]
+        own = (*self._gradients, *self._points, *self._constants, self._workspace)
+        self._own_addresses = [tensor.data_ptr() for tensor in own]
 
     def run(self, rates: Tensor, watched: Sequence[tuple[int, float, float]], stop: float) -> Tensor:
         """Evaluate up to len(rates) rows; see `Program.run`."""
-        table = [(0.0, -math.inf, math.inf)] * NUM_COLUMNS
+        bands = list(NO_BANDS)
         for column, low, high in watched:
-            table[column] = (1.0, max(low, table[column][1]), min(high, table[column][2]))
-        bands = torch.tensor(table, dtype=torch.float64)
-        records = torch.empty(len(rates), NUM_COLUMNS, dtype=torch.float64)
-        return records[: self._call(rates, len(rates), bands, records, stop - time.perf_counter())]
+            _, lowest, highest = bands[3 * column : 3 * column + 3]
+            bands[3 * column : 3 * column + 3] = 1.0, max(low, lowest), min(high, highest)
+        limit = rates.shape[0]
+        records = torch.empty(limit, NUM_COLUMNS, dtype=torch.float64)
+        rows = self._call(rates, limit, bands, records, stop - time.perf_counter())
+        return records[:rows]
 
     def update(self, rates: Tensor) -> None:
         """The update behind the last row; see `Program.update`."""
-        nothing = torch.empty(0, dtype=torch.float64)
-        self._call(rates.reshape(1, -1), 0, nothing, nothing, math.inf)
+        self._call(rates, 0, NO_BANDS, None, math.inf)
 
-    def _call(self, rates: Tensor, limit: int, bands: Tensor, records: Tensor, seconds: float) -> int:
-        best_loss = ctypes.c_double(math.inf if self.best is None else self.best[0])
-        lowest, step_norm = best_loss.value, ctypes.c_double(self.step_norm)
+    def _call(
+        self, rates: Tensor, limit: int, bands: Sequence[float], records: Tensor | None, seconds: float
+    ) -> int:
+        lowest = math.inf if self.best is None else self.best[0]
+        results = (ctypes.c_double * 2)(lowest, self.step_norm)
         addresses = self._addresses()
         rows = self._rows(
             (ctypes.c_void_p * len(addresses))(*addresses),
-            ctypes.c_void_p(rates.data_ptr()),
-            ctypes.c_long(rates.stride(0)),
-            ctypes.c_long(limit),
-            ctypes.c_void_p(bands.data_ptr()),
-            ctypes.c_void_p(records.data_ptr()),
-            ctypes.byref(best_loss),
-            ctypes.byref(step_norm),
-            ctypes.c_double(seconds),
+            rates.data_ptr(),
+            rates.stride(0) if limit else 0,
+            limit,
+            (ctypes.c_double * len(bands))(*bands),
+            None if records is None else records.data_ptr(),
+            results,
+            seconds,
         )
-        self.step_norm = step_norm.value
-        if best_loss.value < lowest:
-            self.best = best_loss.value, torch.cat([point.reshape(-1) for point in self._points])
+        best_loss, self.step_norm = results
+        if best_loss < lowest:
+            self.best = best_loss, torch.cat([point.reshape(-1) for point in self._points])
         return rows
 
     def _addresses(self) -> list[int]:
         """Of the live tensors, which may be others than at the last call: a loaded state brings its own."""
         live = [*self._graph.parameters, *self._graph.state()]
-        for tensor, (shape, stride, dtype) in zip(live, self._forms, strict=True):
-            assert tensor.shape == shape and tensor.stride() == stride and tensor.dtype == dtype, (
-                "the state has changed its form"
-            )
+        for tensor, form in zip(live, self._forms, strict=True):
+            assert (tensor.shape, tensor.stride(), tensor.dtype) == form, "a tensor is no longer what was traced"
         for parameter, gradient in zip(self._graph.parameters, self._gradients, strict=True):
             parameter.grad = gradient
-        return [t.data_ptr() for t in (*live, *self._gradients, *self._points, *self._constants, self._workspace)]
+        return [tensor.data_ptr() for tensor in live] + self._own_addresses
 
 
 def _zeros(example: Tensor) -> Tensor:

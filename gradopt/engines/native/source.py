@@ -38,17 +38,15 @@ static double now(void)
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }}
 
-static inline bool outside(const double *band, double value)
-{{
-    return band[0] != 0 && !(band[1] < value && value < band[2]);
-}}
-
 {HELPER}
 long rows(void *const *tensors, const double *rates, long stride, long limit, const double *bands,
-          double *records, double *best_loss, double *step_norm, double seconds)
+          double *records, double *results, double seconds)
 {{
 const double stop = seconds < 1e9 ? now() + seconds : INFINITY;
-double moved = *step_norm;
+double lowest = results[0], moved = results[1];
+const bool watched0 = bands[0] != 0, watched1 = bands[3] != 0, watched2 = bands[6] != 0;
+const double low0 = bands[1], low1 = bands[4], low2 = bands[7];
+const double high0 = bands[2], high1 = bands[5], high2 = bands[8];
 long row = 0;
 """
 
@@ -74,12 +72,12 @@ def printed(module: fx.GraphModule, num_parameters: int, num_groups: int) -> Sou
     """The step graph as a function in C:
 
         long rows(void *const *tensors, const double *rates, long stride, long limit, const double *bands,
-                  double *records, double *best_loss, double *step_norm, double seconds)
+                  double *records, double *results, double seconds)
 
     It evaluates up to `limit` rows and returns their number; with a limit of 0 it makes the update behind the current
     point instead. `tensors` are the addresses of parameters, states, gradients, best points, constants and the
     workspace. Row r finds its learning rates, one a group, at rates + r * stride. `bands` are (watched, low, high) of
-    the three columns.
+    the three columns. `results` are the lowest loss and the step norm of the last update, on the way in and out.
 
     Raises:
         Unprintable: An operation, a type or a size that is not printed.
@@ -163,12 +161,13 @@ class Page:
             f"const double loss = {loss}, size = {gradient_norm};",
             f"double *record = records + {NUM_COLUMNS} * row;",
             "record[0] = loss; record[1] = size; record[2] = moved;",
-            "if (loss < *best_loss && loss > -INFINITY) {",
-            "*best_loss = loss;",
+            "if (loss < lowest && loss > -INFINITY) {",
+            "lowest = loss;",
             *self._best_point(),
             "}",
-            "if (row == limit - 1 || outside(bands, loss) || outside(bands + 3, size) || outside(bands + 6, moved)",
-            f"    || ({self._clock_is_due()} && now() >= stop)) {{ row++; break; }}",
+            "const bool outside = (watched0 & !((low0 < loss) & (loss < high0)))",
+            "    | (watched1 & !((low1 < size) & (size < high1))) | (watched2 & !((low2 < moved) & (moved < high2)));",
+            f"if ((row == limit - 1) | outside || ({self._clock_is_due()} && now() >= stop)) {{ row++; break; }}",
             "}",
             "const double *rate = rates + row * stride;",
             *self._update,
@@ -176,7 +175,7 @@ class Page:
             *self._commits(),
             "if (!limit) break;",
             "}",
-            "*step_norm = moved;",
+            "results[0] = lowest; results[1] = moved;",
             *closed,
             "return row;",
             "}",
