@@ -5,6 +5,7 @@ The compiler keeps what it has made on disk, by the content of the graph: anothe
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -158,9 +159,11 @@ def chunk_of(graph: StepGraph) -> Step:
 
 def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Step:
     """Compile a function of tensors without side effects. Tensors it reads besides become inputs: they stay alive."""
-    from torch._inductor import config  # late, with all that follows: it takes more than a second to import
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch against itself
+        from torch._inductor import config  # late, with all that follows: it takes more than a second to import
+        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
 
     table = select_decomp_table()
     module = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True, decomposition_table=table)(*inputs)
