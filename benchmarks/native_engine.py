@@ -13,7 +13,6 @@ import math
 import os
 import statistics
 import subprocess
-import sys
 import time
 import venv
 from collections.abc import Callable

@@ -173,7 +173,7 @@ class _Best(Evaluation):
         return self._gradient
 
     @gradient.setter
-    def gradient(self, _: Tensor) -> None:
+    def gradient(self, _: Tensor) -> None:  # type: ignore  # it is set late
         """Asked for by the constructor of an `Evaluation` only."""
 
 

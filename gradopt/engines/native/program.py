@@ -16,7 +16,6 @@ from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
 
-
 ARGUMENTS = [
     ctypes.c_void_p,
     ctypes.c_void_p,
