@@ -24,14 +24,14 @@ from gradopt.contracts import (
     State,
 )
 from gradopt.execution import Blocks, execute
-from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.mistakes import Mistake
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
 from gradopt.preflight import Report, examine
 from gradopt.result import Result
-from gradopt.settings import ENGINES, Stop
+from gradopt.settings import Stop
 from gradopt.unknowns import split
 from gradopt.verdict import Status, Verdict
 
@@ -95,8 +95,9 @@ def minimise(
         callback: Called with each block of records; returning True stops the run (`stopped`).
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
-        engine: What executes the steps: "eager" is plain Python; "native" and "compiled" run a graph of the step in
-            machine code and refuse what they cannot; "auto" begins eager and changes to one of them once that pays.
+        engine: What executes the steps: "eager" does what plain torch does, to the last bit; "native" and "compiled" run
+            a graph of the step in machine code and refuse what they cannot; "auto" takes fused forms where a class has
+            them, and changes to a program once that pays.
         directory: Where the observers may write; None: no files.
 
     Raises:
@@ -112,8 +113,6 @@ def minimise(
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
-    if engine not in ENGINES:
-        raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
     assembly = assemble(
         target,
@@ -199,6 +198,7 @@ def steps(
     stop: Stop | None = None,
     on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
+    engine: str = "auto",
 ) -> Iterator[Progress]:
     """The same run as `minimise`, handed over step by step; the last step carries the result.
 
@@ -219,7 +219,14 @@ def steps(
     target, form = _target(objective, x0, bounds, constraints, maximise=False)
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     assembly = assemble(
-        target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=criteria
+        target,
+        chosen,
+        options,
+        schedule=schedule,
+        stop=stop,
+        on_saddle=on_saddle,
+        engine=engine,
+        extra_criteria=criteria,
     )
     oracle, history = assembly.oracle, History()
     blocks = Blocks(assembly, max_rows=1)

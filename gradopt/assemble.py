@@ -18,13 +18,14 @@ from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
 from gradopt.criteria.feasibility import Infeasible
 from gradopt.criteria.optimality import ConstrainedConvergence
 from gradopt.engines.choice import SwitchingEngine, chosen
+from gradopt.evaluations import KEEP_EVERY, LARGE
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
 from gradopt.optimisers.escape import Escape
-from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, refusal
+from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, has_fused_form, refusal
 from gradopt.oracle import AutogradOracle
 from gradopt.selection import selected
-from gradopt.settings import ON_SADDLE, Stop, options
+from gradopt.settings import ENGINES, ON_SADDLE, Stop, options
 from gradopt.stationarity.points import StationaryPoints
 
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
@@ -84,7 +85,7 @@ def assemble(
     schedule: str | Mapping[str, Any] | None = None,
     stop: Stop | None = None,
     on_saddle: str = "stop",
-    engine: str = "eager",
+    engine: str = "auto",
     extra_criteria: Sequence[Criterion] = (),
     facts: Mapping[str, str] | None = None,
 ) -> Assembly:
@@ -94,11 +95,13 @@ def assemble(
         target: On its device and in its dtype.
         optimiser: A registered name, a config node with `name` and options, or any callable of the parameters.
         on_saddle: "stop", or "escape": the optimiser is wrapped in one that goes on from saddle points and maxima.
-        engine: auto, eager, native, compiled or cuda_graph.
+        engine: "eager" does what plain torch does, to the last bit; "auto" takes fused forms where a class has them,
+            and a program once that pays; native, compiled and cuda_graph are programs.
 
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
     """
+    _check_engine(engine)
     if stop is not None and not isinstance(stop, Stop):
         raise Mistake(f"stop must be a gradopt.Stop, such as gradopt.Stop(max_steps=100), got {stop!r}")
     for criterion in extra_criteria:
@@ -109,7 +112,7 @@ def assemble(
     interrupt = Interrupt(oracle)
     budgets = list(_budgets(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
-    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps)
+    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps, engine)
     points, escapes = StationaryPoints(stop.gradient_tolerance), on_saddle == "escape"
     if escapes:
         _check_escape(target, built)
@@ -138,14 +141,20 @@ def assemble(
     described = (
         target.describe() if oracle.constraints is None else f"{target.describe()}; {oracle.constraints.describe()}"
     )
-    return Assembly(
-        oracle,
-        executed,
-        judges,
-        interrupt,
-        {"objective": described, "optimiser": label, "engine": executed.label, **(facts or {})},
-        steps,
-    )
+    found = {"objective": described, "optimiser": label, "engine": executed.label, **_sparing(oracle), **(facts or {})}
+    return Assembly(oracle, executed, judges, interrupt, found, steps)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
+
+
+def _sparing(oracle: AutogradOracle) -> dict[str, str]:
+    """What is said where not every point can be the result."""
+    if not oracle.is_sparing:
+        return {}
+    return {"best point": f"of every {KEEP_EVERY}th step and the last, as there are {LARGE} unknowns or more"}
 
 
 def _judges(stop: Stop, oracle: AutogradOracle, convergence: Convergence) -> list[Criterion]:
@@ -177,6 +186,7 @@ def _optimiser(
     given: Mapping[str, Any],
     schedule: str | Mapping[str, Any] | None,
     steps: float,
+    engine: str,
 ) -> tuple[Optimiser, str]:
     named = dict(zip(oracle.names, oracle.parameters, strict=True))
     if callable(optimiser):
@@ -194,6 +204,8 @@ def _optimiser(
     groups = list(target.parameter_groups())
     if extras["groups"]:
         groups = group_parameters(named, extras["groups"])
+    asked = [*keywords, *(option for group in groups for option in group)]
+    fused = engine == "auto" and has_fused_form(factory, named, asked)
     with _named(f"optimiser {name!r}"):
         if inspect.isclass(factory) and not issubclass(factory, torch.optim.Optimizer):
             own: Any = factory
@@ -201,7 +213,7 @@ def _optimiser(
                 keywords[wrapped] = _inner(name, values.get(wrapped, "lbfgs"), oracle)
             optimizer, zeroed = own(oracle.parameters, **keywords), {}
         else:
-            optimizer, zeroed = build(factory, named, groups, keywords)
+            optimizer, zeroed = build(factory, named, groups, {**keywords, "fused": True} if fused else keywords)
     if not isinstance(optimizer, torch.optim.Optimizer):
         _check_own(optimizer, name, oracle, groups, extras, schedule)
         plan = f": {optimizer.plan(residuals=oracle.has_residuals)}" if hasattr(optimizer, "plan") else ""
@@ -215,8 +227,11 @@ def _optimiser(
         schedule_every=every,
         clip_norm=extras["clip_norm"],
         clip_value=extras["clip_value"],
+        may_unfuse=fused,
     )
     label = f"{name}{_listed({**_shown(optimizer), **keywords, **{k: v for k, v in extras.items() if v}})}{timetable}"
+    if fused:
+        label += ", fused"
     if zeroed:
         label += f"; its own {', '.join(zeroed)} set to 0, as only gradopt's criteria end a run"
     return adapter, label
@@ -261,7 +276,10 @@ def _check_escape(target: Objective, optimiser: Optimiser) -> None:
             "on_saddle=escape compares losses, which differ from batch to batch; leave it out: noise escapes too"
         )
     if target.constraints():
-        raise Mistake("on_saddle=escape follows the loss alone and would leave the constraints; leave it out")
+        raise Mistake(
+            "on_saddle=escape follows the loss alone and would leave the constraints; leave it out, and where a run "
+            "ends at a saddle point start again beside it, along verdict.evidence['direction'], where the loss falls"
+        )
 
 
 def _inner(title: str, node: Any, oracle: AutogradOracle) -> Callable[..., Optimiser]:

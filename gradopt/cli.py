@@ -10,6 +10,28 @@ from gradopt.mistakes import did_you_mean
 
 COMMANDS = ("check", "plugins")
 
+SWITCHES: dict[str, tuple[str, ...] | None] = {
+    "--help": (),
+    "--version": (),
+    "--multirun": (),
+    "--disable-plugin": None,
+    "--cfg": ("job", "hydra", "all"),
+    "--config-dir": None,
+    "--config-name": None,
+    "--config-path": None,
+    "--experimental-rerun": None,
+    "--hydra-help": (),
+    "--info": (),
+    "--package": None,
+    "--resolve": (),
+    "--run": (),
+    "--shell-completion": (),
+}
+"""Each with the values it must be given: none, one of these, or any (None)."""
+
+SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-cn": "--config-name"}
+SHORT |= {"-cp": "--config-path", "-i": "--info", "-p": "--package", "-r": "--run", "-sc": "--shell-completion"}
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 success or a used-up budget, 3 a failing verdict, 2 a mistake in the
@@ -27,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _main(arguments: list[str]) -> int:
+    if message := _wrong_switch(arguments):
+        print(f"gradopt: error: {message}", file=sys.stderr)
+        return 2
     arguments = _without_disabled(arguments)
     wants_help = any(word in ("--help", "-h") for word in arguments)
     if arguments and _is_command(arguments[0]) and not wants_help:
@@ -68,6 +93,28 @@ def _command(name: str, rest: list[str]) -> int:
 
     print(plugin_list(), end="")
     return 0
+
+
+def _wrong_switch(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the first switch that is, in place of the usage that Hydra's parser would print."""
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if not word.startswith("-"):
+            continue
+        name, equals, value = word.partition("=")
+        known = [switch for switch in SWITCHES if switch.startswith(SHORT.get(name, name))]
+        if not known or name in ("-", "--"):
+            return f"there is no switch {name!r}.{did_you_mean(name, SWITCHES)} Switches: {', '.join(SWITCHES)}"
+        values = SWITCHES[known[0]]
+        if values == ():
+            continue
+        value = value if equals else after
+        form = "a value" if values is None else f"one of {', '.join(values)}"
+        if not value or (not equals and value.startswith("-")):
+            hint = "; gradopt plugins lists their names" if known[0] == "--disable-plugin" else ""
+            return f"{known[0]} needs {form}{hint}"
+        if values is not None and value not in values:
+            return f"{known[0]} takes {form}, got {value!r}.{did_you_mean(value, values)}"
+    return None
 
 
 def _without_disabled(arguments: list[str]) -> list[str]:

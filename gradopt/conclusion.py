@@ -19,6 +19,7 @@ from gradopt.observers.history import History
 from gradopt.oracle import AutogradOracle
 from gradopt.result import Result
 from gradopt.unknowns import split
+from gradopt.verdict import Status
 
 MAX_COVARIANCE = 1000
 """Unknowns up to which a fit comes with its covariance."""
@@ -32,7 +33,8 @@ def concluded(
     form: Callable[[Sequence[Tensor]], Any],
     directory: str | Path | None,
 ) -> Result:
-    """On success the judged point, otherwise the best one; the parameters are put there.
+    """On success the judged point, otherwise the best one; the parameters are put there. Where constraints cannot be
+    met, the judged point is the one that misses them least.
 
     Args:
         block: The last one of the run, cut at the ending.
@@ -43,19 +45,24 @@ def concluded(
     def shown(vector: Tensor) -> Any:
         return form([part.clone() for part in split(vector, oracle.parameters)])
 
-    here = oracle.read()
+    here, pinned = oracle.read(), oracle.pinned
     loss = block["full_loss" if oracle.has_full_loss else "loss"][-1, 0].item()
     seconds = block["seconds"][-1, 0].item()
     patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
     verdict = postmortem.confirmed(oracle, verdict, loss, patience)
     best = oracle.best
     violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
+    if verdict.status is Status.INFEASIBLE:  # judged by how much is missed, not by how far off the unknowns are
+        best = None
     better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
     if best is not None and not verdict.success and (better or not math.isfinite(loss)):
         oracle.write(best.point)
+        pinned = best.pinned
         loss, violation = best.loss, None if violation is None else best.violation
     elif best is not None and better:
         verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
+    if oracle.is_sparing and oracle.lowest_loss < loss:  # at a step whose point was not kept
+        verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": oracle.lowest_loss})
     verdict = postmortem.explained(oracle, verdict, patience)
     counts = (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products)
     point = oracle.read()
@@ -67,7 +74,7 @@ def concluded(
     return Result(
         x=shown(point),
         fun=loss,
-        jac=shown(gradient),
+        jac=shown(gradient if pinned is None else _with_infinities(gradient, point, pinned, oracle)),
         verdict=verdict,
         nit=block.last_step,
         nfev=counts[0],
@@ -76,7 +83,7 @@ def concluded(
         seconds=seconds,
         history=history.columns(),
         metrics=dict(oracle.metrics()),
-        covariance=_covariance(oracle, loss),
+        covariance=_covariance(oracle, loss) if verdict.success else None,
         minima=[
             {"x": shown(one.point), "fun": one.loss, "visits": one.visits}
             for one in getattr(assembly.engine.optimiser, "minima", ())
@@ -85,6 +92,13 @@ def concluded(
         violation=violation,
         directory=None if directory is None else str(directory),
     )
+
+
+def _with_infinities(gradient: Tensor, point: Tensor, pinned: Tensor, oracle: AutogradOracle) -> Tensor:
+    """The gradient as the objective has it."""
+    assert oracle.lower is not None
+    infinite = torch.where(point <= oracle.lower, torch.inf, -torch.inf).to(gradient)
+    return torch.where(pinned, infinite, gradient)
 
 
 def _missed(violation: float | None, oracle: AutogradOracle) -> float:
@@ -105,6 +119,8 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     15.4.20); infinite where the data say nothing. None without residuals, or with no more of them than unknowns.
     """
     if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
+        return None
+    if oracle.pinned is not None:  # an infinite derivative leaves its unknown no variance, and the rest no meaning
         return None
     with oracle.uncounted():
         linear = oracle.linearised()

@@ -5,6 +5,7 @@ anything has `state_dict()` and `load_state_dict()`; between `Engine.update()` a
 parts together are the whole run, to the last bit.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gradopt.mistakes import Mistake
 from gradopt.result import Result
 from gradopt.verdict import Status
 
@@ -74,8 +76,15 @@ class Objective(nn.Module):
     def forward(self, batch: Any = None) -> Tensor:
         """Return the loss, of shape (). Left out: half the sum of squares of `residuals()`."""
         residuals = self.residuals()
-        if residuals is None:
+        if residuals is None and type(self).residuals is Objective.residuals:
             raise TypeError(f"{type(self).__name__} has no forward(): return the loss, a tensor of shape (), from it.")
+        if not isinstance(residuals, Tensor):
+            raise Mistake(
+                f"the residuals of {self.describe()} must be one tensor, they are a {type(residuals).__name__}: make "
+                "them one by torch.stack([...]) or torch.cat([...])"
+            )
+        if residuals.numel() == 0:
+            raise Mistake(f"{self.describe()} returns no residuals, an empty tensor: there is nothing to fit")
         return 0.5 * residuals.square().sum() if self.robust is None else self.robust.total(residuals)
 
     def residuals(self) -> Tensor | None:
@@ -150,11 +159,16 @@ class Evaluation:
     Attributes:
         loss: What `forward` returned; the mean over the step's micro-batches.
         gradient_norm: Largest absolute entry of the gradient; with bounds, of the part that can move inside them.
-        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep.
+        point: The unknowns as one vector, shape (..., n): a copy that whoever is given it may keep. From a million
+            unknowns on it is made when it is first asked for, which must be before the update.
         gradient: The gradient as such a vector. It may share memory with `.grad`, so it holds until the update.
         constraints: The values of all constraints, shape (m,); None without any.
         violation: By how much the worst constraint is missed, free of units: the part of their own size (the larger of
-            |x| and the distance from the start) by which the unknowns would have to move, to first order. 0 inside.
+            |x| and the distance from the start) by which the unknowns would have to move inside
+            their bounds, to first order. 0 where all are kept.
+        pinned: The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a
+            mask of shape (n,), None without any. Their entries of the gradient, and of `.grad`, are 0.
+        step_norm: Largest absolute change of an unknown since the point the engine measures from; NaN without one.
     """
 
     loss: float
@@ -163,6 +177,8 @@ class Evaluation:
     gradient: Tensor
     constraints: Tensor | None = None
     violation: float = 0.0
+    pinned: Tensor | None = None
+    step_norm: float = math.nan
 
 
 class Constraints(Protocol):
@@ -219,18 +235,22 @@ class Oracle(Protocol):
         lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
         constraints: The objective's, None without any.
         violation_tolerance: `Evaluation.violation` up to this is none.
-        origin: The point of the first evaluation, from which distances count; None before it, or without constraints.
+        pinned: As `Evaluation.pinned`, where the full loss was last evaluated. In Hessians, too, these unknowns do not
+            count.
+        origin: The point of the first evaluation, from which distances count; None before it.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
         best: The best evaluation so far, whoever asked for it: with a finite full loss, then feasible (or nearest to
-            it), then lowest, then of the smaller gradient.
+            it), then lowest, then of the smaller gradient. From a million unknowns on, where an optimiser of torch
+            moves them, the best of every twentieth, and without its gradient.
     """
 
     parameters: Sequence[nn.Parameter]
     lower: Tensor | None
     upper: Tensor | None
+    pinned: Tensor | None
     constraints: Constraints | None
     violation_tolerance: float
     origin: Tensor | None
@@ -423,7 +443,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The values of a column that need nobody's attention: low < value < high. NaN lies outside."""
+    """The values of a column that need nobody's attention: low < value < high. NaN lies outside, but for a step whose
+    length was not measured.
+    """
 
     low: float = -torch.inf
     high: float = torch.inf

@@ -1,14 +1,20 @@
 """Devices, and what a run changes in the process: it is put back afterwards."""
 
-from collections.abc import Iterator
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
+from gradopt.evaluations import LARGE
 from gradopt.mistakes import Mistake
 
 SMALL = 100_000
 """Unknowns below which one thread is used: a second one, on a busy machine, makes a small step 40 times slower."""
+
+MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}
+"""The parameters of glibc's mallopt(3), by their numbers in malloc.h."""
 
 
 def resolve(name: str, dtype: str) -> tuple[torch.device, torch.dtype]:
@@ -59,3 +65,33 @@ def threads(number: int | str, size: int) -> Iterator[int]:
     finally:
         if wanted != before:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def kept_memory(size: int) -> Iterator[None]:
+    """Keep freed memory for the next step, with many unknowns on the CPU; at the end the system gets it back.
+
+    Each step makes a gradient, and frees it. glibc asks the system for each block of more than 32 MB and gives it back,
+    and filling the new pages takes ten times as long as computing what is in them. With another C library nothing
+    changes.
+    """
+    mallopt = _mallopt() if size >= LARGE else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(MALLOPT["M_MMAP_MAX"], 0)
+    mallopt(MALLOPT["M_TRIM_THRESHOLD"], -1)
+    try:
+        yield
+    finally:
+        # What glibc itself comes to in a process that frees large blocks: it does not once it has been told.
+        mallopt(MALLOPT["M_MMAP_MAX"], 65536)
+        mallopt(MALLOPT["M_MMAP_THRESHOLD"], 32 << 20)
+        mallopt(MALLOPT["M_TRIM_THRESHOLD"], 64 << 20)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        return None
+    return ctypes.CDLL(None).mallopt

@@ -18,7 +18,7 @@ from gradopt.oracle import AutogradOracle
 from gradopt.stationarity.curvature import sizes
 
 TOLERANCE = 1e-3
-"""Relative error of a slope from which on the gradient is wrong."""
+"""Relative error of a slope from which on the gradient is wrong in any dtype."""
 
 ROUGH = 0.05
 """Relative error up to which a slope that is blurred by rounding can still confirm a gradient."""
@@ -34,6 +34,14 @@ MAX_LARGER = 6
 """Larger steps added at most, where the loss hardly changes over the others."""
 
 
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative error of a slope from which on a gradient is wrong, unless the differences are off by as much.
+
+    It is eps^(1/3), which central differences of a smooth loss resolve with room to spare.
+    """
+    return min(TOLERANCE, torch.finfo(dtype).eps ** (1 / 3))
+
+
 @dataclass(frozen=True, slots=True)
 class Slope:
     """The slope of the loss along a direction of length 1.
@@ -42,11 +50,13 @@ class Slope:
         claimed: By the gradient.
         measured: By differences of the loss; NaN where step sizes do not agree on it.
         error: Of `measured`, estimated.
+        tolerance: Relative error from which on the gradient is wrong.
     """
 
     claimed: float
     measured: float = math.nan
     error: float = math.nan
+    tolerance: float = TOLERANCE
 
     @property
     def is_judged(self) -> bool:
@@ -54,7 +64,7 @@ class Slope:
 
     @property
     def is_wrong(self) -> bool:
-        return self.is_judged and abs(self.measured - self.claimed) > max(TOLERANCE * self.scale, 3 * self.error)
+        return self.is_judged and abs(self.measured - self.claimed) > max(self.tolerance * self.scale, 3 * self.error)
 
     @property
     def scale(self) -> float:
@@ -156,7 +166,7 @@ class Neighbourhood:
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
         point = probe.oracle.read()
-        self._eps = torch.finfo(point.dtype).eps
+        self._eps, self._tolerance = torch.finfo(point.dtype).eps, tolerance(point.dtype)
         count = int(math.log(self._eps ** (1 / 8 - 5 / 6), 4)) + 1
         self._steps = [self._eps ** (5 / 6) * 4.0**k for k in range(count)]
         self._point, self.size = _inside(probe.oracle, point, sizes(point, point), self._steps[-1])
@@ -178,14 +188,17 @@ class Neighbourhood:
         found = self._measured(direction, claimed)
         if found is None:
             return Slope(claimed / length)
-        return Slope(claimed / length, (claimed + found[0]) / length, found[1] / length)
+        return Slope(claimed / length, (claimed + found[0]) / length, found[1] / length, self._tolerance)
 
     def _measured(self, direction: Tensor, claimed: float) -> tuple[float, float] | None:
         """By how much the slope is another than `claimed`, and the error of that; None where it cannot be judged."""
         middle = next(k for k, step in enumerate(self._steps) if step >= self._eps ** (1 / 3))
         noise = 4 * self._eps * abs(self.loss)
         found = _agreement(
-            [self._difference(direction, step) for step in self._steps[middle - 1 : middle + 1]], claimed, noise
+            [self._difference(direction, step) for step in self._steps[middle - 1 : middle + 1]],
+            claimed,
+            noise,
+            self._tolerance,
         )
         if found is not None:
             return found
@@ -194,7 +207,7 @@ class Neighbourhood:
             table.append(self._difference(direction, 4 * table[-1].step))
         # Where steps are smallest, the two sides cancel but for rounding and noise.
         noise = max([noise, *(2 * abs(one.bend) for one in table[:3] if one is not None)])
-        found = _agreement(table, claimed, noise)
+        found = _agreement(table, claimed, noise, self._tolerance)
         if found is not None:
             return found
         found = _discrepancy(table, noise)
@@ -262,7 +275,9 @@ class _Difference:
         return (ahead + behind) / 2
 
 
-def _agreement(table: Sequence[_Difference | None], claimed: float, noise: float) -> tuple[float, float] | None:
+def _agreement(
+    table: Sequence[_Difference | None], claimed: float, noise: float, tolerance: float
+) -> tuple[float, float] | None:
     """Two neighbouring steps whose central differences are the claimed slope: the discrepancy left by Richardson's
     extrapolation (Press et al., Numerical Recipes, 2007, section 5.7), and its error.
     """
@@ -271,7 +286,7 @@ def _agreement(table: Sequence[_Difference | None], claimed: float, noise: float
             continue
         scale = max(abs(claimed), abs(claimed + small.central))
         rounding = noise / small.step
-        if max(abs(small.central), abs(large.central), rounding) <= 0.5 * TOLERANCE * scale:
+        if max(abs(small.central), abs(large.central), rounding) <= 0.5 * tolerance * scale:
             best = (16 * small.central - large.central) / 15
             return best, abs(best - small.central) + rounding
     return None

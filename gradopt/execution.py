@@ -47,6 +47,7 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(assembly.interrupt)
         count = stack.enter_context(devices.threads(thread_count, size))
+        stack.enter_context(devices.kept_memory(size))
         result: Result | None = None
         error: BaseException | None = None
         try:

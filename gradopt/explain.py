@@ -34,26 +34,37 @@ def explain(error: BaseException, excuse: str = "", names: Iterable[str] = ()) -
     if text.startswith("Multiple values for "):
         group = text.removeprefix("Multiple values for ").partition(".")[0]
         return f"{group} is chosen twice: say {group}=NAME, once and without +"
+    if isinstance(error, ValueError) and text.startswith(("The --resolve flag", "The --package flag")):
+        return text
     inner = _unknown_key(error)
     if inner is not None:
         return inner
     if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
-        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-        text = _first(cause or error)
-        key = re.search(r"full_key: (\S+)", str(cause or error))
-        prefix = f"{key[1]}: " if key and key[1] not in text else ""
-        missing = re.match(r"Could not override '([^']+)'", _first(error))
-        if missing and cause is None:
-            return f"there is no option {missing[1]!r}"
-        group = re.match(r"Could not override '(.+)'\. No match in the defaults list", _first(error))
-        return f"there is no config group {group[1]!r}" if group else prefix + text
+        return _composition(error)
     return None
+
+
+def _composition(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    text = _first(cause or error)
+    key = re.search(r"full_key: (\S+)", str(cause or error))
+    if key and text.endswith("does not support deletion"):
+        return f"{key[1]} cannot be taken out; for its default, say nothing of it"
+    prefix = f"{key[1]}: " if key and key[1] not in text else ""
+    missing = re.match(r"Could not override '([^']+)'", _first(error))
+    if missing and cause is None:
+        return f"there is no option {missing[1]!r}"
+    group = re.match(r"Could not override '(.+)'\. No match in the defaults list", _first(error))
+    return f"there is no config group {group[1]!r}" if group else prefix + text
 
 
 def _unknown_name(file: str, known: set[str]) -> str:
     group, slash, name = file.partition("/")  # a name may hold more of them: mgh/helical_valley
     if not slash:
-        group, name = "config", group
+        return (
+            f"there is no config {group!r} to begin with: --config-name and --config-path put another in the place of "
+            "gradopt's own; leave them away, and add a directory of yours by --config-dir=DIR"
+        )
     names = sorted(known - {"schema"})
     return f"there is no {group} named {name!r}.{did_you_mean(name, names)} {available(names)}."
 

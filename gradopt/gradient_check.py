@@ -60,19 +60,13 @@ class GradientCheck:
 
     def _what(self) -> str:
         if self.culprits:
-            named = [
-                f"in {name} the loss changes by {slope.measured:.4g} where the gradient says {slope.claimed:.4g}"
-                f"{_OPPOSITE if _is_opposite(slope.factor) else ''}"
-                for name, slope in self.culprits[:MAX_NAMED]
-            ]
+            named = [_in_unknown(name, slope) for name, slope in self.culprits[:MAX_NAMED]]
             more = len(self.culprits) - MAX_NAMED
             return ", ".join(named) + (f", and in {more} more" if more > 0 else "")
         slope = self.worst
         along = "along it" if slope is self.slopes[0] else "along a random direction"
-        return (
-            f"{along} the loss changes by {slope.measured:+.4g} where the gradient says {slope.claimed:+.4g}"
-            f"{_kind(slope.factor)}"
-        )
+        measured, claimed = _numbers(slope, "+")
+        return f"{along} the loss changes by {measured} where the gradient says {claimed}{_kind(slope.factor)}"
 
     def _hint(self) -> str:
         if self.functions:
@@ -80,12 +74,18 @@ class GradientCheck:
         return "look for .detach(), .data, no_grad or a hook between the unknowns and the loss"
 
 
+def _in_unknown(name: str, slope: Slope) -> str:
+    measured, claimed = _numbers(slope)
+    opposite = _OPPOSITE if _is_opposite(slope.factor) else ""
+    return f"in {name} the loss changes by {measured} where the gradient says {claimed}{opposite}"
+
+
 def _kind(factor: float) -> str:
     if _is_opposite(factor):
         return _OPPOSITE
     if factor == 0 or not math.isfinite(factor):
         return ""
-    return f" (scale {factor:.3g})"
+    return f" (scale {factor:.3g})" if abs(factor - 1) > 0.01 else f" (scale 1 {factor - 1:+.1e})"
 
 
 def _is_opposite(factor: float) -> bool:
@@ -178,8 +178,15 @@ def _one_factor(slopes: Sequence[Slope]) -> bool:
     if len(slopes) < 2 or not all(slope.is_wrong and slope.measured and slope.claimed for slope in slopes):
         return False
     factors = [slope.factor for slope in slopes]
-    blur = TOLERANCE + sum(abs(slope.error / slope.measured) for slope in slopes)
+    blur = min(TOLERANCE, 0.1 * abs(factors[0] - 1)) + sum(abs(slope.error / slope.measured) for slope in slopes)
     return max(factors) - min(factors) <= blur * abs(factors[0])
+
+
+def _numbers(slope: Slope, sign: str = "") -> tuple[str, str]:
+    """What is measured and what is claimed, to as many digits as it takes to tell them apart."""
+    apart = abs(slope.measured - slope.claimed) / (slope.scale or 1.0)
+    digits = max(4, 2 - math.floor(math.log10(apart))) if 0 < apart < 1 else 4
+    return f"{slope.measured:{sign}.{digits}g}", f"{slope.claimed:{sign}.{digits}g}"
 
 
 def _blocks(oracle: AutogradOracle) -> Iterator[tuple[str, range, torch.Size]]:

@@ -1,9 +1,11 @@
 """Runs from a config: one Hydra job is one run, a multirun is many, each in its own directory."""
 
+import io
 import json
 import logging
 import math
 import os
+import re
 import secrets
 import signal
 import sys
@@ -12,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -89,10 +92,12 @@ def start(arguments: list[str]) -> int:
             register(arguments)
             if "install=" in " ".join(arguments) and Path(sys.argv[0]).name == "__main__.py":
                 raise Mistake('completion is of the console script: eval "$(gradopt -sc install=bash)"')
-            if not {"-sc", "--shell-completion"}.intersection(arguments):  # nobody wants to read it behind a prompt
+            completes = bool({"-sc", "--shell-completion"}.intersection(arguments))
+            if not completes:  # nobody wants to read it behind a prompt
                 warn()
             options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-            hydra.main(config_path=os.fspath(config_root()), config_name="config", **options)(run)()
+            with _completion() if completes else nullcontext():
+                hydra.main(config_path=os.fspath(config_root()), config_name="config", **options)(run)()
             if _errors and not multirun:
                 raise _errors[0]
         except Exception as error:
@@ -107,6 +112,15 @@ def start(arguments: list[str]) -> int:
         print(table(jobs))
         return code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
     return code or next((job["exit_code"] for job in jobs), 0)
+
+
+@contextmanager
+def _completion() -> Iterator[None]:
+    """Leave what no one chooses from out of Hydra's completions: the group of the schemas, which presets inherit."""
+    with redirect_stdout(io.StringIO()) as words:
+        yield
+    for line in words.getvalue().splitlines():
+        print(" ".join(word for word in line.split(" ") if not re.match(r"[+~]?schema\b", word)))
 
 
 def run(config: DictConfig) -> float:
@@ -236,6 +250,7 @@ def _described(result: Result, directory: Path) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
         **_constrained(result),
+        **_fitted(result, size),
         "evidence": evidence,
         "torch": torch.__version__,
     }
@@ -250,6 +265,15 @@ def _constrained(result: Result) -> dict[str, Any]:
         return {}
     listed = {name: y.tolist() for name, y in result.multipliers.items() if y.numel() <= MAX_LISTED}
     return {"violation": result.violation, "multipliers": listed}
+
+
+def _fitted(result: Result, size: int) -> dict[str, Any]:
+    """The standard errors of a fit, in the form of x."""
+    if result.standard_errors is None or size > MAX_LISTED:
+        return {}
+    leaves = list(_leaves(result.x))
+    parts = result.standard_errors.split([leaf.numel() for _, leaf in leaves])
+    return {"standard_errors": {n or "x": part.view_as(x).tolist() for (n, x), part in zip(leaves, parts, strict=True)}}
 
 
 def _leaves(x: Any) -> Iterator[tuple[str, Any]]:

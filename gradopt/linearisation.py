@@ -18,10 +18,18 @@ class Linearisation:
     Args:
         residuals: Shape (m,), with their graph.
         robust: The loss of the residuals that weighs them, if there is one.
+        constant: A mask (n,) of unknowns whose columns of J are left out, as zeros: their derivatives are infinite.
     """
 
-    def __init__(self, residuals: Tensor, parameters: Sequence[nn.Parameter], robust: Robust | None = None) -> None:
-        self._graph, self._parameters = residuals, parameters
+    def __init__(
+        self,
+        residuals: Tensor,
+        parameters: Sequence[nn.Parameter],
+        robust: Robust | None = None,
+        *,
+        constant: Tensor | None = None,
+    ) -> None:
+        self._graph, self._parameters, self._constant = residuals, parameters, constant
         self._rows: Tensor | None = None
         self.residuals = residuals.detach()
         if robust is not None:
@@ -32,6 +40,8 @@ class Linearisation:
 
     def jvp(self, vector: Tensor) -> Tensor:
         """J v."""
+        if self._constant is not None:  # a product of infinity and 0 would spoil the sum
+            return self.jacobian() @ vector
         if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
             self._dual = torch.zeros_like(self._graph, requires_grad=True)
             self._pulled = torch.autograd.grad(
@@ -48,7 +58,8 @@ class Linearisation:
         """J' v."""
         weighed = vector if self._rows is None else self._rows * vector
         parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
-        return joined(parts, self._parameters)
+        image = joined(parts, self._parameters)
+        return image if self._constant is None else image.masked_fill(self._constant, 0.0)
 
     def scales(self, rows: Tensor, size: Tensor) -> Tensor:
         """(|J| size)_i for the given rows, shape (rows,): how much each value changes when the unknowns move by `size`.
@@ -70,6 +81,6 @@ class Linearisation:
             units = torch.nn.functional.one_hot(rows, self.residuals.numel()).to(self.residuals)
             return torch.stack([self.vjp(unit) for unit in units])
         height, width = self.residuals.numel(), sum(p.numel() for p in self._parameters)
-        if width <= height:
+        if width <= height and self._constant is None:
             return torch.stack([self.jvp(v) for v in torch.eye(width).to(self._parameters[0])], dim=1)
         return torch.stack([self.vjp(v) for v in torch.eye(height).to(self.residuals)])

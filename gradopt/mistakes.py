@@ -12,10 +12,17 @@ class Mistake(ValueError):
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """ " Did you mean 'adam'?" with a leading space, or "" if nothing allowed is near."""
-    near = difflib.get_close_matches(given, list(allowed), n=3, cutoff=0.6)
+    names = list(allowed)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
+    near = near or [name for name in names if sorted(name) == sorted(given) or name == _initials(given)]
     if not near:
         return ""
     return f" Did you mean {' or '.join(repr(name) for name in near)}?"
+
+
+def _initials(name: str) -> str:
+    """ "lr" of "learning_rate"."""
+    return "".join(word[:1] for word in name.replace("-", "_").split("_"))
 
 
 def available(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ compare losses, which minibatches spoil.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -26,7 +26,7 @@ Closure = Callable[[], Any]
 class Solver(torch.optim.Optimizer):
     """Any optimiser of gradopt that finds the length of its steps itself, by its registered name.
 
-    It has no learning rate, so learning-rate schedulers refuse it. Where anybody else has moved the parameters since
+    It has no learning rate, so learning-rate schedulers are refused. Where anybody else has moved the parameters since
     the last call, it starts afresh.
 
     Args:
@@ -59,7 +59,7 @@ class Solver(torch.optim.Optimizer):
         for option in param_group.keys() - {"params", "param_names", *self._options}:
             near, known = did_you_mean(option, self._options), ", ".join(self._options) or "none"
             raise Mistake(f"a parameter group of {title} has no option {option!r}.{near} Available: {known}")
-        super().add_param_group(param_group)
+        super().add_param_group(_Group(param_group))
 
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override] - like torch's LBFGS, not without a closure
         """Make one step, and return the loss at the point where the parameters then stand, shape ().
@@ -115,7 +115,7 @@ class Solver(torch.optim.Optimizer):
             self._solver.load_state_dict(copy.deepcopy(memory["solver"]))
 
     def _open(self) -> None:
-        group = self.param_groups[0]
+        group = self.param_groups[0] = _Group(self.param_groups[0])
         unknowns, options = group["params"], {option: group[option] for option in self._options}
         self._entry, values = selected("optimiser", {"name": self._name, **options})
         self._keywords = {option: values[option] for option in options}
@@ -126,7 +126,13 @@ class Solver(torch.optim.Optimizer):
         self.stuck = ""
 
     def _built(self) -> Optimiser:
-        solver: Any = self._entry.load()(self._oracle.parameters, **self._keywords)
+        factory: Any = self._entry.load()
+        if hasattr(factory, "wraps"):  # for constraints, or all over a box
+            raise Mistake(
+                f"{self._name} wraps another optimiser, for what a closure does not have: use gradopt.minimise, or a "
+                "solver such as lbfgs"
+            )
+        solver: Any = factory(self._oracle.parameters, **self._keywords)
         if isinstance(solver, torch.optim.Optimizer) or not hasattr(solver, "accepts"):
             raise Mistake(f"{self._name} is a torch.optim.Optimizer already, or builds one: use it as it is")
         if hasattr(solver, "plan"):
@@ -152,6 +158,18 @@ class Solver(torch.optim.Optimizer):
         evaluation = (here.loss, here.gradient_norm, here.point, here.gradient)
         memory = {"name": self._name, "solver": self._solver.state_dict(), "here": evaluation, "stuck": self.stuck}
         return copy.deepcopy(memory)
+
+
+class _Group(dict[str, Any]):
+    """A parameter group that says why it has no learning rate; torch's schedulers just take it."""
+
+    def __missing__(self, option: str) -> Any:
+        if option != "lr":
+            raise KeyError(option)
+        raise Mistake(
+            "this solver finds the length of its steps itself and has no learning rate for a scheduler to change: "
+            "leave the scheduler out"
+        )
 
 
 class LBFGS(Solver):
@@ -258,8 +276,8 @@ class ClosureOracle(AutogradOracle):
         if not self._has_gradients():
             super()._backward(output)
 
-    def _evaluation(self, loss: float) -> Evaluation:
-        evaluation = super()._evaluation(loss)  # whose gradient may share memory with .grad, which others may zero
+    def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        evaluation = super()._evaluation(losses, since)  # its gradient may share memory with .grad, which others zero
         return replace(evaluation, gradient=evaluation.gradient.clone())
 
     def _has_gradients(self) -> bool:

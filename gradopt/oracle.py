@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradopt.constraints.box import Box, projected_gradient
+from gradopt.constraints.box import Box, mending, projected_gradient
 from gradopt.constraints.functions import ConstraintFunctions, excess
 from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
-from gradopt.linearisation import Linearisation
+from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying, kept, settled
+from gradopt.linearisation import MAX_ROWS, Linearisation
 from gradopt.mistakes import Mistake
-from gradopt.unknowns import flat, joined, largest, split
+from gradopt.torch_internals import backward
+from gradopt.unknowns import joined, largest, split
 
 
 class AutogradOracle:
@@ -58,41 +60,38 @@ class AutogradOracle:
         self.max_evaluations = math.inf
         self.deadline = math.inf
         self.best: Evaluation | None = None
+        self.lowest_loss = math.inf
+        self.pinned: Tensor | None = None
         self.has_full_loss = True
         self._full_gradient: Tensor | None = None
         self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
+        self._evaluations: Copying | Sparing = copying(self.parameters, self.box)
 
-    def evaluate(self) -> Evaluation:
-        """Forward and backward on the batch of the current step."""
+    def evaluate(self, since: Tensor | None = None) -> Evaluation:
+        """Forward and backward on the batch of the current step; `since` is where the step began, if it is measured."""
         self._spend()
         for parameter in self.parameters:
             parameter.grad = None
         if self.micro_batches is None:
-            try:
-                output = self.objective()
-            except RuntimeError as error:
-                if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
-                    raise Mistake(
-                        f"the loss of {self.objective.describe()} passes its unknowns through NumPy, which has no "
-                        "gradients: use the function of the same name in torch"
-                    ) from error
-                raise
-            self._backward(output)
-            loss = output.item()
+            losses = [self._forward()]
+            self._backward(losses[0])
         else:
             # The mean of the micro-batches' gradients, summed up in .grad, is the gradient of the mean loss.
             share = 1.0 / len(self.micro_batches)
-            loss = 0.0
+            losses: list[Tensor] = []
             for batch in self.micro_batches:
                 output = self.objective(batch) * share
                 self._backward(output)
-                loss += output.item()
+                losses.append(output.detach())
         self.num_gradients += 1
-        evaluation = self._evaluation(loss)
+        evaluation = self._evaluation(losses, since)
+        if self.origin is None:
+            self.origin = evaluation.point
         if self.constraints is not None:
             self._constrain(evaluation)
         if self.micro_batches is None:
+            self.pinned = evaluation.pinned
             self._keep(evaluation)
         return evaluation
 
@@ -104,10 +103,10 @@ class AutogradOracle:
             self.num_losses -= 1
             self.has_full_loss = False
             return None
-        gradient = self._full_gradient = self._gradient(output)
+        point, gradient = self.read(), self._gradient(output)
         self.num_gradients += 1
-        point = self.read()
-        evaluation = Evaluation(output.item(), self._norm(gradient, point), point, gradient)
+        self._full_gradient, self.pinned = gradient, mask = settled(gradient, point, self.box)
+        evaluation = Evaluation(output.item(), self._norm(gradient, point), point, gradient, pinned=mask)
         self._keep(evaluation)
         return evaluation
 
@@ -134,7 +133,7 @@ class AutogradOracle:
         finally:
             self.write(here)
         self.num_gradients += 1
-        return gradient
+        return settled(gradient, point, self.box)[0]
 
     def full_gradient(self) -> Tensor:
         """The gradient of the full loss where it was last evaluated, shape (n,)."""
@@ -144,27 +143,21 @@ class AutogradOracle:
 
     def hessian(self, multipliers: Tensor | None = None, *, loss: float = 1.0) -> Callable[[Tensor], Tensor] | None:
         """The map v -> H v of the full loss here, or of loss f + multipliers'c; None where autograd has no second
-        derivatives.
+        derivatives, or where an infinite one of a pinned unknown hides those of the others. Pinned unknowns are
+        constants to it.
 
         One graph serves all products. Random numbers drawn by the objective are put back, so asking changes no run.
         """
-        devices = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
-        with torch.random.fork_rng(devices=devices):
-            output = self.objective.full_loss()
-            if output is None:
-                return None
-            if multipliers is not None and self._functions is not None:
-                output = loss * output + multipliers @ self._functions.values()
-            try:
-                # A factor that needs a gradient itself makes functions that are differentiable only once say so.
-                one = torch.ones_like(output, requires_grad=True)
-                gradients = torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
-            except RuntimeError:  # an operation without a second derivative
-                return None
+        gradients = self._gradients_with_graph(multipliers, loss)
+        if gradients is None:
+            return None
         curved = [(g, p) for g, p in zip(gradients, self.parameters, strict=True) if g is not None and g.requires_grad]
+        _, constant = settled(joined(gradients, self.parameters), self.read(), self.box)
 
         def product(vector: Tensor) -> Tensor:
             self.num_hessian_products += 1
+            if constant is not None:
+                vector = vector.masked_fill(constant, 0.0)
             parts = dict(zip(map(id, self.parameters), split(vector, self.parameters), strict=True))
             if not curved:  # the gradient does not depend on the unknowns: a linear loss
                 return torch.zeros_like(vector)
@@ -175,7 +168,8 @@ class AutogradOracle:
                 retain_graph=True,
                 allow_unused=True,
             )
-            return joined(outer, self.parameters)
+            image = joined(outer, self.parameters)
+            return image if constant is None else image.masked_fill(constant, 0.0)
 
         if self._twice_differentiable is None:  # tried once: some operations refuse only when they are asked
             try:
@@ -185,7 +179,11 @@ class AutogradOracle:
                 self._twice_differentiable = False
             finally:
                 self.num_hessian_products -= 1
-        return product if self._twice_differentiable else None
+        if not self._twice_differentiable:
+            return None
+        if constant is not None and not bool(product(torch.ones_like(self.read())).isfinite().all()):
+            return None
+        return product
 
     def hessian_matrix(self) -> Tensor | None:
         """The Hessian of the full loss here, shape (n, n); None where there are no second derivatives.
@@ -229,13 +227,11 @@ class AutogradOracle:
         residuals = self.objective.residuals()
         if residuals is None:
             raise Mistake(f"{self.objective.describe()} has no residuals: return them from residuals(), or use lbfgs")
-        return Linearisation(residuals.reshape(-1), self.parameters, self.objective.robust)
+        return Linearisation(residuals.reshape(-1), self.parameters, self.objective.robust, constant=self.pinned)
 
     def read(self) -> Tensor:
         """The unknowns as one vector, shape (n,): a copy."""
-        if len(self.parameters) == 1:
-            return flat(self.parameters[0].detach().clone())
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
+        return self._evaluations.point()
 
     def write(self, point: Tensor) -> None:
         """Set the parameters, in place, to the entries of `point`."""
@@ -249,6 +245,8 @@ class AutogradOracle:
     def restore(self, evaluation: Evaluation) -> None:
         """Set the parameters and their `.grad`, in place, to those of an earlier evaluation."""
         self.write(evaluation.point)
+        if self.micro_batches is None:
+            self.pinned = evaluation.pinned
         for parameter, part in zip(self.parameters, split(evaluation.gradient, self.parameters), strict=True):
             parameter.grad = part
 
@@ -266,14 +264,14 @@ class AutogradOracle:
         """Inside, evaluations belong to no step: they are not counted, no budget stops them, and none is the best."""
         counts = self.num_losses, self.num_gradients, self.num_hessian_products
         budget = self.max_evaluations, self.deadline
-        best = self.best
+        best = self.best, self.lowest_loss
         self.max_evaluations = self.deadline = math.inf
         try:
             yield
         finally:
             self.num_losses, self.num_gradients, self.num_hessian_products = counts
             self.max_evaluations, self.deadline = budget
-            self.best = best
+            self.best, self.lowest_loss = best
 
     def custom_functions(self) -> list[str]:
         """The names of the `torch.autograd.Function`s with a backward of their own in the graph of the full loss."""
@@ -289,10 +287,36 @@ class AutogradOracle:
         if self.box is not None:
             self.box.project(self.parameters)
 
+    def spare(self) -> None:
+        """Copy the point only where it is asked for, and keep the best of every `KEEP_EVERY` evaluations.
+
+        The deadline then stops no evaluation: there would be no way back to the point before.
+        """
+        self._evaluations = Sparing(self.parameters, self.box)
+
+    @property
+    def is_sparing(self) -> bool:
+        """Whether `spare` was called."""
+        return isinstance(self._evaluations, Sparing)
+
+    def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
+        return self._evaluations.of(losses, since)
+
     def _keep(self, evaluation: Evaluation) -> None:
         """Keep the best evaluation: its point survives every ending."""
-        if self.best is None or (math.isfinite(evaluation.loss) and self._rank(evaluation) < self._rank(self.best)):
-            self.best = evaluation
+        loss, best = evaluation.loss, self.best
+        if loss < self.lowest_loss:
+            self.lowest_loss = loss
+        if isinstance(evaluation, Uncopied) and (self.num_losses - 1) % KEEP_EVERY:
+            return
+        if best is None:
+            is_better = True
+        elif self.constraints is None and loss != best.loss and math.isfinite(best.loss):
+            is_better = -math.inf < loss < best.loss  # what most steps come to
+        else:
+            is_better = math.isfinite(loss) and self._rank(evaluation) < self._rank(best)
+        if is_better:
+            self.best = kept(evaluation) if self.is_sparing else evaluation
 
     def _rank(self, evaluation: Evaluation) -> tuple[bool, float, float, float]:
         """Smaller is better: finite, then feasible (or nearest to it), then of lower loss, then of smaller gradient."""
@@ -304,8 +328,7 @@ class AutogradOracle:
         assert self.constraints is not None
         linear, point = self.linearised_constraints(), evaluation.point
         evaluation.constraints = values = linear.residuals
-        if self.origin is None:
-            self.origin = point
+        assert self.origin is not None
         missed = excess(values, self.constraints.lower, self.constraints.upper)
         rows = missed.nonzero().flatten()
         if not len(rows):
@@ -313,17 +336,33 @@ class AutogradOracle:
         size = torch.maximum(point.abs(), (point - self.origin).abs())
         if not size.any():
             size = torch.ones_like(size)
-        evaluation.violation = (missed[rows].abs() / linear.scales(rows, size)).max().item()
+        if self.lower is None or self.upper is None or len(rows) > MAX_ROWS:
+            scales = linear.scales(rows, size)
+        else:
+            scales = mending(linear.jacobian(rows), missed[rows], point, self.lower, self.upper).abs() @ size
+        evaluation.violation = (missed[rows].abs() / scales).max().item()
 
     def _spend(self) -> None:
-        if self.num_losses >= self.max_evaluations or (self.num_losses and time.perf_counter() >= self.deadline):
+        late = self.num_losses and time.perf_counter() >= self.deadline and not self.is_sparing
+        if self.num_losses >= self.max_evaluations or late:
             raise BudgetSpent
         self.num_losses += 1
+
+    def _forward(self) -> Tensor:
+        try:
+            return self.objective()
+        except RuntimeError as error:
+            if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
+                raise Mistake(
+                    f"the loss of {self.objective.describe()} passes its unknowns through NumPy, which has no "
+                    "gradients: use the function of the same name in torch"
+                ) from error
+            raise
 
     def _backward(self, output: Tensor) -> None:
         try:
             # Constraints may go on from what the loss has computed.
-            output.backward(retain_graph=self.constraints is not None)
+            backward(output, retain_graph=self.constraints is not None)
         except (RuntimeError, AttributeError):
             self._check(output)  # a clearer word for the mistakes people make
             raise
@@ -338,25 +377,35 @@ class AutogradOracle:
             raise Mistake(
                 f"the loss of {name} must be one number, it has shape {tuple(output.shape)}; take its sum or mean"
             )
+        if output.is_complex():
+            raise Mistake(f"the loss of {name} is complex, and only real ones have a least: take .real, or .abs()")
         if not output.requires_grad:
             raise Mistake(
                 f"the loss of {name} does not depend on the unknowns by differentiable operations (no grad_fn): "
                 "compute it from the parameters, without .item(), .detach(), torch.tensor(...) or NumPy on the way"
             )
 
-    def _evaluation(self, loss: float) -> Evaluation:
-        point = self.read()
-        if len(self.parameters) == 1 and self.box is None:
-            gradient = self.parameters[0].grad
-            if gradient is not None and not gradient.is_sparse:  # the plain case, in as few operations as there are
-                return Evaluation(loss, largest(gradient), point, flat(gradient))
-        gradient = joined([parameter.grad for parameter in self.parameters], self.parameters)
-        return Evaluation(loss, self._norm(gradient, point), point, gradient)
-
     def _norm(self, gradient: Tensor, point: Tensor) -> float:
         if self.lower is not None and self.upper is not None:
             gradient = projected_gradient(gradient, point, self.lower, self.upper)
         return largest(gradient)
+
+    def _gradients_with_graph(self, multipliers: Tensor | None, loss: float) -> Sequence[Tensor | None] | None:
+        """The gradient of loss f + multipliers'c by parameter, with its graph; None where there can be none."""
+        devices = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
+        with torch.random.fork_rng(devices=devices):
+            output = self.objective.full_loss()
+            if output is None:
+                return None
+            if multipliers is not None and self._functions is not None:
+                summed = multipliers @ self._functions.values()
+                output = summed if loss == 0 else loss * output + summed  # 0 times an infinite derivative is NaN
+            try:
+                # A factor that needs a gradient itself makes functions that are differentiable only once say so.
+                one = torch.ones_like(output, requires_grad=True)
+                return torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
+            except RuntimeError:  # an operation without a second derivative
+                return None
 
     def _gradient(self, output: Tensor) -> Tensor:
         try:

@@ -19,14 +19,20 @@ class Result:
 
     Attributes:
         x: The unknowns, in the form in which the start was given; a detached copy. On success the judged point,
-            otherwise the best one.
+            otherwise the best one; that which misses the constraints least where it is `infeasible`.
         fun: The loss at `x`.
         jac: The gradient at `x`, in the form of `x`.
-        nit: Steps made. nfev, njev, nhev: losses, gradients and Hessian products evaluated.
+        nit: Steps made: accepted updates, so trials that a solver rejects are not among them.
+        nfev: Losses evaluated, with or without gradient, by the optimiser and by the criteria that judge its points;
+            `max_evaluations` bounds these. Constraints are evaluated with the loss, and not counted.
+        njev: Gradients evaluated. Residuals with their Jacobian count as one more.
+        nhev: Products of the Hessian with a vector; a whole Hessian of n unknowns counts as n. The loss and gradient
+            that they start from are not counted anew.
         history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
         metrics: The objective's metrics at `x`.
         covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
-            1000); else None. With a robust loss it is that of the weighed residuals.
+            1000); else None. With a robust loss it is that of the weighed residuals. It is a statement about a minimum:
+            None too where the run was no success, and where an infinite derivative holds an unknown on a bound.
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
             (`multi_start`): for each `x` in the form of the start, `fun`, and `visits`, the local searches that ended
             there.

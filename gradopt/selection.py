@@ -15,8 +15,8 @@ def selected(kind: str, node: Any) -> tuple[Entry, dict[str, Any]]:
     """
     node = {"name": node} if isinstance(node, str) else dict(node or {})
     name = node.get("name")
-    if not isinstance(name, str) or not name:
-        raise Mistake(f"{kind} has no name; say {kind}=NAME")
+    if not isinstance(name, str) or not name or name == "???":  # OmegaConf's word for what is missing
+        raise Mistake(f"no {kind} is chosen; say {kind}=NAME (gradopt --help lists them)")
     entry = registry().find(kind, name)
     signature = entry.signature()
     try:

@@ -6,6 +6,7 @@ import signal
 import numpy
 import pytest
 import torch
+from scipy import optimize
 from torch import nn
 
 import gradopt
@@ -286,6 +287,28 @@ def test_no_file_is_written_unless_asked(tmp_path, monkeypatch):
         ({"objective": lambda x: 1.0, "x0": [1.0]}, "must be a tensor"),
         ({"objective": f.parabola, "x0": [1.0], "engine": "fast"}, "not one of"),
         ({"objective": f.parabola, "x0": [1.0], "stop": gradopt.Stop(max_epochs=2)}, "max_epochs"),
+        ({"objective": lambda x: torch.complex(x, x).sum(), "x0": [1.0]}, "is complex.*take .real"),
+        (
+            {"objective": f.parabola, "x0": [1.0, 2.0, 3.0], "bounds": [(0, 9)] * 3},
+            r"bounds=\(\[0, 0, 0\], \[9, 9, 9\]\)",
+        ),
+        ({"objective": f.parabola, "x0": [1.0, 2.0], "bounds": [(0, 9), (0, 8)]}, r"bounds=\(\[0, 0\], \[9, 8\]\)"),
+        ({"objective": f.parabola, "x0": [1.0] * 30, "bounds": [(0, 9)] * 30}, r"bounds=tuple\(zip\(\*bounds\)\)"),
+        ({"objective": f.parabola, "x0": [1.0], "bounds": optimize.Bounds([0], [9])}, r"bounds=\(b.lb, b.ub\)"),
+        ({"objective": f.parabola, "x0": [1.0], "bounds": (0, 1, 2)}, r"must be \(lower, upper\), each a number"),
+        ({"objective": f.parabola, "x0": {"a": torch.ones(2)}}, r"a dict of tensors, as x0 is one.*x\['a'\]"),
+        ({"objective": f.parabola, "x0": (torch.ones(2), torch.ones(1))}, r"a tuple of tensors, as x0 is one.*x\[0\]"),
+        ({"objective": lambda x: x[0], "x0": {"a": torch.ones(2)}}, r"KeyError: 0.*x\['a'\]"),
+        (
+            {"objective": f.parabola, "x0": [1.0], "constraints": f.parabola},
+            r"wrap it into gradopt.Constraint\(function",
+        ),
+        (
+            {"objective": f.parabola, "x0": [1.0], "constraints": [f.parabola]},
+            "the constraint parabola comes without limits",
+        ),
+        ({"objective": f.parabola, "x0": [1.0], "constraints": 5}, "must be gradopt.Constraint.*got 5"),
+        ({"objective": f.parabola, "x0": [1.0], "constraints": gradopt.Constraint(3.0, 1.0)}, "was given 3.0"),
     ],
     ids=str,
 )
@@ -294,6 +317,29 @@ def test_mistakes_finish_their_sentence(arguments, part):
         gradopt.minimise(**arguments)
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("residuals", "part"),
+    [
+        (lambda x: [x[0] - 1, x[1] - 2], r"must be one tensor, they are a list.*torch.stack"),
+        (lambda x: x.detach().numpy(), r"must be one tensor, they are a ndarray"),
+        (lambda x: None, r"must be one tensor, they are a NoneType"),
+        (lambda x: x[:0], r"returns no residuals"),
+        (lambda x: torch.complex(x, x), r"is complex"),
+    ],
+)
+def test_residuals_that_are_none(residuals, part):
+    with pytest.raises(Mistake, match=part):
+        gradopt.least_squares(residuals, [0.0, 0.0])
+
+
+def test_an_error_of_the_function_itself_is_passed_on():
+    def loss(x):
+        return {"volume": x["a"].sum()}["volum"]
+
+    with pytest.raises(KeyError, match="volum"):
+        gradopt.minimise(loss, {"a": torch.ones(2)})
 
 
 @pytest.mark.parametrize(

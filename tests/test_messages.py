@@ -79,6 +79,18 @@ EARLY = [
     ("criteria=[early_stopping]", "needs criterion.metric; say 'criteria=[{name: early_stopping, metric: ...}]'"),
     ("objective=function objective.target=foo objective.x0=1", "foo is not of the form file.py:name or module:name"),
     ("-sc install=bash", 'completion is of the console script: eval "$(gradopt -sc install=bash)"'),
+    ("~optimiser", "no optimiser is chosen; say optimiser=NAME"),
+    ("~optimiser.lr", "optimiser.lr cannot be taken out; for its default, say nothing of it"),
+    ("optimiser.rl=0.1", "no option 'optimiser.rl'. Did you mean 'lr'?"),
+    ("optimiser.learning_rate=0.1", "Did you mean 'lr'?"),
+    ("--config-name foo", "no config 'foo' to begin with: --config-name and --config-path put another in the place of"),
+    ("--halp", "no switch '--halp'. Did you mean '--help'"),
+    ("-x", "no switch '-x'. Switches: --help,"),
+    ("--cfg", "--cfg needs one of job, hydra, all"),
+    ("--cfg jbo", "--cfg takes one of job, hydra, all, got 'jbo'. Did you mean 'job'?"),
+    ("--disable-plugin", "--disable-plugin needs a value; gradopt plugins lists their names"),
+    ("--disable-plugin -m", "--disable-plugin needs a value"),
+    ("--resolve", "The --resolve flag can only be used in conjunction with --cfg"),
     ("threads=0", "threads=0 is neither 'auto' nor a number from 1 to "),
     ("threads=20000", "threads=20000 is neither 'auto' nor a number from 1 to "),
 ]
@@ -234,6 +246,24 @@ def test_help_lists_what_can_be_chosen(tmp_path):
     assert "optimiser.betas" in done.stdout
     assert "(0.9, 0.999)" in done.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_a_refused_run_leaves_its_mistake_behind_or_nothing(tmp_path):
+    gradopt("optimiser=adm", cwd=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+    gradopt("optimiser.lr=-1", cwd=tmp_path)
+    [result] = tmp_path.glob("runs/*/*/result.json")
+    content = json.loads(result.read_text())
+    assert (content["status"], content["exit_code"]) == ("error", 2)
+    assert content["message"] == "optimiser.lr must be >= 0, got -1.0"
+
+
+@pytest.mark.parametrize("words", ["--cfg=job -p stop", "-c job --resolve", "--info searchpath"])
+def test_hydras_switches_still_work(words, tmp_path):
+    done = gradopt(*words.split(), cwd=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_and_hydras_own_switches_are_reached(tmp_path):

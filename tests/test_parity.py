@@ -44,6 +44,7 @@ def ours(function, x0, optimiser, steps, options, **others):
                 optimiser=optimiser,
                 optimiser_options=options,
                 stop=gradopt.Stop(max_steps=steps, gradient_tolerance=0.0),
+                engine="eager",
                 **others,
             )
         ]
@@ -112,7 +113,7 @@ def test_sparse_adam_moves_as_in_plain_torch():
         optimizer.step()
 
     for progress in gradopt.steps(
-        mine, optimiser="sparseadam", optimiser_options={"lr": 0.1}, stop=gradopt.Stop(max_steps=STEPS)
+        mine, optimiser="sparseadam", optimiser_options={"lr": 0.1}, stop=gradopt.Stop(max_steps=STEPS), engine="eager"
     ):
         last = progress
 

@@ -368,6 +368,8 @@ def test_help_lists_what_plugins_add_and_the_options_of_a_choice(good, tmp_path)
         ("gradopt objective=va", {"objective=valley"}),
         ("gradopt objective=deep", {"objective=deep_bowl"}),
         ("gradopt optimiser=sig", {"optimiser=signdescent"}),
+        ("gradopt sche", {"schedule=", "schedule."}),
+        ("gradopt schema/", set()),
         (
             "gradopt objective=valley objective.s",
             {"objective.size=", "objective.slope=", "objective.shape=", "objective.start="},

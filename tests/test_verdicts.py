@@ -10,8 +10,10 @@ import torch
 
 import gradopt
 from gradopt.plugins import torch_optimisers
+from gradopt.stationarity.curvature import examine
 from gradopt.verdict import Status
 from tests import functions as f
+from tests.verdicts.cases import powell_singular
 
 FIRST_ORDER = sorted(set(torch_optimisers()) - {"torch_lbfgs", "muon", "sparseadam"})
 DTYPES = (torch.float32, torch.float64)
@@ -451,6 +453,35 @@ def test_faint_negative_curvature_among_strong_is_found(n):
     assert gradopt.minimise(saddle, x0).status is Status.SADDLE_POINT
 
 
+def test_negative_curvature_of_a_ten_millionth_is_found_among_a_thousand():
+    weights = torch.logspace(0, 4, 1000, dtype=torch.float64)
+    weights[500] = -1e-3
+
+    found = examine(lambda v: weights * v, weights != 0, torch.ones_like(weights), 1e-8 * torch.ones_like(weights))
+
+    assert found.sign == "negative"
+    assert found.values[0] == pytest.approx(-1e-3, abs=2 * found.error)
+    assert found.error < 1.0
+
+
+def test_what_a_success_leaves_of_a_vanishing_loss_is_no_edge_and_no_slope():
+    assert run(lambda x: (x[0] * x[1] - 1) ** 2, [3.0, 0.5], "adadelta", torch.float64).success
+    assert run(powell_singular, [3.0, -1.0, 0.0, 1.0], "trust_region", torch.float64).success
+
+
+def test_a_thousand_unknowns_of_which_many_do_not_matter_cost_few_looks_at_curvature():
+    matrix = torch.randn(100, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 30
+
+    result = gradopt.minimise(
+        lambda x: ((matrix @ (x - 1)) ** 2).sum() + (x[:10] ** 4).sum(),
+        torch.zeros(1000, dtype=torch.float64),
+        optimiser="trust_region",
+    )
+
+    assert result.success
+    assert result.nhev < 3000
+
+
 @pytest.mark.parametrize(
     ("function", "x0"),
     [
@@ -483,3 +514,27 @@ def test_what_falls_along_a_curve_alone_is_no_minimum(function, x0):
 
 def test_a_floor_that_is_curved_and_level_is_a_minimum():
     assert run(lambda x: (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0], "lbfgs", torch.float64).status is Status.CONVERGED
+
+
+@dtypes
+@pytest.mark.parametrize("x0", [[0.0, 0.0], [0.0, 3.0]])
+@pytest.mark.parametrize(
+    ("function", "kept", "status"),
+    [
+        (lambda x: -(x[0] ** 4) + x[1] ** 2, lambda x: x[1], Status.SADDLE_POINT),
+        (lambda x: x[0] ** 3 + x[1] ** 2, lambda x: x[1], Status.SADDLE_POINT),
+        (lambda x: -4 * x[0] ** 4 + x[1] ** 2, lambda x: x[1] - x[0] ** 4, Status.SADDLE_POINT),
+        (lambda x: x[0] ** 4 + x[1] ** 2, lambda x: x[1], Status.CONVERGED),
+        (lambda x: x[0] ** 4 + x[1] ** 2, lambda x: x[1] - x[0] ** 4, Status.CONVERGED),
+    ],
+    ids=["-x^4", "x^3", "bent up, -x^4", "x^4", "bent up, x^4"],
+)
+def test_what_falls_along_constraints_is_no_minimum(function, kept, status, x0, dtype):
+    result = gradopt.minimise(
+        function,
+        torch.tensor(x0, dtype=dtype),
+        constraints=[gradopt.Constraint(kept, lower=1.0, upper=1.0)],
+        optimiser="augmented_lagrangian",
+    )
+
+    assert result.status is status, result

@@ -183,9 +183,12 @@ class Referee:
         """
         sides = []
         for one in self._constraints:
-            value = one.function().reshape(-1)
-            lower = value.new_tensor(-torch.inf if one.lower is None else one.lower).expand_as(value)
-            upper = value.new_tensor(torch.inf if one.upper is None else one.upper).expand_as(value)
+            shaped = one.function()
+            value = shaped.reshape(-1)
+            lower, upper = (
+                value.new_tensor(free if side is None else side).expand_as(shaped).reshape(-1)
+                for side, free in ((one.lower, -torch.inf), (one.upper, torch.inf))
+            )
             equal = lower == upper
             if bool(equal.any()):
                 sides.append((value[equal], (value - lower)[equal].abs(), True))

@@ -46,12 +46,17 @@ class Box:
             self._sides.append((low, high))
         self.lower = torch.cat([low.reshape(-1) for low, _ in self._sides])
         self.upper = torch.cat([high.reshape(-1) for _, high in self._sides])
+        infinity = torch.full_like(self.lower, torch.inf)
+        self._inner = self.lower.nextafter(infinity), self.upper.nextafter(-infinity)
+
+    def has_inside(self, point: Tensor) -> bool:
+        """Whether no unknown is at a bound or beyond; `point` is of shape (n,). A fifth of a projection's time."""
+        return torch.equal(point.clamp(*self._inner), point)
 
     def project(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Move each parameter, in place, to the nearest point of the box."""
-        with torch.no_grad():
-            for parameter, (lower, upper) in zip(parameters, self._sides, strict=True):
-                parameter.clamp_(lower, upper)
+        for parameter, (lower, upper) in zip(parameters, self._sides, strict=True):
+            parameter.detach().clamp_(lower, upper)
 
 
 def projected_gradient(gradient: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -61,6 +66,25 @@ def projected_gradient(gradient: Tensor, point: Tensor, lower: Tensor, upper: Te
     """
     held = ((point <= lower) & (gradient > 0)) | ((point >= upper) & (gradient < 0))
     return gradient.masked_fill(held, 0.0)
+
+
+def pinned(gradient: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor | None:
+    """The unknowns that an infinite derivative presses against the bound they lie on, as sqrt(x) does at 0: a mask of
+    shape (n,), None where there are none. That is first-order optimal: no finite change of the others moves them.
+    """
+    if bool(gradient.isfinite().all()):
+        return None
+    mask = ((point <= lower) & (gradient == torch.inf)) | ((point >= upper) & (gradient == -torch.inf))
+    return mask if bool(mask.any()) else None
+
+
+def mending(jacobian: Tensor, missed: Tensor, point: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The Jacobian of constraints, shape (m, n), without what cannot mend them: unknowns on a bound that would have to
+    leave the box for less to be missed. What is missed, shape (m,), is positive above a limit, 0 inside.
+    """
+    way = -missed.sign()[:, None] * jacobian
+    blocked = ((point <= lower) & (way < 0)) | ((point >= upper) & (way > 0))
+    return jacobian.masked_fill(blocked, 0.0)
 
 
 def side(name: str, word: str, bound: Bound, free: float, like: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Constraints on functions of the unknowns: all of an objective's as one vector, lower <= c(x) <= upper."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,22 @@ class ConstraintFunctions:
         )
 
 
+def check(constraint: Any) -> None:
+    """Refuse what is no constraint.
+
+    Raises:
+        Mistake: A plain function, or one that is none, with the form to write.
+    """
+    form = "gradopt.Constraint(function, lower=..., upper=...)"
+    if not isinstance(constraint, Constraint) and callable(constraint):
+        name = getattr(constraint, "__name__", type(constraint).__name__)
+        raise Mistake(f"the constraint {name} comes without limits: wrap it into {form}")
+    if not isinstance(constraint, Constraint):
+        raise Mistake(f"a constraint must be {form}, got {constraint!r}")
+    if not callable(constraint.function):
+        raise Mistake(f"a constraint is on a function, and was given {constraint.function!r}: {form}")
+
+
 def excess(values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """By how much each value lies above its upper limit (> 0) or below its lower one (< 0), shape (m,)."""
     return values - values.clamp(lower, upper)
@@ -71,8 +88,7 @@ def natural_units(jacobian: Tensor, values: Tensor, lower: Tensor, upper: Tensor
 def _names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
     names: list[str] = []
     for index, one in enumerate(constraints):
-        if not isinstance(one, Constraint) or not callable(one.function):
-            raise Mistake(f"a constraint must be gradopt.Constraint(function, lower=..., upper=...), got {one!r}")
+        check(one)
         own = getattr(one.function, "__name__", "<none>")
         if one.name in names:
             raise Mistake(f"two constraints are called {one.name!r}; give each a name of its own")

@@ -85,7 +85,7 @@ class Convergence:
         still = block["step_norm"][-1, 0].item() == 0
         if not (still or stuck or self._points.is_due(step, gradient_norm)):
             return None
-        evaluation = Evaluation(loss, gradient_norm, oracle.read(), oracle.full_gradient())
+        evaluation = Evaluation(loss, gradient_norm, oracle.read(), oracle.full_gradient(), pinned=oracle.pinned)
         found = self._points.look(evaluation, oracle, step, still=still, stuck=stuck)
         if found is None or (self._escapes and found.falls and not stuck):
             return None

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.stationarity.curvature import examine, sizes
+from gradopt.stationarity.curvature import examine, sizes, ways
+from gradopt.stationarity.falls import falls_as_promised
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -169,20 +170,29 @@ class Unbounded:
         gradient_norm = block["full_gradient_norm"][last, 0].item()
         looked = block.last_step >= self._next
         if looked:
-            self._next += min(max(self._next, self.SOON), EVERY)
+            # On the steps at which others look: a block for each of them apart would cost twice as much.
+            self._next = max(self.SOON, min(2 * self._next, (self._next // EVERY + 1) * EVERY))
         if isinstance(block.cut_short, NonFiniteTrial) and block.cut_short.loss == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:
             return None
-        point = oracle.read()
-        size = point.abs().max().item()
         if self._loss != self._loss:
-            self._loss, self._gradient_norm, self._size = loss, gradient_norm, size
+            self._loss, self._gradient_norm, self._size = loss, gradient_norm, oracle.read().abs().max().item()
             self._floor = -1e15 * max(1.0, abs(loss))
             if loss != -math.inf:
                 return None
         if oracle.constraints is not None and not block["violation"][last, 0] <= oracle.violation_tolerance:
             return None  # a loss may fall for ever where the constraints are missed
+        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
+        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
+        if not (falling or loss < self._floor or loss == -math.inf):
+            return None
+        return self._look(block, oracle, loss, gradient_norm, falling=falling)
+
+    def _look(
+        self, block: Block, oracle: Oracle, loss: float, gradient_norm: float, *, falling: bool
+    ) -> Judgement | None:
+        last, size = len(block) - 1, oracle.read().abs().max().item()
         evidence = {"loss": loss, "start": self._loss, "size": size, "step": block.last_step}
         boxed = (
             oracle.lower is not None
@@ -194,8 +204,6 @@ class Unbounded:
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
         if loss < self._floor:
             self._floor *= 1e3
-        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
-        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
         if falling and (proof := oracle.unbounded_below()):
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=proof)
         return None
@@ -222,8 +230,9 @@ class Stalled:
     and the gradient is not small.
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
-    zero in this dtype: `noise_floor`. Not so where the curvature is negative, nor where an unknown has run off so far
-    that the loss no longer depends on it: gradient and rounding vanish there together.
+    zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
+    it came, nor where an unknown has run off so far that the loss no longer depends on it: gradient and rounding vanish
+    there together.
     """
 
     PATIENCE = 50
@@ -232,6 +241,7 @@ class Stalled:
         self._still = 0
         self._next = 0
         self._origin: Tensor | None = None
+        self._first = math.nan
 
     def bands(self) -> Mapping[str, Band]:
         return {}
@@ -241,7 +251,7 @@ class Stalled:
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if self._origin is None:
-            self._origin = oracle.read()
+            self._origin, self._first = oracle.read(), block["loss"][0, 0].item()
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
         looked = block.last_step >= self._next
@@ -263,7 +273,10 @@ class Stalled:
         scatter, noise, gone = 0.0, False, None
         if oracle.constraints is None:
             scatter, noise = _scatter(oracle)
-            gone = tail(Evaluation(loss, gradient_norm, point, oracle.full_gradient()), oracle, self._origin)
+            here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
+            gone = tail(here, oracle, self._origin)
+            fallen = abs(self._first - loss)
+            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
         status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
@@ -276,6 +289,7 @@ class Stalled:
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
+            violation=math.nan if oracle.constraints is None else block["violation"][-1, 0].item(),
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
         )
 
@@ -291,6 +305,12 @@ class Stalled:
             return (
                 f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
                 "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
+            )
+        if evidence["stuck"] and not math.isnan(evidence["violation"]):
+            return (
+                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}, the constraints "
+                f"are missed by {evidence['violation']:.2g} of the unknowns' size). To mend: start somewhere else, or "
+                "look at the limits"
             )
         if evidence["stuck"]:
             hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
@@ -338,7 +358,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
         moved = point + move
         if oracle.lower is not None and oracle.upper is not None:
             moved = moved.clamp(oracle.lower, oracle.upper)
-        return oracle.gradient(moved)
+        return oracle.gradient(moved if oracle.pinned is None else torch.where(oracle.pinned, point, moved))
 
     size = sizes(point, point)
     try:

@@ -1,20 +1,26 @@
 """Convergence under constraints: optimal to first order by multipliers of its own, and no way down along them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradopt.constraints.box import mending
+from gradopt.constraints.functions import excess
 from gradopt.constraints.multipliers import Multipliers, least_squares, projected
 from gradopt.constraints.tangent import Tangent
-from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
+from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.convergence import Convergence
-from gradopt.stationarity.curvature import Curvature, examine, fall, is_plateau, sizes
-from gradopt.stationarity.points import RESTING, StationaryPoints
+from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
+from gradopt.stationarity.falls import NUM_BENT, REACH, fall, is_plateau
+from gradopt.stationarity.points import RESTING, StationaryPoints, free_unknowns, gradient_scale
 from gradopt.verdict import Status
+
+NUM_RESTORED = 3
+"""Gauss-Newton moves by which a point beside is brought back to the constraints."""
 
 ROWS_PER_STEP = 16
 """Rows of the Jacobian that may be taken for each step: with more constraints it is asked less often."""
@@ -107,15 +113,18 @@ class ConstrainedConvergence:
             curved, scale = torch.zeros_like(point), found.terms
         else:
             moved = torch.maximum(point.abs(), (point - origin).abs())
-            curved = _scale(hessian, moved, block.last_step)
+            curved = gradient_scale(hessian, moved, block.last_step)
             scale = curved + eps * curved.max() + rounding
         if resting:
             scale = torch.maximum(scale.max().expand_as(scale), rounding)
         relative = torch.where(left == 0, 0.0, left.abs() / scale).max().item()
         self._needed = min(tolerance * scale.max().item(), norm / 2 if norm <= self._needed else math.inf)
         close = (eps**0.6 if resting else eps**0.75) if self._tolerance is None else tolerance
-        misses = bool((found.slacks > close * found.scales).any())
-        if not relative <= max(tolerance, 4 * eps) or (misses and found.complementarity() > eps**0.6 * abs(loss)):
+        misses = bool((found.slacks > close * _reach(oracle, found, point, origin)).any())
+        wrong, steep = found.complementarity(), float(oracle.full_gradient().abs() @ size)
+        if not relative <= max(tolerance, 4 * eps) or (misses and wrong > eps**0.6 * abs(loss)):
+            return None
+        if wrong > max(close, eps**0.6) * max(abs(loss), steep):  # multipliers without end: no constraint qualification
             return None
         status = Status.CONVERGED if relative <= tolerance else Status.NOISE_FLOOR
         evidence: dict[str, Any] = {
@@ -135,7 +144,7 @@ class ConstrainedConvergence:
         row = len(block) - 1
         if hessian is None:
             return Judgement.one(status, row, **evidence)
-        free = _free(point, found.gradient, scale * tolerance, box)
+        free = free_unknowns(point, found.gradient, scale * tolerance, box, oracle.pinned)
         curvature = along_constraints(oracle, found, free, size, scale * tolerance)
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
@@ -157,10 +166,14 @@ class ConstrainedConvergence:
         slopes = found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"curvature_error": found.error}
         evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
         here = Evaluation(lagrangian.value(loss), evidence["gradient_norm"], point, gradient)
         none = torch.zeros_like(suspects)
-        if found.sign == "negative" or (found.sign == "none" and fall(here, lagrangian, found, none, size) is not None):
+        hidden = found.sign == "none" and (
+            fall(here, lagrangian, found, none, size) is not None or lagrangian.falls_along(here, found)
+        )
+        if found.sign == "negative" or hidden:
             return Status.SADDLE_POINT if found.is_stationary(slopes) else None
         if is_plateau(here, lagrangian, suspects, size):
             return Status.STALLED
@@ -190,12 +203,49 @@ class _Lagrangian:
 
     def __init__(self, oracle: Oracle, found: Multipliers) -> None:
         self._oracle, self._weights, self.slope = oracle, found.values, found.gradient
+        self._active = found.active
         self.lower, self.upper = oracle.lower, oracle.upper
         self.read = oracle.read
 
     def value(self, loss: float) -> float:
         """L at the current parameters, where the loss is this."""
         return loss + float(self._weights @ self._oracle.linearised_constraints().residuals)
+
+    def falls_along(self, here: Evaluation, curvature: Curvature) -> bool:
+        """Whether L falls, by more than rounding explains, along a flat direction bent back to the constraints."""
+        point = here.point
+        way = ways(point, point if self._oracle.origin is None else self._oracle.origin)
+        eps = torch.finfo(way.dtype).eps
+        try:
+            for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
+                flat = curvature.move(curvature.vectors[:, index], way)
+                move = eps**REACH / max((flat.abs() / way).max().item(), math.ulp(0.0)) * flat
+                for part in (move, -move):
+                    losses = [self.loss(self._kept(point + share * part, point)) for share in (0.5, 1.0)]
+                    slack = 10 * eps * (abs(here.loss) + curvature.strength * eps)
+                    if losses[0] <= here.loss and losses[1] < here.loss - slack:
+                        return True
+        except BudgetSpent:
+            pass
+        return False
+
+    def _kept(self, point: Tensor, here: Tensor) -> Tensor:
+        """The point, moved so that the active constraints are what they are here (Gauss and Newton's least moves)."""
+        oracle, active = self._oracle, self._active
+        values = oracle.linearised_constraints().residuals[active]
+        try:
+            for _ in range(NUM_RESTORED if len(active) else 0):
+                oracle.write(self._inside(point))
+                linear = oracle.linearised_constraints()
+                missed = (values - linear.residuals[active]).double().cpu()
+                matrix = linear.jacobian(active).double().cpu()
+                point = oracle.read() + torch.linalg.lstsq(matrix, missed, driver="gelsd").solution.to(point)
+        finally:
+            oracle.write(here)
+        return self._inside(point)
+
+    def _inside(self, point: Tensor) -> Tensor:
+        return point if self.lower is None or self.upper is None else point.clamp(self.lower, self.upper)
 
     def loss(self, point: Tensor) -> float:
         """L at another point."""
@@ -212,9 +262,10 @@ def multipliers(oracle: Oracle, gradient: Tensor) -> Multipliers:
     assert oracle.constraints is not None
     linear, point = oracle.linearised_constraints(), oracle.read()
     rows = torch.arange(len(linear.residuals), device=point.device)
+    jacobian = linear.jacobian(rows)
     return least_squares(
         gradient,
-        linear.jacobian(rows),
+        jacobian if oracle.pinned is None else jacobian.masked_fill(oracle.pinned, 0.0),
         linear.residuals,
         (oracle.constraints.lower, oracle.constraints.upper),
         point,
@@ -258,21 +309,23 @@ def along_constraints(
     return replace(inside, vectors=vectors, units=units, lengths=vectors.abs().amax(0), size=size, free=indices)
 
 
+def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) -> Tensor:
+    """How much each active constraint changes when the unknowns move by their size towards its limit, as
+    `Evaluation.violation` has it.
+    """
+    moved = torch.maximum(point.abs(), (point - origin).abs())
+    if not len(found.active) or not moved.any():
+        return found.scales
+    assert oracle.constraints is not None
+    linear, limits = oracle.linearised_constraints(), oracle.constraints
+    jacobian = linear.jacobian(found.active)
+    if oracle.lower is not None and oracle.upper is not None:
+        missed = excess(linear.residuals, limits.lower, limits.upper)[found.active]
+        jacobian = mending(jacobian, missed, point, oracle.lower, oracle.upper)
+    return jacobian.abs() @ moved
+
+
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:
     """The unknowns that an active constraint depends on, shape (n,): it determines them where L is flat."""
     jacobian = oracle.linearised_constraints().jacobian(found.active) if len(found.active) else None
     return torch.zeros_like(found.terms, dtype=torch.bool) if jacobian is None else (jacobian != 0).any(0)
-
-
-def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int) -> Tensor:
-    """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs."""
-    generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
-    signs = torch.randint(0, 2, (3, *size.shape), generator=generator).to(size) * 2 - 1
-    return torch.stack([hessian(size * sign) for sign in signs]).abs().amax(0)
-
-
-def _free(point: Tensor, gradient: Tensor, threshold: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
-    if box is None:
-        return torch.ones_like(point, dtype=torch.bool)
-    return ~(((point <= box[0]) & (gradient > threshold)) | ((point >= box[1]) & (gradient < -threshold)))

@@ -107,6 +107,7 @@ class SwitchingEngine:
         self._asked = self._candidate = asked
         self._proved: _Candidate | None = None
         self._graph: StepGraph | None = None
+        self._limit = 0
         self._began = time.perf_counter()
 
         self.label = asked.name if asked is not None else "auto, begins eager" if kinds else "eager"
@@ -118,7 +119,8 @@ class SwitchingEngine:
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
-        if self._candidate is None:
+        self._limit = limit
+        if self._candidate is None or (self._asked is None and limit < GATE_ROWS):
             return self._current.advance(limit, bands, seconds)
         if self._eager.step == 0:  # the first update makes the optimiser's state
             return self._eager.advance(1, bands, seconds)
@@ -151,7 +153,7 @@ class SwitchingEngine:
     def _consider(self) -> None:
         """Build the next program if the run has lasted long enough."""
         name, kind = next(iter(self._waiting.items()))
-        if time.perf_counter() - self._began < kind.patience:
+        if time.perf_counter() - self._began < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
         try:

@@ -9,18 +9,23 @@ from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
 from gradopt.engines.state import restore, saved
+from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
-from gradopt.unknowns import largest
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
+STEP_NORM = COLUMNS.index("step_norm")
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")
 
 
 class EagerEngine:
     """An `Engine` for any objective and any optimiser. It runs one start.
 
-    Values are read as they come: on the CPU that is cheaper than keeping tensors. `seconds` counts from `__init__`.
+    The numbers of a row are read together, once, and judged before its update. `seconds` counts from `__init__`.
+
+    From a million unknowns on, where an optimiser of torch moves them, the length of a step and the best point are
+    looked at only every 20 steps: that takes a copy of the point, which costs as much as a step. (A step that has moved
+    nothing is followed by more looks, so that a run at rest is seen.)
     """
 
     def __init__(self, oracle: AutogradOracle, optimiser: Optimiser) -> None:
@@ -39,6 +44,9 @@ class EagerEngine:
         self._cut_short: CutShort | None = None
         self._length = 0
         self._began = time.perf_counter()
+        size = sum(parameter.numel() for parameter in oracle.parameters)
+        if size >= LARGE and not getattr(optimiser, "needs_point", True):
+            oracle.spare()
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
@@ -63,7 +71,7 @@ class EagerEngine:
             rows.append(row)
             measured.append(full is not None)
             if (
-                any([not low < row[index] < high for index, low, high in always])
+                any([not low < row[index] < high and self._counts(row, index) for index, low, high in always])
                 or (full is not None and any([not low < row[index] < high for index, low, high in when_measured]))
                 or len(rows) == limit
                 or now >= stop
@@ -78,8 +86,13 @@ class EagerEngine:
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
         assert self._evaluation is not None, "update() comes after advance()"
+        evaluation = self._evaluation
+        if isinstance(evaluation, Uncopied):
+            if self.oracle.num_losses + 2 > self.oracle.max_evaluations:  # the next may not be made: keep the way back
+                self._evaluation = evaluation.copied()
+            evaluation.leave()
         try:
-            self.optimiser.update(self._evaluation, self.oracle)
+            self.optimiser.update(evaluation, self.oracle)
         except (BudgetSpent, NonFiniteTrial, Stuck) as cause:
             self._restore(cause)
             return
@@ -94,7 +107,8 @@ class EagerEngine:
         """
         if self._evaluation is None or row != self._length - 1:
             raise ValueError("the eager engine keeps the last row only: announce rows by bands() or due()")
-        self.oracle.write(self._evaluation.point)
+        if not isinstance(self._evaluation, Uncopied):
+            self.oracle.write(self._evaluation.point)
 
     def state_dict(self) -> State:
         """The state at the cut after `update()`: continuing from it repeats the run bit for bit."""
@@ -115,23 +129,21 @@ class EagerEngine:
             oracle.micro_batches = self._batches.at(self.step)
             if self.step % self._batches.steps_per_epoch == 0:
                 full = oracle.evaluate_full()
-        evaluation = oracle.evaluate()
+        evaluation = oracle.evaluate(self._previous)
         while not self.optimiser.accepts(evaluation, oracle):
             self.optimiser.update(evaluation, oracle)
             oracle.project()
-            evaluation = oracle.evaluate()
+            evaluation = oracle.evaluate(self._previous)
         self._evaluation = evaluation
         return evaluation, evaluation if self._batches is None else full
 
     def _record(self, evaluation: Evaluation, full: Evaluation | None, now: float) -> tuple[float, ...]:
-        step_norm = math.nan
-        if self._previous is not None:
-            step_norm = largest(evaluation.point - self._previous)
-        self._previous = evaluation.point
+        looked = not isinstance(evaluation, Uncopied) or self.step % KEEP_EVERY == 0 or evaluation.step_norm == 0
+        self._previous = evaluation.point if looked else None
         self._row = (
             evaluation.loss,
             evaluation.gradient_norm,
-            step_norm,
+            evaluation.step_norm,
             self.optimiser.learning_rate(),
             float(self.oracle.num_losses),
             now - self._began,
@@ -156,6 +168,10 @@ class EagerEngine:
         self._length = len(rows)
         searching = bool(getattr(self.optimiser, "searching", False))
         return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short, searching)
+
+    def _counts(self, row: tuple[float, ...], index: int) -> bool:
+        """Whether the value was measured: a step that was not is inside every band."""
+        return index != STEP_NORM or row[index] == row[index] or not self.oracle.is_sparing
 
     def _watched(self, bands: Mapping[str, Band]) -> tuple[list[tuple[int, float, float]], ...]:
         """(index in the row, low, high) of the columns to check at every row, and at measured rows only."""

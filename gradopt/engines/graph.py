@@ -113,8 +113,9 @@ class GraphEngine:
         restore(state, self.oracle, self.optimiser)
         self.step, self._previous = state["step"], state["previous"]
         self._began = time.perf_counter() - state["seconds"]
-        assert self._previous is not None, "a program begins behind the first update"
-        self._program.step_norm = largest(self.oracle.read() - self._previous)
+        self._program.step_norm = math.nan
+        if self._previous is not None:  # of many unknowns it is kept now and then only
+            self._program.step_norm = largest(self.oracle.read() - self._previous)
 
     def _spent(self) -> Block:
         """The budget is spent: back to the last row, and that once more, for the verdict."""
@@ -146,6 +147,7 @@ class GraphEngine:
         best = self.oracle.best
         if found is None or (best is not None and math.isfinite(best.loss) and found[0] >= best.loss):
             return
+        self.oracle.lowest_loss = min(self.oracle.lowest_loss, found[0])
         row = int((records[:, LOSS] == found[0]).nonzero()[0])
         self.oracle.best = _Best(found[0], records[row, GRADIENT_NORM].item(), found[1], self.oracle)
 

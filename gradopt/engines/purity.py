@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.nn.modules import module as module_hooks
 
-from gradopt.optimisers.torch_internals import has_step_hooks
+from gradopt.torch_internals import has_step_hooks
 
 
 class Refusal(Exception):

@@ -23,6 +23,7 @@ def saved(oracle: AutogradOracle, optimiser: Optimiser, step: int, previous: Ten
         "optimiser": optimiser.state_dict(),
         "counts": (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products),
         "best": None if best is None else astuple(best),
+        "lowest_loss": oracle.lowest_loss,
         "origin": oracle.origin,
         "previous": previous,
         "seconds": seconds,
@@ -36,5 +37,6 @@ def restore(state: State, oracle: AutogradOracle, optimiser: Optimiser) -> None:
     optimiser.load_state_dict(state["optimiser"])
     oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products = state["counts"]
     oracle.best = None if state["best"] is None else Evaluation(*state["best"])
+    oracle.lowest_loss = state["lowest_loss"]
     oracle.origin = state["origin"]
     torch.set_rng_state(state["random"])

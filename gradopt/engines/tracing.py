@@ -21,8 +21,8 @@ from gradopt.engines.purity import Refusal, python_state, refuse_hooks, refuse_i
 from gradopt.engines.rates import Rates
 from gradopt.engines.scalars import TensorScalars
 from gradopt.optimisers.torch import TorchOptimiser
-from gradopt.optimisers.torch_internals import as_compiled, quiet_fakes, raw_step, stand_in
 from gradopt.oracle import AutogradOracle
+from gradopt.torch_internals import as_compiled, quiet_fakes, raw_step, stand_in
 from gradopt.unknowns import split
 
 Slot = tuple[int, str]
@@ -157,6 +157,7 @@ class _Tracer:
         for (index, key), tensor in zip(self._slots, flat_state, strict=True):
             state[index][key] = tensor.clone()
         loss, gradients = self._loss(here)
+        gradients = self._settled(gradients, here)
         moved, state = self._update(here, gradients, state, rates)
         for before, after in zip(self._state, state, strict=True):
             for key in before.keys() | after.keys():
@@ -238,6 +239,16 @@ class _Tracer:
         ]
         _, gradients = self._loss(parameters)
         return self._update(parameters, gradients, state, None)[1]
+
+    def _settled(self, gradients: Sequence[Tensor | None], here: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients without the entries of pinned unknowns; see `Evaluation.pinned`."""
+        if self._oracle.lower is None or self._oracle.upper is None:
+            return list(gradients)
+        sides = zip(*(split(side, here) for side in (self._oracle.lower, self._oracle.upper)), strict=True)
+        return [
+            g if g is None else g.masked_fill(((p <= low) & (g == torch.inf)) | ((p >= high) & (g == -torch.inf)), 0.0)
+            for g, p, (low, high) in zip(gradients, here, sides, strict=True)
+        ]
 
     def _projected(self, gradients: Sequence[Tensor], here: Sequence[Tensor]) -> Sequence[Tensor]:
         """What counts of the gradients inside the bounds, as in the oracle."""

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradopt.constraints.functions import check
 from gradopt.contracts import Bound, Constraint, Objective
 from gradopt.mistakes import Mistake, did_you_mean
+
+MOST_SHOWN = 8
+"""Bounds that a message writes out."""
 
 Structure = Any
 """A tensor, or a dict or tuple of tensors."""
@@ -43,7 +48,7 @@ class FunctionObjective(Objective):
     ) -> None:
         super().__init__()
         self._function = function
-        self._constraints = [constraints] if isinstance(constraints, Constraint) else constraints
+        self._constraints = _listed(constraints)
         self._maximise = maximise
         self._names: tuple[Any, ...] | None = None
         if isinstance(x0, Mapping):
@@ -62,7 +67,7 @@ class FunctionObjective(Objective):
 
     def forward(self, batch: None = None) -> Tensor:
         """The function at the current unknowns."""
-        value = self._function(self.unknowns())
+        value = self._value()
         return -value if self._maximise else value
 
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
@@ -94,6 +99,28 @@ class FunctionObjective(Objective):
         number = sum(parameter.numel() for parameter in self.parameters())
         return f"{'minus ' if self._maximise else ''}{module + '.' if module else ''}{name}, n = {number}"
 
+    def _value(self) -> Any:
+        """What the function returns at the current unknowns.
+
+        Raises:
+            Mistake: It takes the unknowns for one tensor, and they are a dict or tuple. What else it raises is passed
+                on.
+        """
+        unknowns = self.unknowns()
+        if self._names is None:
+            return self._function(unknowns)
+        try:
+            return self._function(unknowns)
+        except (TypeError, AttributeError, KeyError) as error:
+            form = "tuple" if self._tuple else "dict"
+            if not re.search(rf"\b{form}\b", str(error)) and error.args[:1] not in ((0,), (1,)):
+                raise
+            raise Mistake(
+                f"{self.describe()} is called with a {form} of tensors, as x0 is one, and takes it for something else "
+                f"({type(error).__name__}: {error}): take its entries, such as x[{self._names[0]!r}], or give x0 as "
+                "one tensor"
+            ) from error
+
     def _keys(self) -> tuple[str, ...]:
         if self._names is None:
             return ("x",)
@@ -101,10 +128,6 @@ class FunctionObjective(Objective):
         return tuple(f"x{name}" if isinstance(name, int) else str(name).replace(".", "_") for name in self._names)
 
     def _bound(self, constraint: Constraint) -> Constraint:
-        if not isinstance(constraint, Constraint) or not callable(constraint.function):
-            raise Mistake(
-                f"a constraint must be gradopt.Constraint(function, lower=..., upper=...), got {constraint!r}"
-            )
         function = constraint.function
 
         def bound() -> Tensor:
@@ -120,8 +143,10 @@ class FunctionObjective(Objective):
             for name in bounds:
                 if self._names is None or name not in self._names:
                     raise Mistake(f"bounds are given for {name!r}, but x0 has {list(self._names or ['one tensor'])}")
-            return {str(name).replace(".", "_"): _pair(side) for name, side in bounds.items()}
-        lower, upper = _pair(bounds)
+            numbers = dict(zip(self._names or (), (p.numel() for p in self.parameters()), strict=True))
+            return {str(name).replace(".", "_"): _pair(side, numbers[name]) for name, side in bounds.items()}
+        number = sum(parameter.numel() for parameter in self.parameters())
+        lower, upper = _pair(bounds, 0 if self._names else number)  # sides in the form of x0 may look like pairs
         if self._names is None:
             return {"x": (lower, upper)}
         sides = {}
@@ -239,7 +264,32 @@ def _tensor(value: Any, name: str) -> Tensor:
     return torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
 
 
-def _pair(bounds: Any) -> tuple[Any, Any]:
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise Mistake(f"bounds must be (lower, upper), got {bounds!r}")
+def _listed(constraints: Any) -> Sequence[Constraint]:
+    """One constraint or several, as a list."""
+    several = list(constraints) if isinstance(constraints, Sequence) else [constraints]
+    for one in several:
+        check(one)
+    return several
+
+
+def _pair(bounds: Any, number: int) -> tuple[Any, Any]:
+    """The two sides of the bounds of so many unknowns."""
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        raise Mistake("bounds must be (lower, upper): of scipy.optimize.Bounds say bounds=(b.lb, b.ub)")
+    entries = list(bounds) if isinstance(bounds, tuple | list) else []
+    pairs = all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries)
+    tuples = isinstance(bounds, list) and all(isinstance(entry, tuple) for entry in entries)
+    if entries and pairs and len(entries) == number and (number != 2 or tuples):
+        lower, upper = ([entry[side] for entry in entries] for side in (0, 1))
+        instead = f"({lower}, {upper})" if number <= MOST_SHOWN else "tuple(zip(*bounds))"
+        raise Mistake(
+            f"bounds must be (lower, upper), and not a pair for each unknown as in SciPy: say bounds={instead}"
+        )
+    if len(entries) != 2:
+        raise Mistake(f"bounds must be (lower, upper), each a number, a list or None, got {_short(bounds)}")
     return bounds[0], bounds[1]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

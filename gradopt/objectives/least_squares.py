@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from gradopt.contracts import Objective
 from gradopt.objectives.function import FunctionObjective, load
 from gradopt.objectives.robust import RobustLoss
 
@@ -26,12 +27,11 @@ class ResidualObjective(FunctionObjective):
 
     def forward(self, batch: None = None) -> Tensor:
         """The loss of the residuals at the current unknowns."""
-        residuals = self.residuals()
-        return (self.robust or RobustLoss()).total(residuals)
+        return Objective.forward(self)
 
     def residuals(self) -> Tensor:
         """The function at the current unknowns."""
-        return self._function(self.unknowns())
+        return self._value()
 
 
 class LeastSquares(ResidualObjective):

@@ -1,8 +1,9 @@
 """What a person reads in the terminal: the problem, a live line, the verdict."""
 
+import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -12,6 +13,9 @@ from gradopt.result import MAX_LISTED, Result
 
 MOST = 12
 """Numbers that are shown one by one."""
+
+MOST_FITTED = 30
+"""Unknowns of a fit that are shown with their standard errors."""
 
 MARKS = {True: "+", False: "x", None: "-"}
 
@@ -79,12 +83,40 @@ class Console:
         width = max(map(len, rows))
         for name, value in rows.items():
             self._write(f"{name:<{width}}  {value}")
+        if result.standard_errors is not None:
+            self._write("")
+            for line in _fit(result):
+                self._write(line)
 
     def _write(self, line: str) -> None:
         try:
             print(line, file=self._stream, flush=True)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough: the run goes on without one
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def _fit(result: Result) -> Iterator[str]:
+    """The unknowns of a fit with their standard errors, one a line; how many there are where they are many."""
+    errors = result.standard_errors.tolist()
+    if len(errors) > MOST_FITTED:
+        yield f"{len(errors)} standard errors, in result.json"
+        return
+    rows = [("parameter", "value", "standard error")]
+    rows += [
+        (name, f"{value:.10g}", f"{error:.4g}") for (name, value), error in zip(_entries(result.x), errors, strict=True)
+    ]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    yield from (f"{name:<{first}}  {value:<{second}}  {error}" for name, value, error in rows)
+
+
+def _entries(x: Any) -> Iterator[tuple[str, float]]:
+    """Each unknown by its name, such as x[0] or b1."""
+    named = x.items() if isinstance(x, Mapping) else [("x", x)]
+    if isinstance(x, tuple):
+        named = [(f"x{index}", part) for index, part in enumerate(x)]
+    for name, part in named:
+        for place in itertools.product(*map(range, part.shape)):
+            yield f"{name}[{', '.join(map(str, place))}]" if place else name, part[place].item()
 
 
 def _constraints(result: Result) -> dict[str, str]:

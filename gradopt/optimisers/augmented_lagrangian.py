@@ -200,7 +200,10 @@ class AugmentedLagrangian:
 
     def _heavier(self, oracle: Oracle) -> None:
         if self._penalty >= MAX_PENALTY:
-            raise Stuck("no penalty keeps the constraints")
+            raise Stuck(
+                "no penalty keeps the constraints: perhaps they cannot be met, or only at infinity, or their gradients "
+                "vanish where they are"
+            )
         self._penalty *= HEAVIER
         self._merit = Merit(oracle, self._multipliers, self._penalties())
         self._inner = self._build(self._parameters)

@@ -22,12 +22,12 @@ BETTER = 3.0
 class LevenbergMarquardt(TrustSteps):
     """Gauss-Newton steps inside a trust region, for objectives with residuals (Moré, 1978).
 
-    The Jacobian's columns are scaled by the running maximum of their norms; the step is exact, by a singular value
-    decomposition of the scaled Jacobian J (J'J is never formed). Large residuals make these steps crawl: a second
-    model J'J + S learns the residuals' own curvature, and whichever has predicted the loss better makes the next step
-    (NL2SOL: Dennis, Gay and Welsch, 1981). Bounds are kept by an active set on the model. Robust losses reweigh
-    residuals and rows (Triggs, 2000). A Jacobian too large to hold is replaced by its products, in truncated conjugate
-    gradients on J'J (Steihaug, 1983).
+    The Jacobian's columns are scaled by the running maximum of their norms, raised where an unknown of weak influence
+    could be thrown far beyond its own size; the step is exact, by a singular value decomposition of the scaled Jacobian
+    J (J'J is never formed). Large residuals make these steps crawl: a second model J'J + S learns the residuals' own
+    curvature, and whichever has predicted the loss better makes the next step (NL2SOL: Dennis, Gay and Welsch, 1981).
+    Bounds are kept by an active set on the model. Robust losses reweigh residuals and rows (Triggs, 2000). A Jacobian
+    too large to hold is replaced by its products, in truncated conjugate gradients on J'J (Steihaug, 1983).
 
     Args:
         jacobian: "matrix", "products" (which keep no bounds), or "auto": the matrix up to 1e7 entries.
@@ -43,6 +43,7 @@ class LevenbergMarquardt(TrustSteps):
         self._jacobian = jacobian
         self._second = SecondOrder()
         self._other: Box | None = None
+        self._origin: Tensor | None = None
         self._bends = False
         self._switched = False
 
@@ -66,17 +67,17 @@ class LevenbergMarquardt(TrustSteps):
         return accepted
 
     def state_dict(self) -> State:
-        """That of the steps, of both models, and of what S is learnt from."""
+        """That of the steps, of both models, of what S is learnt from, and the start."""
         other = None if self._other is None else self._other.state_dict()
-        own = {"second": self._second.state_dict(), "other": other, "bends": self._bends, "switched": self._switched}
-        return super().state_dict() | own
+        own = {"second": self._second.state_dict(), "other": other, "origin": self._origin}
+        return super().state_dict() | own | {"bends": self._bends, "switched": self._switched}
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         super().load_state_dict(state)
         self._second.load_state_dict(state["second"])
         self._other = None if state["other"] is None else Box.restored(state["other"])
-        self._bends, self._switched = state["bends"], state["switched"]
+        self._bends, self._switched, self._origin = state["bends"], state["switched"], state["origin"]
 
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         linear = oracle.linearised()
@@ -94,6 +95,9 @@ class LevenbergMarquardt(TrustSteps):
             t.double().cpu() for t in (linear.residuals, linear.jacobian(), evaluation.point, evaluation.gradient)
         )
         scale = self._scale = scale_of(torch.linalg.vector_norm(jacobian, dim=0), self._scale)
+        if self._origin is None:
+            self._origin = point
+        scale = _capped(scale, point, self._origin)
         if radius != radius:
             slope = gradient / scale
             radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
@@ -138,6 +142,17 @@ class SecondOrder:
 
     def load_state_dict(self, state: State) -> None:
         vars(self).update(state)
+
+
+def _capped(scale: Tensor, point: Tensor, origin: Tensor) -> Tensor:
+    """The scale D, raised to |D s| / s_i: a step as long as the size |D s| moves no unknown by more than its own size.
+
+    An unknown of weak influence would else be thrown so far that it has none any more, and nothing leads back. Its
+    size is s = max(|x|, distance from the start); of one that started at zero none is known, and it is left alone.
+    """
+    size = torch.maximum(point.abs(), (point - origin).abs())
+    needed = torch.linalg.vector_norm(scale * size) / size
+    return torch.where(origin == 0, scale, torch.maximum(scale, needed))
 
 
 def _check(linear: Linearised, evaluation: Evaluation) -> None:

@@ -31,6 +31,7 @@ class Merit:
     max_evaluations: float
     deadline: float
     best: Evaluation | None
+    pinned: Tensor | None
 
     def __init__(self, oracle: Oracle, multipliers: Tensor, penalties: Tensor) -> None:
         assert oracle.constraints is not None
@@ -51,11 +52,14 @@ class Merit:
         shifted = self._shifted(self._values)
         terms = 0.5 * (self.penalties * shifted.square() - self.multipliers.square() / self.penalties)
         gradient = evaluation.gradient + self._oracle.linearised_constraints().vjp(self.penalties * shifted)
+        if evaluation.pinned is not None:  # an infinite derivative is one with any penalty
+            gradient = gradient.masked_fill(evaluation.pinned, 0.0)
         projected = gradient
         if self.lower is not None and self.upper is not None:
             projected = projected_gradient(gradient, evaluation.point, self.lower, self.upper)
         norm = torch.linalg.vector_norm(projected, torch.inf).item()
-        return Evaluation(evaluation.loss + terms.sum().item(), norm, evaluation.point, gradient)
+        loss = evaluation.loss + terms.sum().item()
+        return Evaluation(loss, norm, evaluation.point, gradient, pinned=evaluation.pinned)
 
     def estimate(self, values: Tensor) -> Tensor:
         """The multipliers to first order, where the constraints have these values: p d."""
@@ -109,7 +113,8 @@ class Merit:
 
     def full_gradient(self) -> Tensor:
         """The merit's gradient where the objective was last evaluated."""
-        return self._oracle.full_gradient() + self.linearised_constraints().vjp(self.estimate(self._values))
+        gradient = self._oracle.full_gradient() + self.linearised_constraints().vjp(self.estimate(self._values))
+        return gradient if self._oracle.pinned is None else gradient.masked_fill(self._oracle.pinned, 0.0)
 
     def linearised(self) -> Linearised:
         """None: a merit is no sum of squares."""

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State
 from gradopt.mistakes import Mistake, did_you_mean
-from gradopt.optimisers.torch_internals import lean_step, untraced_construction
+from gradopt.torch_internals import lean_step, untraced_construction
 
 Factory = Callable[..., torch.optim.Optimizer]
 
@@ -22,6 +22,14 @@ COUPLING = {
 }
 """Classes of torch whose step is not elementwise, so that a projection on bounds would spoil their state."""
 
+FUSED: Mapping[Factory, tuple[str, ...]] = {
+    torch.optim.SGD: ("cpu", "cuda"),
+    torch.optim.Adam: ("cpu", "cuda"),
+    torch.optim.AdamW: ("cpu", "cuda"),
+    torch.optim.Adagrad: ("cpu",),
+}
+"""Classes of torch that have a fused form: their update as one kernel, and the kinds of device it is for."""
+
 OWN_TOLERANCES = {"LBFGS": {"tolerance_grad": 0.0, "tolerance_change": 0.0}}
 """Stopping tests inside a class, switched off: whether a run ends is for the criteria alone."""
 
@@ -31,6 +39,12 @@ class TorchOptimiser:
 
     Clipping changes `.grad` between the evaluation and the step, as `torch.nn.utils.clip_grad_*` do; the records hold
     the norm before it.
+
+    Attributes:
+        needs_point: Whether an update may fail half-way, so that the point it began at is needed.
+
+    Args:
+        may_unfuse: Whether the fused form was nobody's wish: a first gradient that is sparse or missing then ends it.
     """
 
     def __init__(
@@ -41,15 +55,17 @@ class TorchOptimiser:
         schedule_every: int = 1,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        may_unfuse: bool = False,
     ) -> None:
         self.optimizer = optimizer
+        self._may_unfuse = may_unfuse
         self.scheduler = scheduler
         self.schedule_every = schedule_every
         self.num_updates = 0
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         _settle(optimizer)
-        self.uses_closure = needs_closure(type(optimizer))
+        self.uses_closure = self.needs_point = needs_closure(type(optimizer))
         self._step = optimizer.step if self.uses_closure or scheduler is not None else lean_step(optimizer)
 
     def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
@@ -62,6 +78,8 @@ class TorchOptimiser:
         Raises:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
+        if self._may_unfuse and self.num_updates == 0:
+            self._unfuse_unless_dense()
         self.clip(self._parameters)
         if self.uses_closure:
             self._step(self._closure(evaluation, oracle))  # type: ignore[call-arg]
@@ -104,6 +122,14 @@ class TorchOptimiser:
             self.scheduler.load_state_dict(copied(state["scheduler"]))
         self.num_updates = state["num_updates"]
 
+    def _unfuse_unless_dense(self) -> None:
+        """The kernels take no sparse gradients; that of SGD fails where a momentum begins later than the others."""
+        if any(p.grad is None or p.grad.is_sparse for p in self._parameters):
+            for group in self.optimizer.param_groups:
+                group["fused"] = None
+            _settle(self.optimizer)
+            self._step = self.optimizer.step if self.scheduler is not None else lean_step(self.optimizer)
+
     def clip(self, parameters: Sequence[Tensor]) -> None:
         """Clip the `.grad` of parameters, in place."""
         if self.clip_norm is not None:
@@ -131,6 +157,20 @@ class TorchOptimiser:
             return evaluation.point.new_tensor(current.loss)
 
         return closure
+
+
+def has_fused_form(factory: Factory, named: Mapping[str, nn.Parameter], options: Iterable[str]) -> bool:
+    """Whether a class of torch updates by one kernel if it is told to, and nobody has said otherwise.
+
+    Args:
+        options: The names of what was asked for, in the groups too.
+    """
+    return (
+        factory in FUSED
+        and not {"fused", "foreach", "capturable", "differentiable"}.intersection(options)
+        and len({p.device for p in named.values()}) == 1
+        and all(p.device.type in FUSED[factory] for p in named.values())
+    )
 
 
 def build(

@@ -153,6 +153,8 @@ class TrustRegion(TrustSteps):
         if not self._whole:
             return self._by_products(evaluation, oracle, radius)
         hessian = oracle.hessian_matrix()
+        if hessian is None and oracle.pinned is not None:
+            raise Stuck("the second derivatives are not finite where a first one is infinite (lbfgs needs none)")
         if hessian is None:
             raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
         hessian, gradient, point = (t.double().cpu() for t in (hessian, evaluation.gradient, evaluation.point))

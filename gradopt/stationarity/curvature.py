@@ -1,45 +1,29 @@
 """The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from gradopt.contracts import BudgetSpent, Evaluation, Oracle
 
 NUM_DENSE = 200
 """Free unknowns up to which the Hessian is taken whole; beyond it Lanczos finds its extreme eigenvalues."""
 
 NUM_LANCZOS = 30
+"""Steps of Lanczos at least, and between two looks at whether it may end: the smallest eigenvalue known to `SURE` of
+itself.
+"""
 
-NUM_MIXED = 8
-MIXED_REACH = 1e-2
-"""Mixtures of flat directions along which the loss is asked, and how far, in units of the way an unknown may reach."""
+MAX_LANCZOS = 400
 
-NUM_BENT = 4
-"""Flat directions from which the loss is followed round a bend."""
+SURE = 0.1
+
+MAX_BASIS = 2**26
+"""Numbers the vectors of Lanczos may hold all together."""
 
 TINY = 1e-300
 
 Product = Callable[[Tensor], Tensor]
-
-
-class Landscape(Protocol):
-    """As much of an oracle as the tests of flat directions ask; that may be a Lagrangian's, too."""
-
-    lower: Tensor | None
-    upper: Tensor | None
-
-    def read(self) -> Tensor:
-        """The unknowns."""
-        ...
-
-    def loss(self, point: Tensor) -> float:
-        """Its value at another point, counted as a loss."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +40,8 @@ class Curvature:
         strength: The change of the loss, to second order, when all unknowns move by their own size.
         free: The indices of the free unknowns.
         complete: Whether these are all eigenvalues, of all unknowns.
+        error: How far from the smallest value the next eigenvalue may be. That none is smaller yet is proven only for
+            0; otherwise the random start makes it likely.
     """
 
     values: Tensor
@@ -68,6 +54,7 @@ class Curvature:
     threshold: float
     free: Tensor
     complete: bool
+    error: float = 0.0
 
     @property
     def sign(self) -> str:
@@ -75,6 +62,12 @@ class Curvature:
         if self.values[0] < -self.threshold:
             return "negative"
         return "positive" if self.values[0] > self.threshold and self.complete else "none"
+
+    @property
+    def effort(self) -> float:
+        """How many times the products of the shortest look it took; 1 where the Hessian was taken whole."""
+        unknowns, directions = self.vectors.shape
+        return 1.0 if unknowns <= NUM_DENSE else max(1.0, directions / NUM_LANCZOS)
 
     @property
     def is_maximum(self) -> bool:
@@ -94,7 +87,7 @@ class Curvature:
 
     def direction(self, like: Tensor) -> Tensor:
         """Of the smallest eigenvalue, in the objective's units, of length 1."""
-        found = torch.zeros_like(like).index_put((self.free,), (self.units * self.vectors[:, 0]).to(like))
+        found = self.move(self.vectors[:, 0], like)
         return found / found.norm()
 
     def along(self, index: int) -> float:
@@ -105,24 +98,11 @@ class Curvature:
         """A Newton step along the directions of positive curvature, shape (n,)."""
         along = self.vectors.T @ (self.units * gradient[self.free].double().cpu())
         parts = torch.where(self.values > self.threshold, -along / self.values, 0.0)
-        return torch.zeros_like(gradient).index_put((self.free,), (self.units * (self.vectors @ parts)).to(gradient))
+        return self.move(self.vectors @ parts, gradient)
 
-    def mixtures(self, way: Tensor) -> list[Tensor]:
-        """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them.
-
-        Args:
-            way: How far each unknown may reach.
-        """
-        flat = self.vectors[:, ~self.is_curved]
-        count = flat.shape[1]
-        if count < 2:
-            return []
-        signs = torch.randint(0, 2, (NUM_MIXED, count), generator=torch.Generator().manual_seed(0)) * 2 - 1
-        found = []
-        for row in signs.to(flat):
-            move = torch.zeros_like(way).index_put((self.free,), (self.units * (flat @ row)).to(way))
-            found.append(MIXED_REACH / max((move.abs() / way).max().item(), TINY) * move)
-        return found
+    def move(self, direction: Tensor, like: Tensor) -> Tensor:
+        """A direction in these units, shape (k,), as a move of all unknowns, shape (n,)."""
+        return torch.zeros_like(like).index_put((self.free,), (self.units * direction).to(like))
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """The gradient, of shape (n,), along each direction."""
@@ -175,10 +155,13 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         rows = matrix.abs().sum(1)
         own = _own_curvature(matrix)
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / (2 * own[:, None] * own))
+        error = 0.0
         noise, strength = vectors.abs().T @ (10 * eps * rows / own), rows.max().item()
     else:
         own = torch.ones(n, dtype=torch.float64)
-        values, vectors = _lanczos(restricted, scale * gradient[indices].double().cpu())
+        values, vectors, error = _lanczos(
+            restricted, scale * gradient[indices].double().cpu(), 10 * len(gradient) * eps
+        )
         strength = values.abs().max().item()
         noise = torch.full_like(values, 10 * eps * strength)
     return Curvature(
@@ -192,6 +175,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         threshold=10 * len(gradient) * eps * values.abs().max().item(),
         free=indices,
         complete=n <= NUM_DENSE and n == len(gradient),
+        error=error,
     )
 
 
@@ -216,161 +200,36 @@ def ways(point: Tensor, origin: Tensor) -> Tensor:
     return torch.where(way > torch.finfo(way.dtype).eps * largest, way, largest if largest > 0 else 1.0)
 
 
-def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, way: Tensor) -> bool:
-    """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
-    floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
-    what the curvature promises.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
-    try:
-        floor = _inside(point + curvature.newton_move(gradient), oracle)
-        base = oracle.loss(floor)
-        if not base <= loss:
-            floor, base = point, loss
-        for part in (1.0, 0.1, 0.01):
-            length = part * eps**0.25 * (direction.abs() @ way).item()
-            promised = -0.5 * curvature.along(0) * length**2
-            noise = 10 * eps * max(abs(base), abs(base - loss))
-            if part == 1.0 and not promised > 2 * noise:
-                return True
-            for sign in (1.0, -1.0):
-                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
-                if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
-                    return True
-    except BudgetSpent:
-        return True
-    return False
-
-
-def fall(
-    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor
-) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls, by more than rounding explains, where curvature says nothing: along
-    the direction of the smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z
-    does at 0. None if it does not.
-
-    Args:
-        suspects: A mask of unknowns whose curvature has vanished.
-        way: How far each unknown may reach; eps^0.25 of it is looked at, and `MIXED_REACH` for mixtures.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    eps = torch.finfo(way.dtype).eps
-    direction = curvature.direction(point)
-    moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
-    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
-    num_plain = len(moves)
-    moves += curvature.mixtures(way)
-    for number, move in enumerate(moves):
-        for sign in (1.0, -1.0):
-            there = _inside(point + sign * move, oracle)
-            step = there - point
-            try:
-                lower = oracle.loss(there)
-            except BudgetSpent:
-                return None
-            mixed = number == 0 or number >= num_plain
-            part = (step / curvature.size).square().sum().item() if mixed else 0.0
-            astray = len(point) * curvature.strength * part  # as the direction is not quite right
-            slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()) and _keeps_falling(step, loss, point, oracle):
-                return step
-    return None
-
-
-def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
-    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
-    try:
-        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
-    except BudgetSpent:
-        return False
-
-
-def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls along a curve: along a flat direction, and then where the curved ones
-    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
-    """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    eps = torch.finfo(way.dtype).eps
-    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
-        flat = torch.zeros_like(way).index_put(
-            (curvature.free,), (curvature.units * curvature.vectors[:, index]).to(way)
-        )
-        move = MIXED_REACH / max((flat.abs() / way).max().item(), TINY) * flat
-        for sign in (1.0, -1.0):
-            try:
-                beside = _inside(point + sign * move, oracle)
-                there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
-                lower = oracle.loss(there)
-            except BudgetSpent:
-                return None
-            step = there - point
-            slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
-            if lower < loss - slack - 2 * abs((gradient @ step).item()):
-                return step
-    return None
-
-
-def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
-    """Whether the loss does not rise, by more than rounding or underflow explain, when one of the suspects moves by
-    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order.
-
-    Args:
-        suspects: A mask of unknowns.
-    """
-    point, loss, number = evaluation.point, evaluation.loss, torch.finfo(way.dtype)
-    same = 10 * number.eps * abs(loss) + number.tiny / number.eps
-    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
-        for move in (step, -step):
-            there = _inside(point + move, oracle)
-            try:
-                rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
-            except BudgetSpent:
-                return False
-            slope = (evaluation.gradient @ (there - point)).item()
-            is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
-            if rise <= same and not is_slope:
-                return True
-    return False
-
-
-def _inside(point: Tensor, oracle: Landscape) -> Tensor:
-    if oracle.lower is None or oracle.upper is None:
-        return point
-    return point.clamp(oracle.lower, oracle.upper)
-
-
-def _lanczos(product: Product, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3).
+def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, float]:
+    """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3), and
+    the residual of the smallest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue Problem, 4.5).
 
     It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
-    directions to which the gradient is orthogonal.
+    directions to which the gradient is orthogonal. It goes on as long as the smallest eigenvalue is not settled: one
+    that is faint among large ones comes last.
     """
     n = len(slope)
     noise = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis = noise / noise.norm()
+    first = noise / noise.norm()
     if slope.any():
         slope = slope / slope.abs().max()  # its norm alone may underflow
-        basis = basis + slope / slope.norm()
-    basis = (basis / basis.norm()).unsqueeze(0)
-    alphas: list[Tensor] = []
-    betas: list[Tensor] = []
-    for _ in range(min(n, NUM_LANCZOS)):
-        image = product(basis[-1])
-        alphas.append(image @ basis[-1])
+        first = first + slope / slope.norm()
+    most = min(n, max(NUM_LANCZOS, min(MAX_LANCZOS, MAX_BASIS // n)))
+    basis = torch.empty(most, n, dtype=torch.float64)
+    basis[0] = first / first.norm()
+    matrix = torch.zeros(most, most, dtype=torch.float64)
+    for k in range(1, most + 1):
+        image = product(basis[k - 1])
+        matrix[k - 1, k - 1] = image @ basis[k - 1]
         for _ in range(2):  # once is not enough in floating point, twice is (Kahan, Parlett)
-            image = image - basis.T @ (basis @ image)
+            image = image - basis[:k].T @ (basis[:k] @ image)
         beta = image.norm()
-        if beta <= 1e-12 * max(1e-300, max(abs(alpha.item()) for alpha in alphas)):
-            break
-        betas.append(beta)
-        basis = torch.cat([basis, (image / beta).unsqueeze(0)])
-    k = len(alphas)
-    matrix = torch.diag(torch.stack(alphas))
-    if k > 1:
-        off = torch.stack(betas[: k - 1])
-        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, basis[:k].T @ vectors
+        ends = beta <= 1e-12 * max(1e-300, matrix.diagonal()[:k].abs().max().item())
+        if ends or k == most or k % NUM_LANCZOS == 0:
+            values, vectors = torch.linalg.eigh(matrix[:k, :k])
+            error = (beta * vectors[-1, 0].abs()).item()
+            if ends or k == most or error <= max(SURE * abs(values[0].item()), flat * values.abs().max().item()):
+                return values, basis[:k].T @ vectors, 0.0 if ends else error
+        matrix[k - 1, k] = matrix[k, k - 1] = beta
+        basis[k] = image / beta
+    raise AssertionError("the last step returns")

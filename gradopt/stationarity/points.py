@@ -11,16 +11,8 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import (
-    Curvature,
-    examine,
-    fall,
-    fall_round_bend,
-    is_lower_beside,
-    is_plateau,
-    sizes,
-    ways,
-)
+from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
+from gradopt.stationarity.falls import fall, fall_round_bend, falls_as_promised, is_lower_beside, is_plateau, unhindered
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -29,6 +21,8 @@ RESTING = 10
 eps^0.5, and the largest scale counts for all unknowns: closer than that no method comes that compares losses, as their
 differences round to nothing.
 """
+
+SUCCESSES = (Status.CONVERGED, Status.NOISE_FLOOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +146,19 @@ class StationaryPoints:
         size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
         if hessian is None:
-            scale = _secant_scale(oracle, point, gradient, self._origin)
+            scale = _secant_scale(oracle, evaluation, self._origin)
         else:
-            scale = _scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
+            scale = gradient_scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
         if scale is None or not bool(scale.isfinite().all()):
             return None
         faded, collapsed = self._faded(scale, size)
+        unscaled = (gradient != 0) & (scale <= eps * scale.max())  # small against the others' scale alone
         # eps * max keeps an unknown that nothing moves, and whose gradient is mere rounding, from blocking the rest.
         scale = scale + eps * scale.max()
         if resting:  # likewise the rounding of the whole
             scale = scale.max().expand_as(scale)
-        projected = gradient
-        if oracle.lower is not None and oracle.upper is not None:
-            projected = projected_gradient(gradient, point, oracle.lower, oracle.upper)
+        box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
+        projected = gradient if box is None else projected_gradient(gradient, point, *box)
         relative = _ratio(projected.abs(), scale)
         self.needed = min(
             tolerance * scale.max().item(), gradient_norm / 2 if gradient_norm <= self.needed else math.inf
@@ -179,19 +173,22 @@ class StationaryPoints:
             "tolerance": tolerance,
             "step": step,
             "resting": resting,
-            "word": "" if oracle.lower is None else "projected ",
+            "word": "" if box is None else "projected ",
             "curvature": "unchecked",
             "curvature_min": math.nan,
             "num_escapes": self._num_escapes,
         }
-        free = _free(point, gradient, scale * tolerance, oracle)
+        free = free_unknowns(point, gradient, scale * tolerance, box, evaluation.pinned)
         if hessian is None:
             return Finding(status, evidence)
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
         found = examine(hessian, free, sizes(point, self._origin), gradient)
         kind = self._kind(found, status, (faded & free, collapsed & free), evaluation, oracle, evidence)
-        return None if kind is None else Finding(kind, evidence)
+        if kind is None or (kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle)):
+            self.needed /= found.effort  # what was dear to find out is asked again when more has changed
+            return None
+        return Finding(kind, evidence)
 
     def _kind(
         self,
@@ -209,6 +206,7 @@ class StationaryPoints:
         size, way, slopes = sizes(point, self._origin), ways(point, self._origin), found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
+        evidence |= {"curvature_error": found.error}
         direction = found.direction(point)
         evidence |= {"newton_decrease": decrease, "direction": direction[None]}
         evidence |= {"length": (direction.abs() @ size).item()}
@@ -242,6 +240,13 @@ class StationaryPoints:
         gains = decrease > eps**0.6 * abs(loss) or bool(long.any())
         return None if gains and step.max() > evidence["tolerance"] else status
 
+    def _goes_on(self, found: Curvature, unscaled: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
+        """Whether the loss falls all the same, along a slope that is small against the scale of the others alone."""
+        assert self._origin is not None
+        way = ways(evaluation.point, self._origin)
+        moves = unhindered(evaluation.gradient, found, unscaled, way)
+        return falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss))
+
     def _faded(self, scale: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """The unknowns whose scale has become faint, which may hide a slope of higher order, and those whose scale has
         fallen to nothing, against its own past or against what the others do to the loss: suspects of a plateau. All
@@ -261,7 +266,7 @@ def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Te
     return fall_round_bend(evaluation, oracle, found, way) if straight is None else straight
 
 
-def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float) -> Tensor:
+def gradient_scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float = 0.0) -> Tensor:
     """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs.
 
     One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`.
@@ -269,15 +274,20 @@ def _scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough:
     generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
     scale = torch.zeros_like(size)
     for _ in range(3):
-        signs = torch.randint(0, 2, size.shape, generator=generator).to(size) * 2 - 1
+        signs = torch.randint(0, 2, size.shape, generator=generator, dtype=torch.int8).to(size) * 2 - 1
         scale = torch.maximum(scale, hessian(size * signs).abs())
         if scale.max().item() < enough:
             break
     return scale
 
 
-def _secant_scale(oracle: Oracle, point: Tensor, gradient: Tensor, origin: Tensor) -> Tensor | None:
-    """|H (x - x0)|_i by a difference of gradients on the way back to the start, which lies inside the bounds."""
+def _secant_scale(oracle: Oracle, evaluation: Evaluation, origin: Tensor) -> Tensor | None:
+    """|H (x - x0)|_i by a difference of gradients on the way back to the start, which lies inside the bounds; pinned
+    unknowns stay where they are.
+    """
+    point, gradient = evaluation.point, evaluation.gradient
+    if evaluation.pinned is not None:
+        origin = torch.where(evaluation.pinned, point, origin)
     if torch.equal(point, origin):
         return torch.zeros_like(point) if not gradient.any() else None
     step = math.sqrt(torch.finfo(point.dtype).eps)
@@ -293,9 +303,11 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> float:
     return quotient.max().item()
 
 
-def _free(point: Tensor, gradient: Tensor, threshold: Tensor, oracle: Oracle) -> Tensor:
-    """The unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
-    if oracle.lower is None or oracle.upper is None:
+def free_unknowns(
+    point: Tensor, gradient: Tensor, threshold: Tensor, box: tuple[Tensor, Tensor] | None, pinned: Tensor | None
+) -> Tensor:
+    """A mask of the unknowns no bound holds: at a bound, only a gradient that truly pushes against it holds."""
+    if box is None:
         return torch.ones_like(point, dtype=torch.bool)
-    held = ((point <= oracle.lower) & (gradient > threshold)) | ((point >= oracle.upper) & (gradient < -threshold))
-    return ~held
+    held = ((point <= box[0]) & (gradient > threshold)) | ((point >= box[1]) & (gradient < -threshold))
+    return ~held if pinned is None else ~(held | pinned)

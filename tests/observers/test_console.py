@@ -13,6 +13,7 @@ from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
+from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.observers.console import Console
 from gradopt.settings import Stop
 from tests import functions as f
@@ -51,6 +52,41 @@ def test_the_verdict_is_marked(x0, stop, mark):
 def test_few_unknowns_are_listed_and_many_are_counted():
     assert "[0, 1]" in shown([0.0, 1.0], max_steps=0)
     assert "50 unknowns" in shown(torch.zeros(50), max_steps=0)
+
+
+def fitted(x0, optimiser, **stop):
+    times = torch.linspace(0.0, 2.0, 9, dtype=torch.float64)
+    noise = 0.01 * torch.sin(37 * times)
+    stream = io.StringIO()
+    objective = ResidualObjective(
+        lambda x: x["size"] * torch.exp(-x["rates"] @ torch.stack([times, times**2])) - 3 * torch.exp(-times) - noise,
+        x0,
+    )
+    assembly = assemble(objective, optimiser, {}, stop=Stop(**stop))
+    result = execute(assembly, [Console(stream)], form_of(objective))
+    return result, [line.split() for line in stream.getvalue().splitlines()]
+
+
+START = {"size": torch.tensor(1.0, dtype=torch.float64), "rates": torch.zeros(2, dtype=torch.float64)}
+
+
+def test_a_fit_is_shown_with_its_standard_errors():
+    result, lines = fitted(START, "levenberg_marquardt")
+
+    header = lines.index(["parameter", "value", "standard", "error"])
+    names, values, errors = zip(*lines[header + 1 :], strict=True)
+    assert names == ("size", "rates[0]", "rates[1]")
+    shown = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    torch.testing.assert_close(shown, torch.cat([result.x["size"][None], result.x["rates"]]))
+    assert [float(error) for error in errors] == pytest.approx(result.standard_errors.tolist(), rel=1e-3)
+
+
+def test_a_fit_that_has_not_arrived_has_no_standard_errors():
+    result, lines = fitted(START, "levenberg_marquardt", max_steps=1)
+
+    assert not result.success
+    assert result.standard_errors is None
+    assert ["parameter", "value", "standard", "error"] not in lines
 
 
 def test_a_live_line_appears_on_a_terminal_only(tmp_path):

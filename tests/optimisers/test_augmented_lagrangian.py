@@ -457,7 +457,7 @@ def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(inner, cut, tmp
             [Constraint(circle, lower=0.0, name="a"), Constraint(circle, upper=1.0, name="a")],
             "two constraints are called",
         ),
-        (circle, "must be gradopt.Constraint"),
+        (circle, "wrap it into gradopt.Constraint"),
     ],
 )
 def test_mistakes_are_told_before_the_run(constraint, words):
@@ -586,3 +586,53 @@ def test_mistakes_on_the_command_line_take_one_line(command, override, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_what_cannot_be_met_is_missed_least_at_the_point_that_is_returned(dtype):
+    result = gradopt.minimise(
+        lambda x: ((x - 1) ** 2).sum(),
+        torch.tensor([3.0, 1.0], dtype=dtype),
+        constraints=gradopt.Constraint(lambda x: (x**2).sum(), upper=-1.0),
+    )
+
+    assert result.status.value == "infeasible", result.message
+    assert float((result.x**2).sum()) < 1e-3
+
+
+def test_constraints_that_are_met_only_at_infinity_are_no_success():
+    result = gradopt.minimise(
+        lambda x: (x**2).sum(), [0.0, 1.0], constraints=gradopt.Constraint(lambda x: x[0].exp(), upper=0.0)
+    )
+
+    assert result.status.failure
+    assert "only at infinity" in result.message
+    assert "are missed by" in result.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("start", [[0.0, 0.0], [0.5, 0.5]], ids=str)
+@pytest.mark.parametrize("inner", ["lbfgs", "trust_region"])
+def test_a_cusp_without_multipliers_is_never_called_solved_elsewhere(inner, start, dtype):
+    # Hock and Schittkowski 13: the minimum is at (1, 0), where no multipliers exist.
+    result = gradopt.minimise(
+        lambda x: (x[0] - 2) ** 2 + x[1] ** 2,
+        torch.tensor(start, dtype=dtype),
+        bounds=(0.0, None),
+        constraints=gradopt.Constraint(lambda x: (1 - x[0]) ** 3 - x[1], lower=0.0),
+        optimiser_options={"inner": inner},
+        stop=gradopt.Stop(max_evaluations=300),
+    )
+
+    near = abs(result.fun - 1) <= 3 * torch.finfo(dtype).eps ** 0.6
+    assert near or not result.success, result.message
+
+
+def test_escaping_under_constraints_is_refused_with_what_to_do():
+    with pytest.raises(gradopt.Mistake, match=r"start again beside it, along verdict.evidence\['direction'\]"):
+        gradopt.minimise(
+            lambda x: (x**2).sum(),
+            [0.0, 1.0],
+            constraints=gradopt.Constraint(lambda x: x.sum(), upper=0.0),
+            on_saddle="escape",
+        )

@@ -15,7 +15,7 @@ from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
 from gradopt.optimisers.lbfgs import Memory
-from gradopt.optimisers.levenberg_marquardt import SecondOrder
+from gradopt.optimisers.levenberg_marquardt import SecondOrder, _capped
 from gradopt.optimisers.line_search import LineSearch
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
@@ -560,6 +560,29 @@ def test_units_of_the_unknowns_cost_lbfgs_few_evaluations():
     assert plain.success
     assert scaled.success
     assert scaled.nfev <= 1.5 * plain.nfev
+
+
+def test_an_unknown_of_weak_influence_is_not_thrown_to_where_it_has_none():
+    times = torch.arange(1, 11, dtype=torch.float64) / 10
+
+    def residuals(x):  # Box's, in three unknowns
+        return (-times * x[0]).exp() - (-times * x[1]).exp() - x[2] * ((-times).exp() - (-10 * times).exp())
+
+    result = gradopt.least_squares(residuals, [0.0, 100.0, 200.0])
+    assert result.success, result.message
+    assert result.fun < 1e-16
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_scale_lets_a_step_as_long_as_the_point_move_no_unknown_beyond_its_size(unit):
+    scale = torch.tensor([10.0, 1e-8, 3.0], dtype=torch.float64) / unit
+    point, origin = (torch.tensor(x, dtype=torch.float64) * unit for x in ([1.0, 1.0, 2.0], [1.0, -3.0, 0.0]))
+    size = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64) * unit
+    capped = _capped(scale, point, origin)
+    longest = (scale * size).norm()
+    assert bool((longest / capped <= size * (1 + 1e-12))[:2].all())
+    assert capped[2] == scale[2]  # it started at zero: nothing is known of its size
+    assert bool((capped >= scale).all())
 
 
 def test_large_residuals_make_levenberg_marquardt_learn_their_curvature(monkeypatch):

@@ -273,6 +273,7 @@ PEERS = [
 GRADIENTS = [
     Case(name="gradient too large by 10", function=lambda x: shifted(Backwards.apply(x, 10.0)), start=[0.0, 1.0], minima=[0.0], minimisers=[[3.0, 3.0]], edge=True),
     Case(name="gradient with a missing term", function=lambda x: shifted(x) + (x[0].detach() * x[1]).sum(), start=[0.0, 1.0], minima=[6.0], minimisers=[[2.0, 2.0]], edge=True),
+    Case(name="gradient of one unknown cut off", function=lambda x: shifted(x[:1]) + shifted(x[1:].detach() + 0 * x[1:]), start=[0.0, 1.0], minima=[0.0], minimisers=[[3.0, 3.0]], edge=True),
     Case(name="one sign of two wrong", function=lambda x: shifted(x[:1]) + shifted(Backwards.apply(x[1:], -1.0)), start=[0.0, 1.0], minima=[0.0], minimisers=[[3.0, 3.0]], edge=True),
 ]  # fmt: skip
 
@@ -389,6 +390,12 @@ KINKS = [
     Case(name="a cliff before the pit", function=lambda x: ((x - 3) ** 2 + 10 * (x > 2)).sum(), start=[0.0], minima=[1.0, 10.0], edge=True),
     Case(name="a step down on the way", function=lambda x: ((x - 3) ** 2 + 5 * (x < 1)).sum(), start=[0.0], minima=[0.0], minimisers=[[3.0]], edge=True),
     Case(name="stairs", function=lambda x: torch.floor(x).sum() + 0 * x.sum(), start=[3.5], plateau=True, unbounded=True),
+    Case(name="level on one side of a kink", function=lambda x: torch.where(x >= 0, x**2, x).sum(), start=[1.0], unbounded=True, edge=True),
+    Case(name="level on one side of a kink, + 1", function=lambda x: 1 + torch.where(x >= 2, (x - 2) ** 2, x - 2).sum(), start=[5.0], unbounded=True, edge=True),
+    Case(name="level on one side of a kink in one of three", function=lambda x: torch.where(x[1] >= 0, x[1] ** 2, 0.3 * x[1]) + shifted(x[::2]), start=[1.0, 2.0, 0.0], unbounded=True, edge=True),
+    Case(name="level on one side of a cusp", function=lambda x: torch.where(x >= 0, x**2, -(-x).clamp(min=0).sqrt()).sum(), start=[1.0], unbounded=True, edge=True, holes=True),
+    Case(name="level beside a kink in a box", function=lambda x: torch.where(x >= 0, x**2, x).sum(), start=[1.0], bounds=([-1.0], [2.0]), minima=[-1.0], minimisers=[[-1.0]], edge=True),
+    Case(name="a pit beside a jump down", function=lambda x: (x**2 - 5 * (x < 0)).sum(), start=[1.0], minima=[-5.0], minimisers=[[0.0]], edge=True),
     Case(name="noise of 1e-6", function=lambda x: shifted(x) + 1e-6 * noise(x), start=[0.0, 1.0], minima=[0.0], minimisers=[[3.0, 3.0]], slack=2e-6, edge=True),
     Case(name="noise of 1e-3", function=lambda x: f.rosenbrock(x) + 1e-3 * noise(x), start=[-1.2, 1.0], minima=[0.0], slack=2e-3, edge=True),
 ]  # fmt: skip
@@ -414,6 +421,12 @@ SADDLES = [
     Case(name="saddle x 1e-9", function=lambda x: 1e-9 * f.saddle(x), start=[1.0, 0.0], minima=[-0.25e-9], saddles=[0.0]),
     Case(name="saddle + 1", function=lambda x: 1 + f.saddle(x), start=[1.0, 0.0], minima=[0.75], saddles=[1.0]),
     Case(name="shallow saddle", function=lambda x: x[0] ** 2 - 1e-4 * x[1] ** 2 + x[1] ** 4, start=[1.0, 0.0], minima=[-2.5e-9], saddles=[0.0]),
+    Case(name="1 - x^4 at 0", function=lambda x: 1 - (x**4).sum(), start=[0.0], saddles=[1.0], maxima=[1.0], unbounded=True),
+    Case(name="1 + y^2 - x^4 from (0, 1)", function=lambda x: 1 + x[1] ** 2 - x[0] ** 4, start=[0.0, 1.0], saddles=[1.0], unbounded=True),
+    Case(name="1 + (y-1)^2 + x^5 from (0, 3)", function=lambda x: 1 + (x[1] - 1) ** 2 + x[0] ** 5, start=[0.0, 3.0], saddles=[1.0], unbounded=True),
+    Case(name="product of four at 0", function=lambda x: x.prod(), start=[0.0] * 4, saddles=[0.0], unbounded=True),
+    Case(name="(product of four - 1)^2 at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 4, minima=[0.0], saddles=[1.0]),
+    Case(name="deep linear net at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 5, minima=[0.0], saddles=[1.0]),
     Case(name="saddle of degenerate minima", function=lambda x: (x[0] * x[1] - 1) ** 2, start=[1.0, -1.0], minima=[0.0], saddles=[1.0]),
 ]  # fmt: skip
 
@@ -428,6 +441,9 @@ FALLING = [
     Case(name="x^2 - y^2 off the axis", function=lambda x: x[0] ** 2 - x[1] ** 2, start=[1.0, 1e-3], saddles=[0.0], unbounded=True),
     Case(name="x^2 + y", function=lambda x: x[0] ** 2 + x[1], start=[1.0, 0.0], unbounded=True),
     Case(name="x - exp y", function=lambda x: x[0] - x[1].exp(), start=[0.0, 0.0], unbounded=True),
+    Case(name="a slope among steep unknowns", function=lambda x: 1e8 + 1e8 * (x[1] - 1) ** 2 + 1e-3 * x[0], start=[1.0, 3.0], unbounded=True),
+    Case(name="a slope along a steep valley", function=lambda x: 1e6 * (x[0] - x[1]) ** 2 - 1e-3 * (x[0] + x[1]), start=[1.0, 2.0], unbounded=True),
+    Case(name="a slope along a steep valley, + 1e3", function=lambda x: 1e3 + 1e6 * (x[0] - x[1]) ** 2 - 1e-4 * (x[0] + x[1]), start=[1.0, 2.0], unbounded=True),
     Case(name="a likelihood of one datum", function=one_datum, start=[0.0, 0.0], unbounded=True, edge=True),
     Case(name="sloping waves", function=waves, start=[0.0], minima=WAVES, minimisers=[[x] for x in WAVE_PLACES], maxima=WAVE_TOPS, unbounded=True),
 ]  # fmt: skip

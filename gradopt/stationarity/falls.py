@@ -1,0 +1,226 @@
+"""Whether the loss falls beside a point whose gradient vanishes: the loss itself is asked where curvature is silent."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradopt.contracts import BudgetSpent, Evaluation, Oracle
+from gradopt.stationarity.curvature import NUM_DENSE, TINY, Curvature
+
+NUM_MIXED = 8
+"""Mixtures of flat directions along which the loss is asked."""
+
+REACH = 1 / 8
+"""How far a flat direction is followed: eps to this power of the way an unknown may reach, so that a fall of up to
+sixth order shows above the rounding of the loss.
+"""
+
+NUM_BENT = 4
+"""Flat directions that are followed that far."""
+
+NUM_SLOPES = 4
+"""Directions without curvature along which a slope is looked into, the steepest first."""
+
+
+class Landscape(Protocol):
+    """As much of an oracle as the tests of flat directions ask; that may be a Lagrangian's, too."""
+
+    lower: Tensor | None
+    upper: Tensor | None
+
+    def read(self) -> Tensor:
+        """The unknowns."""
+        ...
+
+    def loss(self, point: Tensor) -> float:
+        """Its value at another point, counted as a loss."""
+        ...
+
+
+def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, way: Tensor) -> bool:
+    """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
+    floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
+    what the curvature promises.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
+    try:
+        floor = _inside(point + curvature.newton_move(gradient), oracle)
+        base = oracle.loss(floor)
+        if not base <= loss:
+            floor, base = point, loss
+        for part in (1.0, 0.1, 0.01):
+            length = part * eps**0.25 * (direction.abs() @ way).item()
+            promised = -0.5 * curvature.along(0) * length**2
+            noise = 10 * eps * max(abs(base), abs(base - loss))
+            if part == 1.0 and not promised > 2 * noise:
+                return True
+            for sign in (1.0, -1.0):
+                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
+                if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
+                    return True
+    except BudgetSpent:
+        return True
+    return False
+
+
+def fall(
+    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor
+) -> Tensor | None:
+    """A move, shape (n,), by which the loss falls, by more than rounding explains, where curvature says nothing: along
+    the direction of the smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z
+    does at 0. None if it does not.
+
+    Args:
+        suspects: A mask of unknowns whose curvature has vanished.
+        way: How far each unknown may reach; eps^0.25 of it is looked at, and eps^`REACH` for mixtures.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(way.dtype).eps
+    direction = curvature.direction(point)
+    moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
+    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
+        moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
+    num_plain = len(moves)
+    moves += _mixtures(curvature, way)
+    for number, move in enumerate(moves):
+        for sign in (1.0, -1.0):
+            there = _inside(point + sign * move, oracle)
+            step = there - point
+            try:
+                lower = oracle.loss(there)
+            except BudgetSpent:
+                return None
+            mixed = number == 0 or number >= num_plain
+            part = (step / curvature.size).square().sum().item() if mixed else 0.0
+            astray = len(point) * curvature.strength * part  # as the direction is not quite right
+            slack = 10 * eps * (max(abs(loss), abs(lower)) + astray)
+            if lower < loss - slack - 2 * abs((gradient @ step).item()) and _keeps_falling(step, loss, point, oracle):
+                return step
+    return None
+
+
+def _mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
+    """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them."""
+    flat = curvature.vectors[:, ~curvature.is_curved]
+    count = flat.shape[1]
+    if count < 2:
+        return []
+    signs = torch.randint(0, 2, (NUM_MIXED, count), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    moves = [curvature.move(flat @ row, way) for row in signs.to(flat)]
+    reach = torch.finfo(way.dtype).eps ** REACH
+    return [reach / max((move.abs() / way).max().item(), TINY) * move for move in moves]
+
+
+def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
+    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
+    try:
+        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
+    except BudgetSpent:
+        return False
+
+
+def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
+    """A move, shape (n,), by which the loss falls along a curve: along a flat direction, and then where the curved ones
+    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(way.dtype).eps
+
+    def round_bend(move: Tensor) -> tuple[Tensor, float]:
+        beside = _inside(point + move, oracle)
+        there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
+        return there - point, oracle.loss(there)
+
+    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
+        flat = curvature.move(curvature.vectors[:, index], way)
+        move = eps**REACH / max((flat.abs() / way).max().item(), TINY) * flat
+        for sign in (1.0, -1.0):
+            try:
+                step, lower = round_bend(sign * move)
+                slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
+                falls = lower < loss - slack - 2 * abs((gradient @ step).item())
+                if falls and round_bend(0.5 * sign * move)[1] <= loss:  # and not beyond a rise
+                    return step
+            except BudgetSpent:
+                return None
+    return None
+
+
+def unhindered(gradient: Tensor, curvature: Curvature, suspects: Tensor, way: Tensor) -> list[Tensor]:
+    """Moves, shape (n,) each, along directions without curvature to speak of, so that a slope is small only against
+    those of others.
+
+    Args:
+        suspects: A mask of unknowns that are such directions by themselves.
+    """
+    slopes, flat = curvature.slopes(gradient), ~curvature.is_curved
+    order = slopes.masked_fill(~flat | (slopes <= curvature.noise), 0.0).argsort(descending=True)[:NUM_SLOPES]
+    moves = [curvature.move(curvature.vectors[:, index], way) for index in order if flat[index]]
+    steepest = (gradient.abs() * suspects).argsort(descending=True)[:NUM_SLOPES]
+    return moves + [torch.zeros_like(way).index_fill(0, index, 1.0) for index in steepest if suspects[index]]
+
+
+def falls_as_promised(
+    evaluation: Evaluation, oracle: Landscape, moves: list[Tensor], way: Tensor, fallen: float
+) -> bool:
+    """Whether a gradient that seems to be nothing is none of its rounding: along one of the moves the loss falls by
+    what it says, over a way on which that can be seen, and over twice that way.
+
+    Args:
+        way: How far each unknown may reach; a tenth of it is looked at, or as far as it takes to see the fall.
+        fallen: By how much the loss has fallen so far; eps^2 of that is its rounding where it vanishes.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(way.dtype).eps
+    noise, least = 20 * eps, 10 * eps**2 * fallen
+
+    def falls(move: Tensor) -> bool:
+        slope = (gradient @ move).item()
+        if slope == 0 or not math.isfinite(slope):
+            return False
+        length = max(0.1 / max((move.abs() / way).max().item(), TINY), 5 * (noise * abs(loss) + least) / abs(slope))
+        for part in (1.0, 2.0):
+            there = _inside(point - math.copysign(part * length, slope) * move, oracle)
+            promised, lower = -(gradient @ (there - point)).item(), oracle.loss(there)
+            seen = promised > noise * max(abs(loss), abs(lower)) + least
+            if not (seen and 0.5 * promised <= loss - lower <= 2 * promised):
+                return False
+        return True
+
+    try:
+        return any(falls(move) for move in moves)
+    except BudgetSpent:
+        return False
+
+
+def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
+    """Whether the loss does not rise, by more than rounding or underflow explain, when one of the suspects moves by
+    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order.
+
+    Args:
+        suspects: A mask of unknowns.
+    """
+    point, loss, number = evaluation.point, evaluation.loss, torch.finfo(way.dtype)
+    same = 10 * number.eps * abs(loss) + number.tiny / number.eps
+    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
+        step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
+        for move in (step, -step):
+            there = _inside(point + move, oracle)
+            try:
+                rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
+            except BudgetSpent:
+                return False
+            slope = (evaluation.gradient @ (there - point)).item()
+            is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
+            if rise <= same and not is_slope:
+                return True
+    return False
+
+
+def _inside(point: Tensor, oracle: Landscape) -> Tensor:
+    if oracle.lower is None or oracle.upper is None:
+        return point
+    return point.clamp(oracle.lower, oracle.upper)
