@@ -3,6 +3,7 @@
 import itertools
 import logging
 import random
+import re
 
 import pytest
 import torch
@@ -209,7 +210,7 @@ def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
 
     eager = told(built("rosenbrock2", stop=Stop(max_steps=300)))
     assert ours.engine == "compiled"
-    assert "engine: compiled from step 10 on: same records as eager" in caplog.text
+    assert re.search(r"engine: compiled from step \d+ on: same records as eager", caplog.text)
     assert (ours.status, ours.step) == (eager.status, eager.step)
     torch.testing.assert_close(ours.point, eager.point, rtol=1e-10, atol=0.0)
 
