@@ -128,7 +128,7 @@ UNARY = (
     "neg abs sign sgn reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh "
     "tanh asinh acosh atanh erf erfc lgamma floor ceil trunc round sigmoid relu"
 )
-BINARY = "mul div maximum minimum atan2 hypot fmod copysign"
+BINARY = "div maximum minimum atan2 hypot fmod copysign"
 COMPARISONS = "lt le gt ge eq ne"
 
 
@@ -184,6 +184,26 @@ def _fma(call: Call, factor: Operand, other: Operand, summand: Operand) -> Value
     if fused() and call.dtype.is_floating_point:
         return call.pointwise("fma", factor, other, summand)
     return call.pointwise("add", summand, call.pointwise("mul", factor, other))
+
+
+@rule("aten.mul")
+def _mul(call: Call, x: Operand, y: Operand) -> Value:
+    """A factor of 2 or 4 before a constant one is part of it: not a bit is other, and a product less to wait for."""
+    for factor, other in ((x, y), (y, x)):
+        number = _number(factor)
+        if number is None or not isinstance(other, Pointwise) or other.operation != "mul":
+            continue
+        for inner, source in (other.operands, other.operands[::-1]):
+            power = _number(inner)
+            if power in (1, 2, 4) and abs(number) >= 1 and other.computed is call.dtype and other.shape == call.shape:
+                return call.pointwise("mul", source, number * power)
+    return call.pointwise("mul", x, y)
+
+
+def _number(operand: Operand) -> Number | None:
+    if isinstance(operand, Constant):
+        return operand.number
+    return None if isinstance(operand, Value) else operand
 
 
 @rule("aten.add")
