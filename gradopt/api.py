@@ -24,14 +24,14 @@ from gradopt.contracts import (
     State,
 )
 from gradopt.execution import Blocks, execute
-from gradopt.mistakes import Mistake
+from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.observers.history import History
 from gradopt.preflight import Report, examine
 from gradopt.result import Result
-from gradopt.settings import Stop
+from gradopt.settings import ENGINES, Stop
 from gradopt.unknowns import split
 from gradopt.verdict import Status, Verdict
 
@@ -95,6 +95,8 @@ def minimise(
         callback: Called with each block of records; returning True stops the run (`stopped`).
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
+        engine: What executes the steps: "eager" is plain Python; "native" and "compiled" run a graph of the step in
+            machine code and refuse what they cannot; "auto" begins eager and changes to one of them once that pays.
         directory: Where the observers may write; None: no files.
 
     Raises:
@@ -110,10 +112,19 @@ def minimise(
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
-    if engine not in ("auto", "eager"):
-        raise Mistake(f"engine={engine!r} is not one of auto, eager")
+    if engine not in ENGINES:
+        raise Mistake(f"engine={engine!r} is not one of {', '.join(ENGINES)}.{did_you_mean(str(engine), ENGINES)}")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
-    assembly = assemble(target, chosen, options, schedule=schedule, stop=stop, on_saddle=on_saddle, extra_criteria=user)
+    assembly = assemble(
+        target,
+        chosen,
+        options,
+        schedule=schedule,
+        stop=stop,
+        on_saddle=on_saddle,
+        engine=engine,
+        extra_criteria=user,
+    )
     result = execute(assembly, observers, form, directory=directory)
     return _negated(result) if maximise else result
 

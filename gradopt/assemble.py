@@ -17,7 +17,7 @@ from gradopt.criteria.convergence import Convergence, Target
 from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
 from gradopt.criteria.feasibility import Infeasible
 from gradopt.criteria.optimality import ConstrainedConvergence
-from gradopt.engines.eager import EagerEngine
+from gradopt.engines.choice import SwitchingEngine, chosen
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
 from gradopt.optimisers.escape import Escape
@@ -44,7 +44,7 @@ class Assembly:
     """
 
     oracle: AutogradOracle
-    engine: EagerEngine
+    engine: SwitchingEngine
     criteria: Sequence[Criterion]
     interrupt: Interrupt
     facts: Mapping[str, str]
@@ -84,6 +84,7 @@ def assemble(
     schedule: str | Mapping[str, Any] | None = None,
     stop: Stop | None = None,
     on_saddle: str = "stop",
+    engine: str = "eager",
     extra_criteria: Sequence[Criterion] = (),
     facts: Mapping[str, str] | None = None,
 ) -> Assembly:
@@ -93,6 +94,7 @@ def assemble(
         target: On its device and in its dtype.
         optimiser: A registered name, a config node with `name` and options, or any callable of the parameters.
         on_saddle: "stop", or "escape": the optimiser is wrapped in one that goes on from saddle points and maxima.
+        engine: auto, eager, native, compiled or cuda_graph.
 
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
@@ -126,6 +128,7 @@ def assemble(
         *extra_criteria,
         interrupt,
     ]
+    executed = chosen(engine, oracle, built)  # before the clock starts: it may have to compile
     if stop.max_evaluations is not None:
         oracle.max_evaluations = stop.max_evaluations
     if stop.max_seconds is not None:
@@ -137,10 +140,10 @@ def assemble(
     )
     return Assembly(
         oracle,
-        EagerEngine(oracle, built),
+        executed,
         judges,
         interrupt,
-        {"objective": described, "optimiser": label, **(facts or {})},
+        {"objective": described, "optimiser": label, "engine": executed.label, **(facts or {})},
         steps,
     )
 

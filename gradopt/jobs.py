@@ -185,6 +185,7 @@ def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
         schedule=settings.schedule,
         stop=settings.stop,
         on_saddle=settings.on_saddle,
+        engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     return assembly, target

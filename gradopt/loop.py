@@ -34,10 +34,9 @@ def iterate(
     """
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
-    step = -1
+    limit = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
-        due = min(criterion.due(step) for criterion in criteria)
-        block = engine.advance(int(min(max_rows, max(1, due - step))), _narrowest(criteria), PULSE_SECONDS)
+        block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
         step = block.last_step
         ending = _first_ending(criteria, [criterion.judge(block, engine.oracle) for criterion in criteria])
         if ending is not None:
@@ -46,6 +45,8 @@ def iterate(
             return ending
         yield block
         engine.update()
+        due = min(criterion.due(step) for criterion in criteria)
+        limit = int(min(max_rows, max(1, due - step)))
 
 
 def _narrowest(criteria: Sequence[Criterion]) -> Mapping[str, Band]:

@@ -165,7 +165,7 @@ class _Best(Evaluation):
         super().__init__(loss, gradient_norm, point, point)
 
     @property
-    def gradient(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # a value there
+    def gradient(self) -> Tensor:  # type: ignore  # a value there, evaluated late here
         """As a vector."""
         if self._gradient is None:
             with self._oracle.uncounted():

@@ -96,19 +96,28 @@ def python_state(objective: nn.Module) -> Iterator[None]:
         Refusal: Something has changed, by name.
     """
     spaces = list(_spaces(objective))
+    # Tensors of one entry that a trace holds for constants are computed with, in place too; no other one is touched.
+    numbers = {name: (one, one.clone()) for name, one in objective.named_buffers() if one.numel() == 1}
     generators = random.getstate(), torch.get_rng_state()
     changed: set[str] = set()
+    refusal: Refusal | None = None
     try:
         yield
+    except Refusal as raised:
+        refusal = raised
     finally:
         for space in spaces:
             changed.update(space.restore())
+        for live, kept in numbers.values():
+            live.copy_(kept)
         if random.getstate() != generators[0] or not torch.equal(torch.get_rng_state(), generators[1]):
             changed.add("a generator of random numbers")
             random.setstate(generators[0])
             torch.set_rng_state(generators[1])
     if changed:
-        raise Refusal(f"the loss keeps state of its own: a call changes {', '.join(sorted(changed))}")
+        raise Refusal(f"the loss keeps state of its own: a call changes {', '.join(sorted(changed))}") from refusal
+    if refusal is not None:
+        raise refusal
 
 
 class _Space:

@@ -1,6 +1,7 @@
 """The learning rates of the updates to come."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from gradopt.engines.purity import Refusal
 from gradopt.optimisers.torch import TorchOptimiser, copied
+
+LOOK_AHEAD = 1000
+"""Updates for which a schedule is looked at before a run."""
 
 
 class Rates:
@@ -22,6 +26,17 @@ class Rates:
         self._options = self._other_options()
         self._before: tuple[Any, ...] | None = None
         self._asked = 1
+
+    def check(self) -> None:
+        """Look ahead, and leave everything as it is.
+
+        Raises:
+            Refusal: As `ahead`.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that no step was made before
+            self.ahead(LOOK_AHEAD)
+        self.settle(0)
 
     def ahead(self, count: int) -> Tensor:
         """Learning rates of the next updates, up to `count` of them, by parameter group: shape (updates, groups), in

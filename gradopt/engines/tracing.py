@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Optimiser
 from gradopt.engines.purity import Refusal, python_state, refuse_hooks, refuse_impure
+from gradopt.engines.rates import Rates
 from gradopt.engines.scalars import TensorScalars
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.optimisers.torch_internals import as_compiled, quiet_fakes, raw_step, stand_in
@@ -56,14 +57,14 @@ class StepGraph:
 
     module: GraphModule
     inputs: Sequence[Tensor]
-    optimizer: torch.optim.Optimizer
+    optimiser: TorchOptimiser
     parameters: Sequence[nn.Parameter]
     slots: Sequence[Slot]
     num_groups: int
 
     def state(self) -> list[Tensor]:
         """The live state tensors. The optimiser has made them at its first update, not before."""
-        return [self.optimizer.state[self.parameters[index]][key] for index, key in self.slots]
+        return [self.optimiser.optimizer.state[self.parameters[index]][key] for index, key in self.slots]
 
 
 def trace(oracle: AutogradOracle, optimiser: Optimiser) -> StepGraph:
@@ -92,6 +93,7 @@ def _plain(oracle: AutogradOracle, optimiser: Optimiser) -> TorchOptimiser:
         raise Refusal("an unknown is no plain tensor")
     if isinstance(optimiser.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise Refusal("the schedule reads the loss")
+    Rates(optimiser).check()
     return optimiser
 
 
@@ -132,9 +134,7 @@ class _Tracer:
         module, again = self._module(inputs), self._module(inputs)
         if module.code != again.code or not _same_constants(module, again):
             raise Refusal("two calls of the loss do not compute the same")
-        return StepGraph(
-            module, inputs, self._adapter.optimizer, self._oracle.parameters, self._slots, len(self._groups)
-        )
+        return StepGraph(module, inputs, self._adapter, self._oracle.parameters, self._slots, len(self._groups))
 
     def _module(self, inputs: Sequence[Tensor]) -> GraphModule:
         raw = _make(self._step, inputs)

@@ -65,7 +65,9 @@ def test_other_flags_or_sources_are_other_objects(cache, monkeypatch):
 
 def test_without_a_compiler_a_program_is_refused_with_the_reason(monkeypatch, tmp_path, cache):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Refusal, match=r"no C compiler is found \(tried gcc, cc, clang\); install gcc, or name one in CC"):
+    with pytest.raises(
+        Refusal, match=r"no C compiler is found \(tried gcc, cc, clang\); install gcc, or name one in CC"
+    ):
         natively(torch.exp, torch.zeros(3))
     monkeypatch.setenv("CC", "nonesuch")
     with pytest.raises(NoCompiler, match="tried nonesuch"):

@@ -56,10 +56,7 @@ EXACT: dict[str, Callable[..., Tensor]] = {
 }
 
 ROUNDED: dict[str, Callable[..., Tensor]] = {
-    **{
-        name: lambda x, y, name=name: getattr(torch, name)(x)
-        for name in FUNCTIONS
-    },
+    **{name: lambda x, y, name=name: getattr(torch, name)(x) for name in FUNCTIONS},
     "atan2": torch.atan2,
     "hypot": torch.hypot,
     "fmod": torch.fmod,

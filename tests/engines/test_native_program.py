@@ -41,7 +41,9 @@ class Problem(Objective):
 class Pair:
     """The same problem twice: run by eager, and by a program that takes over behind the first update."""
 
-    def __init__(self, problem: Callable[[], Objective], optimiser: Any, /, *, made: Any = None, **options: Any) -> None:
+    def __init__(
+        self, problem: Callable[[], Objective], optimiser: Any, /, *, made: Any = None, **options: Any
+    ) -> None:
         def parts() -> tuple[AutogradOracle, TorchOptimiser]:
             oracle = AutogradOracle(problem())
             adapter = TorchOptimiser(optimiser(oracle.parameters, **options), **(made or {}))

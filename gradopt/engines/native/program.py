@@ -74,9 +74,7 @@ class NativeProgram:
         """The update behind the last row; see `Program.update`."""
         self._call(rates, 0, NO_BANDS, None, math.inf)
 
-    def _call(
-        self, rates: Tensor, limit: int, bands: Sequence[float], records: Tensor | None, seconds: float
-    ) -> int:
+    def _call(self, rates: Tensor, limit: int, bands: Sequence[float], records: Tensor | None, seconds: float) -> int:
         lowest = math.inf if self.best is None else self.best[0]
         results = (ctypes.c_double * 2)(lowest, self.step_norm)
         addresses = self._addresses()
