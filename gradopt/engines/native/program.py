@@ -16,7 +16,6 @@ from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
 
-
 ARGUMENTS = [
     ctypes.c_void_p,
     ctypes.c_void_p,
@@ -97,7 +96,10 @@ class NativeProgram:
         """Of the live tensors, which may be others than at the last call: a loaded state brings its own."""
         live = [*self._graph.parameters, *self._graph.state()]
         for tensor, form in zip(live, self._forms, strict=True):
-            assert (tensor.shape, tensor.stride(), tensor.dtype) == form, "a tensor is no longer what was traced"
+            if (tensor.shape, tensor.stride(), tensor.dtype) != form:
+                raise RuntimeError(
+                    f"a tensor of {tensor.dtype}, shape {tuple(tensor.shape)}, was traced in another form"
+                )
         for parameter, gradient in zip(self._graph.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return [tensor.data_ptr() for tensor in live] + self._own_addresses
