@@ -93,7 +93,13 @@ class TorchOptimiser:
 
     def load_state_dict(self, state: State) -> None:
         """Take over a state of an optimiser built with the same options."""
-        self.optimizer.load_state_dict(copied(state["optimizer"]))
+        kept = copied(state["optimizer"])
+        self.optimizer.load_state_dict(kept)
+        for index, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
+            live = self.optimizer.state[parameter] if index in kept["state"] else {}
+            for key, value in live.items():  # torch gives numbers in a state, such as NAdam's, its parameter's dtype
+                if isinstance(value, Tensor):
+                    live[key] = value.to(kept["state"][index][key].dtype)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(copied(state["scheduler"]))
         self.num_updates = state["num_updates"]
