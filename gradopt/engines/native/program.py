@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from gradopt.engines.native.calls import Unprintable
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
-from gradopt.engines.native.rules import Unprintable
 from gradopt.engines.native.source import ALIGNMENT, printed
 from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
@@ -43,6 +43,8 @@ class NativeProgram:
             self._rows = find_compiler().load(source.text).rows
         except (Unprintable, NoCompiler) as reason:
             raise Refusal(str(reason)) from reason
+        except RecursionError as error:
+            raise Refusal("a chain of operations too long to be printed") from error
         if _overlap(graph.parameters):
             raise Refusal("two unknowns share memory")
         self._rows.restype, self._rows.argtypes = ctypes.c_long, ARGUMENTS
