@@ -24,8 +24,8 @@ from gradopt.oracle import AutogradOracle
 
 log = logging.getLogger("gradopt")
 
-GATE_ROWS = 5
-"""Steps that a program and eager both make, from the same state, before the program goes on alone."""
+GATE_ROWS = 10
+"""Steps that a program and eager both make, from the same state, before it goes on alone: a chunk and more."""
 
 TOLERANCE = {torch.float32: 5e-3, torch.float64: 6e-6}
 """Share of its column's largest entry by which a record may be off: the cube root of the rounding of the dtype."""

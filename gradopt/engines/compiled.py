@@ -76,7 +76,7 @@ class StepProgram:
         done = 0
         while True:
             if self._chunk is not None and careful <= done < len(rates) - CHUNK and time.perf_counter() < stop:
-                out = self._chunk(*here, rates[done : done + CHUNK])
+                out = self._chunk(*here, rates[done : done + CHUNK].contiguous())
                 rows = out[0].tolist()
                 norms = [self.step_norm, *rows[STEP_NORM::COLUMNS]]
                 rows[STEP_NORM::COLUMNS] = norms[:-1]  # the norm of an update belongs to the row behind it
@@ -161,8 +161,7 @@ def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]
     """Compile a function of tensors without side effects. Tensors it reads besides become inputs: they stay alive."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch against itself
-        from torch._inductor import config  # late, with all that follows: it takes more than a second to import
-        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.compile_fx import compile_fx_inner  # late: it takes more than a second to import
         from torch._inductor.decomposition import select_decomp_table
 
     table = select_decomp_table()
@@ -170,7 +169,7 @@ def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]
     constants = _lift(module)
     mode = detect_fake_mode(inputs)
     assert mode is not None, "the inputs of a graph are fake"
-    with torch.no_grad(), config.patch(size_asserts=False):
+    with torch.no_grad():
         code = compile_fx_inner(module, [*inputs, *[mode.from_tensor(constant) for constant in constants]])
     return lambda *values: code([*values, *constants])
 

@@ -209,7 +209,7 @@ def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
 
     eager = told(built("rosenbrock2", stop=Stop(max_steps=300)))
     assert ours.engine == "compiled"
-    assert "engine: compiled from step 5 on: same records as eager" in caplog.text
+    assert "engine: compiled from step 10 on: same records as eager" in caplog.text
     assert (ours.status, ours.step) == (eager.status, eager.step)
     torch.testing.assert_close(ours.point, eager.point, rtol=1e-10, atol=0.0)
 
