@@ -197,10 +197,10 @@ def main() -> None:
     lines = [
         f"# The native engine, {time.strftime('%Y-%m-%d')}",
         "",
-        f"torch {torch.__version__}, jax and optax {jax.versions}; float32, CPU nanoseconds a step on one thread, median "
-        f"of {chosen.rounds} rounds in turn{load}. Native tests every row against bands on three columns, records it "
-        f"and keeps the best point, in blocks of {BLOCK} rows; JAX keeps the losses; eager keeps nothing. Build is in seconds, 0 where the object "
-        "was in the cache.",
+        f"torch {torch.__version__}, jax and optax {jax.versions}; float32, CPU nanoseconds a step on one thread, "
+        f"median of {chosen.rounds} rounds in turn{load}. Native tests every row against bands on three columns, "
+        f"records it and keeps the best point, in blocks of {BLOCK} rows; JAX keeps the losses; eager keeps nothing. "
+        "Build is in seconds, from graph to object.",
         "",
         "| objective | optimiser | native | JAX scan | eager | native / JAX | native / eager | build |",
         "|---|---|---|---|---|---|---|---|",

@@ -12,8 +12,9 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gradopt.engines.native.calls import Call, Unprintable, leaf
 from gradopt.engines.native.expressions import TYPES
-from gradopt.engines.native.rules import RULES, Call, Unprintable, leaf
+from gradopt.engines.native.rules import RULES
 from gradopt.engines.native.values import Constant, Leaf, Value
 
 MAX_FOLDED = 1 << 20

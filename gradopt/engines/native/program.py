@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from gradopt.engines.native.calls import Unprintable
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
-from gradopt.engines.native.rules import Unprintable
 from gradopt.engines.native.source import ALIGNMENT, printed
 from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
@@ -43,6 +43,8 @@ class NativeProgram:
             self._rows = find_compiler().load(source.text).rows
         except (Unprintable, NoCompiler) as reason:
             raise Refusal(str(reason)) from reason
+        except RecursionError as error:
+            raise Refusal("a chain of operations too long to be printed") from error
         if _overlap(graph.parameters):
             raise Refusal("two unknowns share memory")
         self._rows.restype, self._rows.argtypes = ctypes.c_long, ARGUMENTS
@@ -96,7 +98,10 @@ class NativeProgram:
         """Of the live tensors, which may be others than at the last call: a loaded state brings its own."""
         live = [*self._graph.parameters, *self._graph.state()]
         for tensor, form in zip(live, self._forms, strict=True):
-            assert (tensor.shape, tensor.stride(), tensor.dtype) == form, "a tensor is no longer what was traced"
+            if (tensor.shape, tensor.stride(), tensor.dtype) != form:
+                raise RuntimeError(
+                    f"a tensor of {tensor.dtype}, shape {tuple(tensor.shape)}, was traced in another form"
+                )
         for parameter, gradient in zip(self._graph.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return [tensor.data_ptr() for tensor in live] + self._own_addresses

@@ -6,12 +6,13 @@ from math import prod
 
 from torch import Tensor, fx
 
+from gradopt.engines.native.calls import Unprintable
+from gradopt.engines.native.elements import Body, Memory, expensive
 from gradopt.engines.native.expressions import TYPES, cost
 from gradopt.engines.native.indices import Affine, Ranges, row_major
+from gradopt.engines.native.loops import MAX_UNROLLED, loop_lines
 from gradopt.engines.native.powers import HELPER, Powers
-from gradopt.engines.native.printing import MAX_UNROLLED, Body, Memory, expensive, loop_lines
-from gradopt.engines.native.rules import Unprintable
-from gradopt.engines.native.schedule import Level, Loop, Schedule, domain_of, scheduled
+from gradopt.engines.native.schedule import Level, Schedule, domain_of, scheduled
 from gradopt.engines.native.step import NUM_COLUMNS, Step
 from gradopt.engines.native.values import Leaf, Pointwise, Reduction, Value
 
@@ -288,6 +289,3 @@ def _opened(leaf: Leaf, slot: int) -> tuple[str, str]:
 
 def _bytes(leaf: Leaf) -> int:
     return prod(leaf.shape) * leaf.dtype.itemsize
-
-
-__all__ = ["Loop", "Source", "printed"]

@@ -7,8 +7,8 @@ from torch import Tensor, fx
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch.utils._pytree import tree_leaves
 
+from gradopt.engines.native.calls import Unprintable, leaf
 from gradopt.engines.native.lowering import Lowering
-from gradopt.engines.native.rules import Unprintable, leaf
 from gradopt.engines.native.values import Constant, Leaf, Pointwise, Value, ordered
 
 NUM_COLUMNS = 3
