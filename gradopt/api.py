@@ -96,8 +96,8 @@ def minimise(
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
         engine: What executes the steps: "eager" does what plain torch does, to the last bit; "native" and "compiled"
-            run a graph of the step in machine code and refuse what they cannot; "auto" takes fused forms where a class has
-            them, and changes to a program once that pays.
+            run a graph of the step in machine code and refuse what they cannot; "auto" takes fused forms where a class
+            has them, and changes to a program once that pays.
         directory: Where the observers may write; None: no files.
 
     Raises:
