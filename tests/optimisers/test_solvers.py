@@ -47,6 +47,11 @@ def apart(x):
     return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0], 30 + x[0] ** 2 + x[1]])
 
 
+def steep(x):
+    """A loss whose gradient has no square."""
+    return 2.0**300 * valley(x)
+
+
 def tensor(values, dtype=torch.float64):
     return torch.tensor(values, dtype=dtype)
 
@@ -136,7 +141,7 @@ def test_a_budget_of_evaluations_is_kept_exactly(name, options, limit):
 
 
 @pytest.mark.parametrize(("name", "options"), SMOOTH + SQUARES, ids=str)
-@pytest.mark.parametrize("function", [valley, apart])
+@pytest.mark.parametrize("function", [valley, apart, steep])
 def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, options, function, tmp_path):
     def build():
         return assemble(
@@ -560,6 +565,19 @@ def test_units_of_the_unknowns_cost_lbfgs_few_evaluations():
     assert plain.success
     assert scaled.success
     assert scaled.nfev <= 1.5 * plain.nfev
+
+
+@dtypes
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
+def test_lbfgs_converges_in_other_units_of_the_unknowns_at_less_than_twice_the_cost(unit, dtype):
+    def rosenbrock(x):
+        return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+    plain = gradopt.minimise(rosenbrock, tensor([-1.2, 1.0], dtype), optimiser="lbfgs")
+    other = gradopt.minimise(lambda x: rosenbrock(x / unit), tensor([-1.2, 1.0], dtype) * unit, optimiser="lbfgs")
+
+    assert other.status is plain.status is Status.CONVERGED, other
+    assert other.nfev < 2 * plain.nfev, (other.nfev, plain.nfev)
 
 
 def test_an_unknown_of_weak_influence_is_not_thrown_to_where_it_has_none():
