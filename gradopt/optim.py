@@ -226,6 +226,10 @@ class _Loss(Objective):
     def forward(self, batch: None = None) -> Tensor:
         """The closure's loss."""
         loss = self.closure()
+        if loss is None:
+            raise Mistake(
+                "the closure must return the loss, a tensor of shape (), and it returns None: end it with `return loss`"
+            )
         return torch.as_tensor(loss) if isinstance(loss, float) else loss
 
     def describe(self) -> str:

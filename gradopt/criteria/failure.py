@@ -32,9 +32,9 @@ class NonFinite:
         loss, gradient = block["loss"][row, 0].item(), block["gradient_norm"][row, 0].item()
         if block.measured[row] and math.isfinite(loss):
             loss = block["full_loss"][row, 0].item()
-        trial = block.cut_short.loss if isinstance(block.cut_short, NonFiniteTrial) else None
+        trial = block.cut_short if isinstance(block.cut_short, NonFiniteTrial) else None
         if trial is not None:
-            loss = trial
+            loss = trial.loss
         if loss == -math.inf or (math.isfinite(loss) and math.isfinite(gradient)):
             return None
         before = block["loss"][row - 1, 0].item() if row and trial is None else math.nan
@@ -48,6 +48,7 @@ class NonFinite:
             before=before,
             best=best,
             trial=trial is not None,
+            however_short=trial is not None and trial.however_short,
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -60,10 +61,15 @@ class NonFinite:
             if evidence["before"] == evidence["before"]:
                 what += f", after {evidence['before']:.6g} one step earlier"
             hint = "try a smaller learning rate, bounds that keep the unknowns in the domain, or gradient clipping"
-            if evidence["trial"]:
+            if evidence["however_short"]:
+                hint = (
+                    "the point lies at the edge of the domain, and every step down leaves it, however short: give the "
+                    "unknowns bounds that keep them in it (objective.bounds), or start elsewhere"
+                )
+            elif evidence["trial"]:
                 hint = (
                     "the optimiser stepped out of the domain; try a smaller learning rate, or bounds that keep the "
-                    "unknowns in it with an optimiser that takes bounds, such as adam"
+                    "unknowns in it with an optimiser that takes bounds, such as lbfgs or adam"
                 )
             elif step == 0:
                 hint = "the objective has no finite value at the start: move x0 into its domain"
@@ -199,8 +205,9 @@ class Unbounded:
             and oracle.upper is not None
             and bool((oracle.lower.isfinite() & oracle.upper.isfinite()).all())
         )
-        grown = size > 10 * self._size and gradient_norm >= 0.5 * self._gradient_norm
-        if loss == -math.inf or (loss < self._floor and grown and not boxed):
+        evidence["grown"] = grown = size > 10 * self._size
+        steep = gradient_norm >= 0.5 * self._gradient_norm
+        if loss == -math.inf or (loss < self._floor and grown and steep and not boxed):
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
         if loss < self._floor:
             self._floor *= 1e3
@@ -211,11 +218,16 @@ class Unbounded:
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         if evidence["loss"] == -math.inf and evidence["start"] == -math.inf:
             return "the loss is -inf at the start already: there is no minimum to find; move the start into the domain"
-        proof = evidence["proof"] or "no proof, but the loss falls, the unknowns grow and the gradient does not shrink"
+        seen, bounds = "no proof, but the loss falls, the unknowns grow and the gradient does not shrink", "bounds"
+        if evidence["loss"] == -math.inf:
+            seen = "no proof, but the loss falls for as long as the unknowns grow"
+        if not evidence["grown"]:
+            seen = "the unknowns have not grown, so this is a pole, as log(x) has at 0, or an overflow"
+            bounds = "bounds that keep them away from there"
         return (
             f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, "
-            f"with unknowns up to {evidence['size']:.3g}: {proof}. There is no minimum to find; give the "
-            "unknowns bounds (objective.bounds), or check the sign of the objective"
+            f"with unknowns up to {evidence['size']:.3g}: {evidence['proof'] or seen}. There is no minimum to find; "
+            f"give the unknowns {bounds} (objective.bounds), or check the sign of the objective"
         )
 
     def state_dict(self) -> State:
