@@ -226,10 +226,6 @@ class _Loss(Objective):
     def forward(self, batch: None = None) -> Tensor:
         """The closure's loss."""
         loss = self.closure()
-        if loss is None:
-            raise Mistake(
-                "the closure must return the loss, a tensor of shape (), and it returns None: end it with `return loss`"
-            )
         return torch.as_tensor(loss) if isinstance(loss, float) else loss
 
     def describe(self) -> str:
@@ -279,6 +275,8 @@ class ClosureOracle(AutogradOracle):
     def _backward(self, output: Tensor) -> None:
         if not self._has_gradients():
             super()._backward(output)
+        elif not isinstance(output, Tensor):
+            self._check(output)
 
     def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
         evaluation = super()._evaluation(losses, since)  # its gradient may share memory with .grad, which others zero

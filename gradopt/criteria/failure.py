@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
+from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.stationarity.curvature import examine, sizes, ways
 from gradopt.stationarity.falls import falls_as_promised
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
+
+ROUNDINGS = 100
+"""Falls of the loss up to this many of its roundings are lost to a solver that compares losses."""
 
 EVERY = 100
 """Steps between two looks of the criteria that watch a trend."""
@@ -222,7 +226,7 @@ class Unbounded:
         if evidence["loss"] == -math.inf:
             seen = "no proof, but the loss falls for as long as the unknowns grow"
         if not evidence["grown"]:
-            seen = "the unknowns have not grown, so this is a pole, as log(x) has at 0, or an overflow"
+            seen = "the unknowns have hardly grown, so this is a pole, as log(x) has at 0, or an overflow"
             bounds = "bounds that keep them away from there"
         return (
             f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, "
@@ -282,13 +286,17 @@ class Stalled:
             return None
         point = oracle.read()
         # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
-        scatter, noise, gone = 0.0, False, None
+        scatter, noise, gain, gone = 0.0, False, math.nan, None
+        missed: dict[str, Any] = {"violation": math.nan}
         if oracle.constraints is None:
-            scatter, noise = _scatter(oracle)
+            scatter, noise, gain = _scatter(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
             fallen = abs(self._first - loss)
             noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+        else:
+            missed = {"violation": block["violation"][-1, 0].item()}
+            missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
         status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
@@ -301,7 +309,9 @@ class Stalled:
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
-            violation=math.nan if oracle.constraints is None else block["violation"][-1, 0].item(),
+            loss_rounding=abs(loss) * torch.finfo(point.dtype).eps,
+            newton_gain=gain,
+            **missed,
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
         )
 
@@ -320,12 +330,22 @@ class Stalled:
             )
         if evidence["stuck"] and not math.isnan(evidence["violation"]):
             return (
-                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}, the constraints "
-                f"are missed by {evidence['violation']:.2g} of the unknowns' size). To mend: start somewhere else, or "
-                "look at the limits"
+                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}; "
+                f"{missed_in_words(evidence)}). To mend: start somewhere else, or look at the limits"
             )
         if evidence["stuck"]:
-            hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
+            hint = (
+                "check the gradient, or rescale the objective; or it has a kink here, as abs, relu, max or a norm has "
+                "where it turns: smooth it"
+            )
+            if evidence["newton_gain"] <= ROUNDINGS * evidence["loss_rounding"]:
+                hint = (
+                    f"the loss is rounded by {evidence['loss_rounding']:.1g} here, and a Newton step promises to lower "
+                    f"it by no more than {evidence['newton_gain']:.1g}: subtract the constant part of the loss"
+                )
+                hint += ", or try dtype=float64" * (dtype != "float64")
+            elif dtype != "float64":
+                hint = f"try dtype=float64; else {hint}"
             return (
                 f"{evidence['stuck']}, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
                 f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {hint}"
@@ -354,10 +374,11 @@ class Stalled:
         vars(self).update(state)
 
 
-def _scatter(oracle: Oracle) -> tuple[float, bool]:
+def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
     """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
     whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
-    valley is not lost in the rounding across it.
+    valley is not lost in the rounding across it. And what a Newton step would take from the loss, NaN where that is
+    not known.
 
     It is rounding only if it is small against the change of the gradient over a longer way: at a kink or a wall it is
     as large however short the way is.
@@ -377,7 +398,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
         table = torch.stack([beside(sign * point.abs() * eps) for sign in signs.to(point)])
         far = torch.stack([beside(sign * size * eps**0.25) for sign in signs[:2].to(point)])
     except BudgetSpent:
-        return 0.0, False
+        return 0.0, False, math.nan
     mean = table.mean(0)
     scatter, gradient, hessian = table - mean, mean, oracle.hessian()
     if oracle.lower is not None and oracle.upper is not None:
@@ -386,9 +407,12 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
     largest = scatter.abs().max().item()
     change = (far - mean).abs().max().item() / eps**0.25
     if not largest <= eps**0.5 * change:
-        return largest, False
+        return largest, False, math.nan
     if hessian is None or not bool(free.any()):
-        return largest, gradient.abs().max().item() <= largest
+        return largest, gradient.abs().max().item() <= largest, math.nan
     found = examine(hessian, free, size, gradient)
     noise = max(found.decrease(found.slopes(row)) for row in scatter)
-    return largest, found.sign != "negative" and found.decrease(found.slopes(gradient)) <= noise
+    gain = found.decrease(found.slopes(gradient))
+    if found.sign == "negative":
+        return largest, False, math.nan
+    return largest, gain <= noise, gain
