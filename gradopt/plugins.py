@@ -196,12 +196,14 @@ class Registry:
 
     def _absent(self, name: str) -> str:
         """The package of ours that has this objective, or its family, if it is not loaded."""
-        package = next((one for one, families in PACKAGES.items() if name.partition("/")[0] in families), None)
+        head = name.partition("/")[0]
+        package = next(
+            (p for p, of in PACKAGES.items() if head in of or head.startswith(tuple(f"{o}_" for o in of))), None
+        )
         if package is None or any(_canonical(plugin.distribution) == _canonical(package) for plugin in self.plugins):
             return ""
-        return (
-            f" It belongs to the package {package}, which is not loaded: install it, from plugins/ of the repository."
-        )
+        cure = "" if self.disabled or not self._autoload else ": install it, from plugins/ of the repository"
+        return f" It belongs to the package {package}, which is not loaded{cure}."
 
     def never_met(self) -> list[str]:
         """The names that were to be switched off and that no installed plugin has."""

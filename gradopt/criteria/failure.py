@@ -377,8 +377,8 @@ class Stalled:
 def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
     """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
     whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
-    valley is not lost in the rounding across it. And what a Newton step would take from the loss, NaN where that is
-    not known.
+    valley is not lost in the rounding across it. And what a Newton step would take from the loss, NaN where there
+    is no curvature that would end it.
 
     It is rounding only if it is small against the change of the gradient over a longer way: at a kink or a wall it is
     as large however short the way is.
@@ -412,7 +412,8 @@ def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
         return largest, gradient.abs().max().item() <= largest, math.nan
     found = examine(hessian, free, size, gradient)
     noise = max(found.decrease(found.slopes(row)) for row in scatter)
-    gain = found.decrease(found.slopes(gradient))
+    slopes = found.slopes(gradient)
+    gain = found.decrease(slopes)
     if found.sign == "negative":
         return largest, False, math.nan
-    return largest, gain <= noise, gain
+    return largest, gain <= noise, gain if bool(found.is_curved[slopes > 0].all()) else math.nan

@@ -275,6 +275,29 @@ def test_the_covariance_of_a_line_is_the_formula_of_the_books():
     torch.testing.assert_close(result.standard_errors, result.covariance.diagonal().sqrt())
 
 
+def test_an_unknown_that_bounds_fix_is_a_constant_of_the_fit():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    fixed = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.3], bounds=([-9.0, 0.3], [9.0, 0.3]))
+    alone = gradopt.least_squares(lambda p: p + 0.3 * t - y, [0.0])
+
+    assert fixed.success, fixed
+    torch.testing.assert_close(fixed.standard_errors, torch.stack([alone.standard_errors[0], torch.tensor(0.0)]))
+
+
+def test_a_bound_that_holds_an_unknown_is_not_seen_by_its_standard_error():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    held = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.0], bounds=(None, [9.0, 0.2]))
+
+    assert held.success, held
+    assert held.x[1] == 0.2
+    variance = ((design @ held.x - y) ** 2).sum() / (len(t) - 2)
+    torch.testing.assert_close(held.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
+
+
 def test_bounds_of_a_fit_agree_with_scipy():
     residuals, bounds = decay(), ([0.0, 0.6], [2.5, 2.0])
     reference = scipy.optimize.least_squares(
