@@ -460,7 +460,7 @@ def test_negative_curvature_of_a_ten_millionth_is_found_among_a_thousand():
     found = examine(lambda v: weights * v, weights != 0, torch.ones_like(weights), 1e-8 * torch.ones_like(weights))
 
     assert found.sign == "negative"
-    assert found.values[0] == pytest.approx(-1e-3, abs=2 * found.error)
+    assert found.along(0) == pytest.approx(-1e-3, abs=2 * found.error)
     assert found.error < 1.0
 
 
