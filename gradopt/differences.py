@@ -14,6 +14,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from gradopt.contracts import Linearised
 from gradopt.oracle import AutogradOracle
 from gradopt.stationarity.curvature import sizes
 
@@ -139,6 +140,10 @@ class Probe:
         self._ready()
         return self.oracle.hessian()
 
+    def custom_functions(self) -> list[str]:
+        """The names of the custom `autograd.Function`s in its graph, however late it is."""
+        return self.oracle.custom_functions()
+
     def _ready(self) -> None:
         if self._patience.is_over:
             raise OutOfPatience
@@ -151,6 +156,38 @@ class Probe:
         with torch.no_grad():
             for buffer, value in self._buffers:
                 buffer.copy_(value)
+
+
+class ConstraintProbe(Probe):
+    """The same for a weighed sum of the constraints in place of the loss.
+
+    Args:
+        weights: Of each value, shape (m,).
+    """
+
+    def __init__(self, oracle: AutogradOracle, weights: Tensor, patience: Patience | None = None) -> None:
+        super().__init__(oracle, patience)
+        self._weights = weights
+
+    def loss(self, point: Tensor) -> float:
+        self._ready()
+        return (self._weights @ self._linearised(point).residuals.cpu().double()).item()
+
+    def gradient(self, point: Tensor) -> Tensor:
+        self._ready()
+        linear = self._linearised(point)
+        return linear.vjp(self._weights.to(linear.residuals)).cpu().double()
+
+    def custom_functions(self) -> list[str]:
+        return self.oracle.custom_constraint_functions(self._weights)
+
+    def _linearised(self, point: Tensor) -> Linearised:
+        here = self.oracle.read()
+        self.oracle.write(point)
+        try:
+            return self.oracle.linearised_constraints()
+        finally:
+            self.oracle.write(here)
 
 
 class Neighbourhood:

@@ -37,7 +37,11 @@ class ConstraintFunctions:
 
     def values(self) -> Tensor:
         """c(x) at the current unknowns, shape (m,), with its graph."""
-        return torch.cat([one.function().reshape(-1) for one in self._constraints])
+        return torch.cat([value.reshape(-1) for value in self.values_by_name().values()])
+
+    def values_by_name(self) -> Mapping[str, Tensor]:
+        """The same, each in the shape of its constraint."""
+        return {name: one.function() for name, one in zip(self.names, self._constraints, strict=True)}
 
     def by_name(self, vector: Tensor) -> Mapping[str, Tensor]:
         """The parts of a vector (m,), each in the shape of its constraint."""

@@ -247,8 +247,8 @@ class Stalled:
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
     zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
-    it came, nor where an unknown has run off so far that the loss no longer depends on it: gradient and rounding vanish
-    there together.
+    it came, nor where an unknown has run off so far that the loss no longer depends on it, or the gradient underflows:
+    gradient and rounding vanish there together.
     """
 
     PATIENCE = 50
@@ -288,6 +288,7 @@ class Stalled:
         # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
         scatter, noise, gain, gone = 0.0, False, math.nan, None
         missed: dict[str, Any] = {"violation": math.nan}
+        underflow = gradient_norm < torch.finfo(point.dtype).tiny
         if oracle.constraints is None:
             scatter, noise, gain = _scatter(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
@@ -297,7 +298,7 @@ class Stalled:
         else:
             missed = {"violation": block["violation"][-1, 0].item()}
             missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
-        status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
+        status = Status.NOISE_FLOOR if noise and gone is None and not underflow else Status.STALLED
         return Judgement.one(
             status,
             len(block) - 1,
@@ -313,6 +314,7 @@ class Stalled:
             newton_gain=gain,
             **missed,
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
+            underflow=underflow,
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -327,6 +329,12 @@ class Stalled:
             return (
                 f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
                 "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
+            )
+        if evidence["underflow"] and math.isnan(evidence["violation"]):
+            return (
+                f"a plateau: the gradient ({evidence['gradient_norm']:.3g}) underflows in {dtype} (loss "
+                f"{evidence['loss']:.10g}, step {evidence['step']}), and no minimum shows. Start elsewhere, or rescale "
+                "the objective"
             )
         if evidence["stuck"] and not math.isnan(evidence["violation"]):
             return (
