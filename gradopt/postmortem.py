@@ -106,7 +106,9 @@ def _checks(oracle: AutogradOracle, patience: Patience) -> Sequence[GradientChec
 
 def _unchecked(verdict: Verdict) -> Verdict:
     evidence = {**verdict.evidence, "gradient_check": "unjudged: there was no time left for it"}
-    return replace(verdict, reason=f"{verdict.reason}; the gradient was not checked, for want of time", evidence=evidence)
+    return replace(
+        verdict, reason=f"{verdict.reason}; the gradient was not checked, for want of time", evidence=evidence
+    )
 
 
 def _evidence(check: GradientCheck) -> dict[str, str | float]:
@@ -128,35 +130,62 @@ def _doubtful(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
     Raises:
         OutOfPatience: Before it is known.
     """
-    point = oracle.read()
-    eps = torch.finfo(point.dtype).eps
-    rounding = 100 * eps * max(abs(loss), math.ulp(0.0))
-    generator = torch.Generator().manual_seed(1)
-    signs = torch.randint(0, 2, point.shape, generator=generator) * 2 - 1
-    reach = eps**0.25 * sizes(point, point)
-    low, high = oracle.lower, oracle.upper
     try:
         with Probe(oracle, patience) as probe:
-            for there in (point + signs.to(point) * reach, point - signs.to(point) * reach):
-                if loss - probe.loss(there if low is None or high is None else there.clamp(low, high)) > rounding:
-                    return True
-            gradient = probe.gradient(point)
-            for _ in range(NUM_SLOPES):
-                random = torch.rand(point.shape, generator=generator, dtype=torch.float64)
-                move = (torch.where(random < 0.5, -1.0, 1.0) * (0.5 + random)).to(point) * reach
-                if low is not None and high is not None:  # differences are central: what has no room stays
-                    move = move.masked_fill((point - move.abs() < low) | (point + move.abs() > high), 0.0)
-                ahead, behind = (probe.loss(point + part) - loss for part in (move, -move))
-                apart = abs((ahead - behind) / 2 - (gradient @ move.cpu().double()).item())
-                # By what the slope changes over a way as long as the unknowns are large.
-                turn = abs(ahead + behind) / eps**0.25
-                if apart > rounding + tolerance(point.dtype) * turn:
-                    return True
+            return _falls(probe, loss) or _is_elsewhere(probe, loss)
     except OutOfPatience:
         raise
     except Exception:  # whatever the objective raises there
         return False
+
+
+def _falls(probe: Probe, loss: float) -> bool:
+    oracle, point = probe.oracle, probe.oracle.read()
+    signs = torch.randint(0, 2, point.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    move = torch.finfo(point.dtype).eps ** 0.25 * signs.to(point) * sizes(point, point)
+    for there in (point + move, point - move):
+        if oracle.lower is not None and oracle.upper is not None:
+            there = there.clamp(oracle.lower, oracle.upper)
+        if loss - probe.loss(there) > _rounding(loss, point):
+            return True
     return False
+
+
+def _is_elsewhere(probe: Probe, loss: float) -> bool:
+    """Whether central differences along random directions show a slope that the gradient does not have, the same over
+    the whole reach and half of it: noise is in no proportion to the step.
+    """
+    oracle, point = probe.oracle, probe.oracle.read()
+    reach = torch.finfo(point.dtype).eps ** 0.25
+    way = ways(point, point if oracle.origin is None else oracle.origin)
+    if oracle.lower is not None and oracle.upper is not None:  # differences are central: what has no room stays
+        room = 1.5 * reach * way
+        way = way.masked_fill((point - room < oracle.lower) | (point + room > oracle.upper), 0.0)
+    gradient = probe.gradient(point)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(NUM_SLOPES):
+        random = torch.rand(point.shape, generator=generator, dtype=torch.float64)
+        direction = torch.where(random < 0.5, -1.0, 1.0).to(point) * (0.5 + random).to(point) * way
+        whole = _astray(probe, direction, reach, gradient, loss)
+        if whole and abs(_astray(probe, direction, reach / 2, gradient, loss) - whole) < 0.25 * abs(whole):
+            return True
+    return False
+
+
+def _astray(probe: Probe, direction: Tensor, reach: float, gradient: Tensor, loss: float) -> float:
+    """By how much the slope of the loss is another than the gradient's; 0 if a point much nearer than the direction is
+    long would make up for it, or rounding explains it.
+    """
+    point = probe.oracle.read()
+    ahead, behind = (probe.loss(point + part * direction) - loss for part in (reach, -reach))
+    slope, turn = (ahead - behind) / (2 * reach), abs(ahead + behind) / reach**2
+    found = slope - (gradient @ direction.cpu().double()).item()
+    least = _rounding(loss, point) / reach + tolerance(point.dtype) * turn
+    return found if min(abs(found), abs(slope)) > least else 0.0
+
+
+def _rounding(loss: float, point: Tensor) -> float:
+    return 100 * torch.finfo(point.dtype).eps * max(abs(loss), math.ulp(0.0))
 
 
 def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) -> Edge | None:

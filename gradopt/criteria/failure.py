@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -286,35 +287,35 @@ class Stalled:
             return None
         point = oracle.read()
         # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
-        scatter, noise, gain, gone = 0.0, False, math.nan, None
+        rounding, gone = Rounding(), None
         missed: dict[str, Any] = {"violation": math.nan}
-        underflow = gradient_norm < torch.finfo(point.dtype).tiny
+        noise = False
         if oracle.constraints is None:
-            scatter, noise, gain = _scatter(oracle)
+            rounding = _rounding(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
             fallen = abs(self._first - loss)
-            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+            noise = rounding.hides and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
         else:
             missed = {"violation": block["violation"][-1, 0].item()}
             missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
-        status = Status.NOISE_FLOOR if noise and gone is None and not underflow else Status.STALLED
+        status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
             len(block) - 1,
             step=block.last_step,
             loss=loss,
             gradient_norm=gradient_norm,
-            scatter=scatter,
+            scatter=rounding.scatter,
             learning_rate=block["learning_rate"][-1, 0].item(),
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
             loss_rounding=abs(loss) * torch.finfo(point.dtype).eps,
-            newton_gain=gain,
+            newton_gain=rounding.gain,
             **missed,
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
-            underflow=underflow,
+            underflow=rounding.underflows,
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -382,11 +383,27 @@ class Stalled:
         vars(self).update(state)
 
 
-def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
-    """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
-    whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
-    valley is not lost in the rounding across it. And what a Newton step would take from the loss, NaN where there
-    is no curvature that would end it.
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How a gradient compares with its own rounding.
+
+    Attributes:
+        scatter: Largest change of an entry under perturbations of the unknowns by one rounding, inside the bounds.
+        hides: Whether the gradient is no more than that, by what a Newton step makes of either: so a gradient along a
+            flat valley is not lost in the rounding across it.
+        underflows: Whether it is below the smallest normal number far around, too: its digits are lost, and nothing
+            can be said of it.
+        gain: What a Newton step would take from the loss; NaN where no curvature would end it.
+    """
+
+    scatter: float = 0.0
+    hides: bool = False
+    underflows: bool = False
+    gain: float = math.nan
+
+
+def _rounding(oracle: Oracle) -> Rounding:
+    """That of the gradient where the parameters stand.
 
     It is rounding only if it is small against the change of the gradient over a longer way: at a kink or a wall it is
     as large however short the way is.
@@ -406,7 +423,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
         table = torch.stack([beside(sign * point.abs() * eps) for sign in signs.to(point)])
         far = torch.stack([beside(sign * size * eps**0.25) for sign in signs[:2].to(point)])
     except BudgetSpent:
-        return 0.0, False, math.nan
+        return Rounding()
     mean = table.mean(0)
     scatter, gradient, hessian = table - mean, mean, oracle.hessian()
     if oracle.lower is not None and oracle.upper is not None:
@@ -414,14 +431,17 @@ def _scatter(oracle: Oracle) -> tuple[float, bool, float]:
     free = gradient != 0
     largest = scatter.abs().max().item()
     change = (far - mean).abs().max().item() / eps**0.25
+    if max(table.abs().max().item(), far.abs().max().item()) < torch.finfo(point.dtype).tiny:
+        return Rounding(largest, underflows=True)
     if not largest <= eps**0.5 * change:
-        return largest, False, math.nan
+        return Rounding(largest)
     if hessian is None or not bool(free.any()):
-        return largest, gradient.abs().max().item() <= largest, math.nan
+        return Rounding(largest, hides=gradient.abs().max().item() <= largest)
     found = examine(hessian, free, size, gradient)
+    if found.sign == "negative":
+        return Rounding(largest)
     noise = max(found.decrease(found.slopes(row)) for row in scatter)
     slopes = found.slopes(gradient)
     gain = found.decrease(slopes)
-    if found.sign == "negative":
-        return largest, False, math.nan
-    return largest, gain <= noise, gain if bool(found.is_curved[slopes > 0].all()) else math.nan
+    ends = bool(found.is_curved[slopes > 0].all())
+    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan)

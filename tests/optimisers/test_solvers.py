@@ -661,6 +661,13 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
     assert matrix.abs().max() < 1e-10
 
 
+def test_residuals_that_fade_away_leave_levenberg_marquardt_whole():
+    result = gradopt.least_squares(lambda p: torch.exp(-p), [1.0])
+
+    assert result.status is Status.STALLED  # on the plateau where they and all their derivatives underflow
+    assert bool(result.x.isfinite().all())
+
+
 def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():
     result = gradopt.minimise(lambda x: x.abs().sum(), tensor([1.0, 2.0]), optimiser="trust_region")
 
