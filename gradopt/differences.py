@@ -7,7 +7,8 @@ and domain edges leave a slope unjudged, and a gradient is never called wrong fo
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -170,22 +171,24 @@ class ConstraintProbe(Probe):
         self._weights = weights
 
     def loss(self, point: Tensor) -> float:
-        self._ready()
-        return (self._weights @ self._linearised(point).residuals.cpu().double()).item()
+        with self._linearised(point) as linear:
+            return (self._weights @ linear.residuals.cpu().double()).item()
 
     def gradient(self, point: Tensor) -> Tensor:
-        self._ready()
-        linear = self._linearised(point)
-        return linear.vjp(self._weights.to(linear.residuals)).cpu().double()
+        with self._linearised(point) as linear:
+            return linear.vjp(self._weights.to(linear.residuals)).cpu().double()
 
     def custom_functions(self) -> list[str]:
         return self.oracle.custom_constraint_functions(self._weights)
 
-    def _linearised(self, point: Tensor) -> Linearised:
+    @contextmanager
+    def _linearised(self, point: Tensor) -> Iterator[Linearised]:
+        """The constraints at `point`, where the parameters stand meanwhile: their graph is for there alone."""
+        self._ready()
         here = self.oracle.read()
         self.oracle.write(point)
         try:
-            return self.oracle.linearised_constraints()
+            yield self.oracle.linearised_constraints()
         finally:
             self.oracle.write(here)
 

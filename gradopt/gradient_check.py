@@ -65,7 +65,7 @@ class GradientCheck:
 
     @property
     def _subject(self) -> str:
-        return "it" if self.constraint else "the loss"
+        return "its value" if self.constraint else "the loss"
 
     def _what(self) -> str:
         if self.culprits:

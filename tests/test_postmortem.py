@@ -270,7 +270,7 @@ def test_a_wrong_gradient_of_a_constraint_is_named(detached):
 
     assert result.success != detached
     if detached:
-        wrong = "the gradient of constraint line is wrong: in x[1] it changes by 2 where the gradient says 0"
+        wrong = "the gradient of constraint line is wrong: in x[1] its value changes by 2 where the gradient says 0"
         assert wrong in result.message
         assert result.verdict.evidence["constraint"] == "line"
 
