@@ -113,6 +113,10 @@ def minimise(
     chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
+    if not isinstance(criteria, Sequence):
+        raise Mistake(f"criteria must be a list of objects with a judge(), got {criteria!r}")
+    if callback is not None and not callable(callback):
+        raise Mistake(f"callback must be a function of a block of records, got {callback!r}")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
     assembly = assemble(
         target,
@@ -337,6 +341,8 @@ def _target(
 def _optimiser(
     target: Objective, optimiser: str | Callable[..., Any] | None, options: Mapping[str, Any] | None
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
+    if options is not None and not isinstance(options, Mapping):
+        raise Mistake(f"optimiser_options must be a dict, such as {{'lr': 0.1}}, got {options!r}")
     if optimiser is not None:
         if not (isinstance(optimiser, str) or callable(optimiser)):
             raise Mistake(f"optimiser must be a name or a callable of the parameters, got {optimiser!r}")

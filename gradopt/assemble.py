@@ -31,7 +31,10 @@ from gradopt.stationarity.points import StationaryPoints
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
 
-KEEPS = "use augmented_lagrangian, which wraps lbfgs or trust_region (inner), or make them a penalty of the loss"
+KEEPS = (
+    "use augmented_lagrangian (optimiser=augmented_lagrangian on the command line), which wraps lbfgs or trust_region "
+    "(inner), or make them a penalty of the loss"
+)
 
 
 @dataclass(frozen=True, slots=True)

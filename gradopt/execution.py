@@ -35,7 +35,7 @@ def execute(
         form: From tensors shaped like the parameters to the form of the start.
     """
     oracle = assembly.oracle
-    for observer in observers:
+    for observer in observers if isinstance(observers, Sequence) else [observers]:
         if not callable(getattr(observer, "record", None)):
             raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
     if directory is not None:

@@ -4,7 +4,7 @@ success stands on an edge of the loss.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Evaluation
-from gradopt.differences import Patience, Probe
-from gradopt.gradient_check import GradientCheck, check_gradient
+from gradopt.differences import OutOfPatience, Patience, Probe, tolerance
+from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
 from gradopt.oracle import AutogradOracle
 from gradopt.stationarity.curvature import sizes, ways
 from gradopt.stationarity.edges import Edge, edge
@@ -25,45 +25,65 @@ DOUBTED = frozenset({Status.CONVERGED, Status.NOISE_FLOOR})
 FEIGNED = frozenset({Status.SADDLE_POINT, Status.MAXIMUM})
 """Endings at which the loss falls though the gradient vanishes: so it does, too, where the gradient is wrong."""
 
-EXPLAINED = frozenset({Status.STALLED, Status.DIVERGED, Status.NON_FINITE})
+EXPLAINED = frozenset({Status.STALLED, Status.DIVERGED, Status.NON_FINITE, Status.INFEASIBLE})
 """Failures that a wrong gradient brings about."""
 
-EXHAUSTED = frozenset({Status.MAX_STEPS, Status.MAX_EVALUATIONS})
+EXHAUSTED = frozenset({Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS})
 """Endings that a wrong gradient may be the reason of, too: looked into after a run of `ENOUGH` evaluations."""
 
 ENOUGH = 200
 
+NUM_SLOPES = 2
+"""Random directions in which a success is asked for a slope."""
+
 SECONDS = 2.0
 """How long the search for a wrong gradient takes at most, unless the run took longer."""
 
+GRACE = 0.5
+"""How long it may take, in seconds, though a budget of time is used up: what it would have found is worth more."""
+
 
 def patience(oracle: AutogradOracle, seconds: float, interrupted: Callable[[], bool]) -> Patience:
-    """For all that is asked after a run that took so many seconds; what is left of a budget of time bounds it too."""
-    return Patience(min(max(SECONDS, seconds), oracle.deadline - time.perf_counter()), interrupted)
+    """For all that is asked after a run that took so many seconds; what is left of a budget of time, or `GRACE`, bounds
+    it too.
+    """
+    left = max(oracle.deadline - time.perf_counter(), GRACE)
+    return Patience(min(max(SECONDS, seconds), left), interrupted)
 
 
 def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: Patience) -> Verdict:
     """The verdict on the point where the parameters stand, of that loss; `stalled` in place of a success, a saddle
     point or a maximum that a wrong gradient feigns, and of a success on an edge of the loss. A few losses beside the
-    point tell whether there is reason to look further; not under constraints, where the loss falls beside most minima.
+    point tell whether there is reason to look further. Under constraints it is looked further at once, and for no edge:
+    the loss falls beside most minima. A success that nobody had the time to check says so.
     """
     feigned = verdict.status in FEIGNED
-    if oracle.constraints is not None or verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
+    if verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
         return verdict
-    found = None if feigned else _edge(oracle, loss, verdict.evidence.get("newton_decrease", 0.0), patience)
-    if found is None and not feigned and not _falls(oracle, loss, patience):
-        return verdict
-    check = check_gradient(oracle, patience)
-    if check.is_wrong:
-        why = f"the gradient vanishes here, but the loss does not stop falling (loss {loss:.10g}): {check.sentence()}"
-        return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
+    if oracle.constraints is not None:
+        checks = _checks(oracle, patience)
+        found = None
+    else:
+        try:
+            doubtful = feigned or _doubtful(oracle, loss, patience)
+        except OutOfPatience:
+            return _unchecked(verdict)
+        found = None if feigned else _edge(oracle, loss, verdict.evidence.get("newton_decrease", 0.0), patience)
+        if found is None and not doubtful:
+            return verdict
+        checks = [check_gradient(oracle, patience)]
+    for check in checks:
+        if check.is_wrong:
+            beside = "" if oracle.constraints is not None else ", but the loss does not stop falling"
+            why = f"the gradient vanishes here{beside} (loss {loss:.10g}): {check.sentence()}"
+            return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
     if found is None:
-        return verdict
+        return _unchecked(verdict) if not feigned and any(check.cut_short for check in checks) else verdict
     why = (
         f"the gradient vanishes here, but this is {found.sentence()} (loss {loss:.10g}): no minimum. To mend: start on "
         "the other side"
     )
-    return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check), "edge_fall": found.fall})
+    return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(checks[0]), "edge_fall": found.fall})
 
 
 def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> Verdict:
@@ -73,9 +93,22 @@ def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> V
     lengthy = verdict.status in EXHAUSTED and oracle.num_losses >= ENOUGH and oracle.micro_batches is None
     if not (verdict.status in EXPLAINED or lengthy) or "gradient_check" in verdict.evidence:
         return verdict
-    check = check_gradient(oracle, patience)
+    checks = _checks(oracle, patience)
+    check = next((check for check in checks if check.is_wrong), checks[0])
     reason = f"{verdict.reason}. Found: {check.sentence()}" if check.is_wrong else verdict.reason
     return replace(verdict, reason=reason, evidence={**verdict.evidence, **_evidence(check)})
+
+
+def _checks(oracle: AutogradOracle, patience: Patience) -> Sequence[GradientCheck]:
+    """Of the loss, and of each constraint."""
+    return [check_gradient(oracle, patience), *check_constraints(oracle, patience)]
+
+
+def _unchecked(verdict: Verdict) -> Verdict:
+    evidence = {**verdict.evidence, "gradient_check": "unjudged: there was no time left for it"}
+    return replace(
+        verdict, reason=f"{verdict.reason}; the gradient was not checked, for want of time", evidence=evidence
+    )
 
 
 def _evidence(check: GradientCheck) -> dict[str, str | float]:
@@ -87,22 +120,72 @@ def _evidence(check: GradientCheck) -> dict[str, str | float]:
         "slope_of_gradient": worst.claimed,
         "slope_of_differences": worst.measured,
         "slope_error": worst.error,
-    }
+    } | ({"constraint": check.constraint} if check.constraint else {})
 
 
-def _falls(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
-    """Whether the loss falls beside the point by more than rounding explains, as it does at no minimum."""
-    point = oracle.read()
-    eps = torch.finfo(point.dtype).eps
+def _doubtful(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
+    """Whether the loss falls beside the point by more than rounding explains, as it does at no minimum; or has a slope
+    there that is not the gradient's, and is steep enough to put the minimum somewhere else.
+
+    Raises:
+        OutOfPatience: Before it is known.
+    """
+    try:
+        with Probe(oracle, patience) as probe:
+            return _falls(probe, loss) or _is_elsewhere(probe, loss)
+    except OutOfPatience:
+        raise
+    except Exception:  # whatever the objective raises there
+        return False
+
+
+def _falls(probe: Probe, loss: float) -> bool:
+    oracle, point = probe.oracle, probe.oracle.read()
     signs = torch.randint(0, 2, point.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    move = eps**0.25 * signs.to(point) * sizes(point, point)
-    with Probe(oracle, patience) as probe, suppress(Exception):  # whatever the objective raises there
-        for there in (point + move, point - move):
-            if oracle.lower is not None and oracle.upper is not None:
-                there = there.clamp(oracle.lower, oracle.upper)
-            if loss - probe.loss(there) > 100 * eps * max(abs(loss), math.ulp(0.0)):
-                return True
+    move = torch.finfo(point.dtype).eps ** 0.25 * signs.to(point) * sizes(point, point)
+    for there in (point + move, point - move):
+        if oracle.lower is not None and oracle.upper is not None:
+            there = there.clamp(oracle.lower, oracle.upper)
+        if loss - probe.loss(there) > _rounding(loss, point):
+            return True
     return False
+
+
+def _is_elsewhere(probe: Probe, loss: float) -> bool:
+    """Whether central differences along random directions show a slope that the gradient does not have, the same over
+    the whole reach and half of it: noise is in no proportion to the step.
+    """
+    oracle, point = probe.oracle, probe.oracle.read()
+    reach = torch.finfo(point.dtype).eps ** 0.25
+    way = ways(point, point if oracle.origin is None else oracle.origin)
+    if oracle.lower is not None and oracle.upper is not None:  # differences are central: what has no room stays
+        room = 1.5 * reach * way
+        way = way.masked_fill((point - room < oracle.lower) | (point + room > oracle.upper), 0.0)
+    gradient = probe.gradient(point)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(NUM_SLOPES):
+        random = torch.rand(point.shape, generator=generator, dtype=torch.float64)
+        direction = torch.where(random < 0.5, -1.0, 1.0).to(point) * (0.5 + random).to(point) * way
+        whole = _astray(probe, direction, reach, gradient, loss)
+        if whole and abs(_astray(probe, direction, reach / 2, gradient, loss) - whole) < 0.25 * abs(whole):
+            return True
+    return False
+
+
+def _astray(probe: Probe, direction: Tensor, reach: float, gradient: Tensor, loss: float) -> float:
+    """By how much the slope of the loss is another than the gradient's; 0 if a point much nearer than the direction is
+    long would make up for it, or rounding explains it.
+    """
+    point = probe.oracle.read()
+    ahead, behind = (probe.loss(point + part * direction) - loss for part in (reach, -reach))
+    slope, turn = (ahead - behind) / (2 * reach), abs(ahead + behind) / reach**2
+    found = slope - (gradient @ direction.cpu().double()).item()
+    least = _rounding(loss, point) / reach + tolerance(point.dtype) * turn
+    return found if min(abs(found), abs(slope)) > least else 0.0
+
+
+def _rounding(loss: float, point: Tensor) -> float:
+    return 100 * torch.finfo(point.dtype).eps * max(abs(loss), math.ulp(0.0))
 
 
 def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) -> Edge | None:

@@ -334,6 +334,7 @@ def mistakes():
         "detached": (lambda: LBFGS([x]).step(lambda: f.rosenbrock(x).detach()), "does not depend on the unknowns"),
         "vector": (lambda: LBFGS([x]).step(lambda: x**2), "must be one number"),
         "nothing": (lambda: LBFGS([x]).step(lambda: None), "must be a tensor"),
+        "forgotten": (lambda: LBFGS([x]).step(lambda: f.rosenbrock(x).backward()), "must be a tensor.*NoneType"),
         "loss": (lambda: LevenbergMarquardt([x]).step(lambda: f.rosenbrock(x)), "must return the residuals"),
     }
 

@@ -69,7 +69,7 @@ class LBFGS:
         elif self._search is not None and not self._search.advance():
             if not self._memory.size:
                 if self._search.not_finite is not None and self._search.is_walled_in:
-                    raise NonFiniteTrial(self._search.not_finite)
+                    raise NonFiniteTrial(self._search.not_finite, however_short=True)
                 raise Stuck("no step along the gradient lowers the loss in this dtype")
             self._memory.clear()
             self._begin(self._search.loss, oracle)

@@ -16,6 +16,9 @@ from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radi
 MATRIX_ENTRIES = 10_000_000
 """Entries of the Jacobian up to which `jacobian=auto` takes the whole matrix."""
 
+TINY = torch.finfo(torch.float64).tiny
+"""The smallest number with all its digits."""
+
 BETTER = 3.0
 """The other model takes over when the error of its prediction is so many times smaller."""
 
@@ -134,8 +137,8 @@ class SecondOrder:
             return self._matrix
         step, turn = point - last[0], gradient - last[1]
         along = float(step @ turn)
-        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()):
-            return self._matrix
+        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()) or along**2 < TINY:
+            return self._matrix  # nothing is learnt from a turn that is rounding, or underflows
         wanted, had = gradient - last[2].T @ residuals, self._matrix @ step
         curvature = float(step @ had)
         size = min(1.0, abs(float(step @ wanted) / curvature)) if curvature != 0 else 1.0

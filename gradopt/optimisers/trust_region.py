@@ -87,7 +87,7 @@ class TrustSteps:
             trial = trial.clamp(oracle.lower, oracle.upper)
         if torch.equal(trial, self._point) or not self._change < 0:
             if self._not_finite is not None:
-                raise NonFiniteTrial(self._not_finite)
+                raise NonFiniteTrial(self._not_finite, however_short=True)
             raise Stuck("no step inside the trust region lowers the loss in this dtype")
         self._accepted = False
         oracle.write(trial)

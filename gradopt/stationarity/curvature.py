@@ -163,7 +163,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         own = torch.full((n,), common, dtype=torch.float64)
         slope = scale * gradient[indices].double().cpu() / common
         values, vectors, error = _lanczos(lambda v: restricted(v) / common / common, slope, 10 * len(gradient) * eps)
-        strength = values.abs().max().item() * common * common
+        strength, error = values.abs().max().item() * common * common, error * common * common
         noise = torch.full_like(values, 10 * eps * strength / common)
     return Curvature(
         values=values,

@@ -275,6 +275,29 @@ def test_the_covariance_of_a_line_is_the_formula_of_the_books():
     torch.testing.assert_close(result.standard_errors, result.covariance.diagonal().sqrt())
 
 
+def test_an_unknown_that_bounds_fix_is_a_constant_of_the_fit():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    fixed = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.3], bounds=([-9.0, 0.3], [9.0, 0.3]))
+    alone = gradopt.least_squares(lambda p: p + 0.3 * t - y, [0.0])
+
+    assert fixed.success, fixed
+    torch.testing.assert_close(fixed.standard_errors, torch.stack([alone.standard_errors[0], torch.tensor(0.0)]))
+
+
+def test_a_bound_that_holds_an_unknown_is_not_seen_by_its_standard_error():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    held = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.0], bounds=(None, [9.0, 0.2]))
+
+    assert held.success, held
+    assert held.x[1] == 0.2
+    variance = ((design @ held.x - y) ** 2).sum() / (len(t) - 2)
+    torch.testing.assert_close(held.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
+
+
 def test_bounds_of_a_fit_agree_with_scipy():
     residuals, bounds = decay(), ([0.0, 0.6], [2.5, 2.0])
     reference = scipy.optimize.least_squares(
@@ -636,6 +659,13 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
         point = point + 0.1
         matrix = second.learn(point, slopes.T @ (slopes @ point), slopes @ point, slopes)
     assert matrix.abs().max() < 1e-10
+
+
+def test_residuals_that_fade_away_leave_levenberg_marquardt_whole():
+    result = gradopt.least_squares(lambda p: torch.exp(-p), [1.0])
+
+    assert result.status is Status.STALLED  # on the plateau where they and all their derivatives underflow
+    assert bool(result.x.isfinite().all())
 
 
 def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():
