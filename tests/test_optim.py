@@ -47,9 +47,8 @@ def test_its_trajectory_is_that_of_minimise_to_the_last_bit(name, dtype):
     points = []
     function = rosenbrock_residuals if name == "levenberg_marquardt" else f.rosenbrock
     make = ResidualObjective if name == "levenberg_marquardt" else FunctionObjective
-    size = (
-        2 if name == "levenberg_marquardt" else 4
-    )  # in four unknowns it comes to a saddle point that float32 cannot leave
+    # In four unknowns it comes to a saddle point that float32 cannot leave.
+    size = 2 if name == "levenberg_marquardt" else 4
     objective = make(function, start(dtype, size).detach())
     result = gradopt.minimise(
         objective,

@@ -226,7 +226,7 @@ class _Lagrangian:
                     if losses[0] <= here.loss and losses[1] < here.loss - slack:
                         return True
         except BudgetSpent:
-            pass
+            pass  # what has been looked at shows no fall
         return False
 
     def _kept(self, point: Tensor, here: Tensor) -> Tensor:
