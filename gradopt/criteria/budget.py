@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.verdict import Status
@@ -194,8 +195,15 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
         "batch": block["full_loss"] is not block["loss"],
         "judged": bool(block.measured[-1]) or (oracle.best is not None and oracle.has_full_loss),
         "proof": oracle.unbounded_below(),
-        **({} if oracle.constraints is None else {"violation": block["violation"][-1, 0].item()}),
+        **_missed(block, oracle),
     }
+
+
+def _missed(block: Block, oracle: Oracle) -> dict[str, Any]:
+    if oracle.constraints is None:
+        return {}
+    values = oracle.linearised_constraints().residuals
+    return {"violation": block["violation"][-1, 0].item(), **worst(oracle.constraints, values)}
 
 
 def state_of_affairs(evidence: Mapping[str, Any]) -> str:
@@ -206,7 +214,7 @@ def state_of_affairs(evidence: Mapping[str, Any]) -> str:
         f"at step {evidence['step']}"
     )
     if "violation" in evidence:
-        text += f"; the constraints are missed by {evidence['violation']:.2g} of the unknowns' size"
+        text += f"; {missed_in_words(evidence)}"
     if evidence["proof"]:
         text += f". Note: {evidence['proof']}"
     if not evidence["judged"]:

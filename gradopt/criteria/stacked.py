@@ -58,7 +58,7 @@ class StackedNonFinite(_PerStart):
         before = block["loss"][-2, places] if len(block) > 1 else torch.full((len(places),), math.nan)
         numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before}
         best = oracle.best_loss[places].double().cpu()
-        evidence = {**numbers, "best": best, "step": block.last_step, "trial": False}
+        evidence = {**numbers, "best": best, "step": block.last_step, "trial": False, "however_short": False}
         return Judgement.last(Status.NON_FINITE, block, places, **evidence)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -151,15 +151,15 @@ class StackedUnbounded(_PerStart):
             return None
         now, size = loss[places], oracle.last.point[places].abs().amax(1).double().cpu()
         deep = now < self._floor[places]
-        grown = (size > 10 * self._size[places]) & (norm[places] >= 0.5 * self._gradient_norm[places])
-        ends = (now == -math.inf) | (deep & grown & (not _boxed(oracle)))
+        grown, steep = size > 10 * self._size[places], norm[places] >= 0.5 * self._gradient_norm[places]
+        ends = (now == -math.inf) | (deep & grown & steep & (not _boxed(oracle)))
         self._floor[places] *= torch.where(deep & ~ends, 1e3, 1.0)
         asked = (ends if falling is None else ends | falling[places]).tolist()
         proofs = [_proof(oracle, place) if ask else None for place, ask in zip(places.tolist(), asked, strict=True)]
         ends |= torch.tensor([proof is not None for proof in proofs])
         if not bool(ends.any()):
             return None
-        numbers = {"loss": now[ends], "start": self._loss[places][ends], "size": size[ends]}
+        numbers = {"loss": now[ends], "start": self._loss[places][ends], "size": size[ends], "grown": grown[ends]}
         proof = [proofs[index] for index in ends.nonzero().flatten().tolist()]
         return Judgement.last(Status.UNBOUNDED, block, places[ends], **numbers, step=block.last_step, proof=proof)
 
