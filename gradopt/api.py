@@ -112,9 +112,11 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         constraints: `gradopt.Constraint(g, lower=0.0, upper=0.0)`, one or several; g is called as the function is.
         on_saddle: "stop" at a saddle point or maximum, or "escape" from it along the direction in which the loss falls.
         callback: Called with each block of records; returning True stops the run (`stopped`).
-        engine: "eager" does what plain torch does, to the last bit; "auto" takes fused forms where a class has them.
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of
             the result are of the function itself; the message and its evidence speak of the loss, minus that.
+        engine: What executes the steps: "eager" does what plain torch does, to the last bit; "native" and "compiled"
+            run a graph of the step in machine code and refuse what they cannot; "auto" takes fused forms where a class
+            has them, and changes to a program once that pays.
         directory: Where the observers may write; None: no files.
 
     Raises:
@@ -132,6 +134,10 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
     chosen, options = _optimiser(target, optimiser, optimiser_options, many=plan is not None)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
+    if not isinstance(criteria, Sequence):
+        raise Mistake(f"criteria must be a list of objects with a judge(), got {criteria!r}")
+    if callback is not None and not callable(callback):
+        raise Mistake(f"callback must be a function of a block of records, got {callback!r}")
     user = [*criteria, *([_Callback(callback)] if callback else [])]
     if plan is not None:
         named = drawn(target, plan) if isinstance(plan, Starts) else _named(target, plan)
@@ -430,6 +436,8 @@ def _optimiser(
     *,
     many: bool = False,
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
+    if options is not None and not isinstance(options, Mapping):
+        raise Mistake(f"optimiser_options must be a dict, such as {{'lr': 0.1}}, got {options!r}")
     if optimiser is not None:
         if not (isinstance(optimiser, str) or callable(optimiser)):
             raise Mistake(f"optimiser must be a name or a callable of the parameters, got {optimiser!r}")

@@ -17,7 +17,7 @@ from gradopt.criteria.convergence import Convergence, Target
 from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
 from gradopt.criteria.feasibility import Infeasible
 from gradopt.criteria.optimality import ConstrainedConvergence
-from gradopt.engines.eager import EagerEngine
+from gradopt.engines.choice import SwitchingEngine, chosen
 from gradopt.evaluations import KEEP_EVERY, LARGE
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
@@ -32,7 +32,10 @@ from gradopt.stationarity.points import StationaryPoints
 EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
 
-KEEPS = "use augmented_lagrangian, which wraps lbfgs or trust_region (inner), or make them a penalty of the loss"
+KEEPS = (
+    "use augmented_lagrangian (optimiser=augmented_lagrangian on the command line), which wraps lbfgs or trust_region "
+    "(inner), or make them a penalty of the loss"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Assembly:
     """
 
     oracle: AutogradOracle
-    engine: EagerEngine
+    engine: SwitchingEngine
     criteria: Sequence[Criterion]
     interrupt: Interrupt
     facts: Mapping[str, str]
@@ -96,7 +99,8 @@ def assemble(
         target: On its device and in its dtype.
         optimiser: A registered name, a config node with `name` and options, or any callable of the parameters.
         on_saddle: "stop", or "escape": the optimiser is wrapped in one that goes on from saddle points and maxima.
-        engine: "eager", where a class of torch does its own arithmetic, or "auto", which takes its fused form.
+        engine: "eager" does what plain torch does, to the last bit; "auto" takes fused forms where a class has them,
+            and a program once that pays; native, compiled and cuda_graph are programs.
 
     Raises:
         Mistake: Options that do not fit, or an optimiser that cannot minimise this objective.
@@ -126,6 +130,7 @@ def assemble(
         *extra_criteria,
         interrupt,
     ]
+    executed = chosen(engine, oracle, built)  # before the clock starts: it may have to compile
     if stop.max_evaluations is not None:
         oracle.max_evaluations = stop.max_evaluations
     if stop.max_seconds is not None:
@@ -135,9 +140,8 @@ def assemble(
     described = (
         target.describe() if oracle.constraints is None else f"{target.describe()}; {oracle.constraints.describe()}"
     )
-    executor = EagerEngine(oracle, built)
-    found = {"objective": described, "optimiser": label, **_sparing(oracle), **(facts or {})}
-    return Assembly(oracle, executor, judges, interrupt, found, steps)
+    found = {"objective": described, "optimiser": label, "engine": executed.label, **_sparing(oracle), **(facts or {})}
+    return Assembly(oracle, executed, judges, interrupt, found, steps)
 
 
 def check_engine(engine: str) -> None:

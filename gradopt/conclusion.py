@@ -12,7 +12,7 @@ from torch import Tensor
 from gradopt import postmortem
 from gradopt.assemble import Assembly
 from gradopt.contracts import Block, Objective
-from gradopt.criteria.optimality import multipliers
+from gradopt.criteria.optimality import endless, multipliers
 from gradopt.loop import Ending
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.history import History
@@ -20,6 +20,9 @@ from gradopt.oracle import AutogradOracle
 from gradopt.result import Result
 from gradopt.unknowns import split
 from gradopt.verdict import Status
+
+UNPROVED = frozenset({Status.STALLED, Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS})
+"""Endings under constraints that multipliers without end may be the reason of."""
 
 MAX_COVARIANCE = 1000
 """Unknowns up to which a fit comes with its covariance."""
@@ -50,6 +53,8 @@ def concluded(
     seconds = block["seconds"][-1, 0].item()
     patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
     verdict = postmortem.confirmed(oracle, verdict, loss, patience)
+    if verdict.status in UNPROVED and (found := endless(oracle)):  # here, where the run has ended
+        verdict = replace(verdict, reason=f"{verdict.reason}. Found: {found}")
     best = oracle.best
     violation = None if oracle.constraints is None else block["violation"][-1, 0].item()
     if verdict.status is Status.INFEASIBLE:  # judged by how much is missed, not by how far off the unknowns are
@@ -116,7 +121,8 @@ def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tenso
 
 def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     """s^2 (J'J)^-1 with s^2 = 2 loss / (m - n), by singular values (Press et al., Numerical Recipes, 2007, eq.
-    15.4.20); infinite where the data say nothing. None without residuals, or with no more of them than unknowns.
+    15.4.20); infinite where the data say nothing, 0 for unknowns that equal bounds fix, which count as constants. Other
+    bounds are not seen. None without residuals, or with no more of them than unknowns.
     """
     if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
         return None
@@ -125,6 +131,10 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     with oracle.uncounted():
         linear = oracle.linearised()
     jacobian = linear.jacobian().double()
+    free = torch.ones(jacobian.shape[1], dtype=torch.bool, device=jacobian.device)
+    if oracle.lower is not None and oracle.upper is not None:
+        free = oracle.lower < oracle.upper
+    jacobian = jacobian[:, free]
     rows, columns = jacobian.shape
     if rows <= columns or not bool(jacobian.isfinite().all()):
         return None
@@ -134,7 +144,9 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     inverse = torch.where(singular > rows * torch.finfo(torch.float64).eps * singular[0], 1 / singular, torch.inf)
     half = right.T * inverse
     half = torch.where(right.T == 0, 0.0, half) / scale[:, None]
-    return 2 * loss / (rows - columns) * (half @ half.T)
+    whole = half.new_zeros(len(free), half.shape[1])
+    whole[free] = half
+    return 2 * loss / (rows - columns) * (whole @ whole.T)
 
 
 def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:

@@ -382,11 +382,15 @@ class Optimiser(Protocol):
 
 
 class NonFiniteTrial(Exception):
-    """An optimiser met a loss that is not finite inside its update and cannot go on; `loss` is that value."""
+    """An optimiser met a loss that is not finite inside its update and cannot go on; `loss` is that value.
 
-    def __init__(self, loss: float) -> None:
+    Attributes:
+        however_short: It has shortened its step to nothing and met one all the same: no learning rate is to blame.
+    """
+
+    def __init__(self, loss: float, *, however_short: bool = False) -> None:
         super().__init__(loss)
-        self.loss = loss
+        self.loss, self.however_short = loss, however_short
 
 
 class Stuck(Exception):

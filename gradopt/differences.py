@@ -7,13 +7,15 @@ and domain edges leave a slope unjudged, and a gradient is never called wrong fo
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
+from gradopt.contracts import Linearised
 from gradopt.oracle import AutogradOracle
 from gradopt.stationarity.curvature import sizes
 
@@ -139,6 +141,10 @@ class Probe:
         self._ready()
         return self.oracle.hessian()
 
+    def custom_functions(self) -> list[str]:
+        """The names of the custom `autograd.Function`s in its graph, however late it is."""
+        return self.oracle.custom_functions()
+
     def _ready(self) -> None:
         if self._patience.is_over:
             raise OutOfPatience
@@ -151,6 +157,40 @@ class Probe:
         with torch.no_grad():
             for buffer, value in self._buffers:
                 buffer.copy_(value)
+
+
+class ConstraintProbe(Probe):
+    """The same for a weighed sum of the constraints in place of the loss.
+
+    Args:
+        weights: Of each value, shape (m,).
+    """
+
+    def __init__(self, oracle: AutogradOracle, weights: Tensor, patience: Patience | None = None) -> None:
+        super().__init__(oracle, patience)
+        self._weights = weights
+
+    def loss(self, point: Tensor) -> float:
+        with self._linearised(point) as linear:
+            return (self._weights @ linear.residuals.cpu().double()).item()
+
+    def gradient(self, point: Tensor) -> Tensor:
+        with self._linearised(point) as linear:
+            return linear.vjp(self._weights.to(linear.residuals)).cpu().double()
+
+    def custom_functions(self) -> list[str]:
+        return self.oracle.custom_constraint_functions(self._weights)
+
+    @contextmanager
+    def _linearised(self, point: Tensor) -> Iterator[Linearised]:
+        """The constraints at `point`, where the parameters stand meanwhile: their graph is for there alone."""
+        self._ready()
+        here = self.oracle.read()
+        self.oracle.write(point)
+        try:
+            yield self.oracle.linearised_constraints()
+        finally:
+            self.oracle.write(here)
 
 
 class Neighbourhood:

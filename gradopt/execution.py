@@ -71,7 +71,7 @@ def check_observers(observers: Sequence[Observer]) -> None:
     Raises:
         Mistake: It has no `record`.
     """
-    for observer in observers:
+    for observer in observers if isinstance(observers, Sequence) else [observers]:
         if not callable(getattr(observer, "record", None)):
             raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
 

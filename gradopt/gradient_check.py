@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gradopt.differences import TOLERANCE, Neighbourhood, OutOfPatience, Patience, Probe, Slope
+from gradopt.differences import TOLERANCE, ConstraintProbe, Neighbourhood, OutOfPatience, Patience, Probe, Slope
 from gradopt.oracle import AutogradOracle
 
 MAX_SLOPES = 40
@@ -28,12 +28,16 @@ class GradientCheck:
             throughout.
         functions: The custom `autograd.Function`s in the graph of the loss.
         unjudged: Why nothing can be said, if so.
+        constraint: The name of the constraint whose gradient it is; that of the loss if empty.
+        cut_short: Whether there was no time to say anything.
     """
 
     slopes: Sequence[Slope] = ()
     culprits: Sequence[tuple[str, Slope]] = ()
     functions: Sequence[str] = ()
     unjudged: str = ""
+    constraint: str = ""
+    cut_short: bool = False
 
     @property
     def is_wrong(self) -> bool:
@@ -56,28 +60,33 @@ class GradientCheck:
 
     def sentence(self) -> str:
         """What is wrong with it, in numbers, and where to look."""
-        return f"the gradient is wrong: {self._what()}; {self._hint()}"
+        of = f" of constraint {self.constraint}" if self.constraint else ""
+        return f"the gradient{of} is wrong: {self._what()}; {self._hint()}"
+
+    @property
+    def _subject(self) -> str:
+        return "its value" if self.constraint else "the loss"
 
     def _what(self) -> str:
         if self.culprits:
-            named = [_in_unknown(name, slope) for name, slope in self.culprits[:MAX_NAMED]]
+            named = [_in_unknown(self._subject, name, slope) for name, slope in self.culprits[:MAX_NAMED]]
             more = len(self.culprits) - MAX_NAMED
             return ", ".join(named) + (f", and in {more} more" if more > 0 else "")
         slope = self.worst
         along = "along it" if slope is self.slopes[0] else "along a random direction"
         measured, claimed = _numbers(slope, "+")
-        return f"{along} the loss changes by {measured} where the gradient says {claimed}{_kind(slope.factor)}"
+        return f"{along} {self._subject} changes by {measured} where the gradient says {claimed}{_kind(slope.factor)}"
 
     def _hint(self) -> str:
         if self.functions:
             return f"check the backward of {', '.join(self.functions)}, a custom autograd.Function"
-        return "look for .detach(), .data, no_grad or a hook between the unknowns and the loss"
+        return f"look for .detach(), .data, no_grad or a hook between the unknowns and {self._subject}"
 
 
-def _in_unknown(name: str, slope: Slope) -> str:
+def _in_unknown(subject: str, name: str, slope: Slope) -> str:
     measured, claimed = _numbers(slope)
     opposite = _OPPOSITE if _is_opposite(slope.factor) else ""
-    return f"in {name} the loss changes by {measured} where the gradient says {claimed}{opposite}"
+    return f"in {name} {subject} changes by {measured} where the gradient says {claimed}{opposite}"
 
 
 def _kind(factor: float) -> str:
@@ -102,16 +111,33 @@ def check_gradient(oracle: AutogradOracle, patience: Patience | None = None, *, 
     """
     if not oracle.has_full_loss:
         return GradientCheck(unjudged="the objective has no full_loss(), and losses of batches cannot be compared")
-    with Probe(oracle, patience) as probe:
+    return _asked(Probe(oracle, patience), one_by_one)
+
+
+def check_constraints(oracle: AutogradOracle, patience: Patience | None = None) -> Iterator[GradientCheck]:
+    """The same for each constraint, one after the other; of one with many values, for a random sum of these."""
+    if oracle.constraints is None:
+        return
+    count = len(oracle.constraints.lower)
+    weights = 0.5 + torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for name, rows in oracle.constraints.by_name(torch.arange(count)).items():
+        of_rows = torch.zeros_like(weights).index_put((rows.reshape(-1),), weights[rows.reshape(-1)])
+        found = _asked(ConstraintProbe(oracle, of_rows / of_rows.max(), patience), one_by_one=0)
+        yield replace(found, constraint=name)
+
+
+def _asked(probe: Probe, one_by_one: int) -> GradientCheck:
+    with probe:
         try:
-            return _checked(Neighbourhood(probe), oracle, one_by_one)
+            return _checked(Neighbourhood(probe), probe, one_by_one)
         except OutOfPatience:
-            return GradientCheck(unjudged="the loss takes too long to evaluate")
+            return GradientCheck(unjudged="the loss takes too long to evaluate", cut_short=True)
         except Exception as error:  # the objective's own, such as a domain error beside the point
             return GradientCheck(unjudged=f"beside the point the objective raised {type(error).__name__}: {error}")
 
 
-def _checked(near: Neighbourhood, oracle: AutogradOracle, one_by_one: int) -> GradientCheck:
+def _checked(near: Neighbourhood, probe: Probe, one_by_one: int) -> GradientCheck:
+    oracle = probe.oracle
     if near.unjudged:
         return GradientCheck(unjudged=near.unjudged)
     scaled = near.size.cpu().double() * near.gradient
@@ -128,12 +154,12 @@ def _checked(near: Neighbourhood, oracle: AutogradOracle, one_by_one: int) -> Gr
         if len(scaled) <= one_by_one:
             culprits = [(name, slope) for name, slope in _entries(near, oracle) if slope.is_wrong]
         slopes += [slope for _, slope in culprits]
-        return GradientCheck(slopes, culprits, oracle.custom_functions() if culprits else ())
+        return GradientCheck(slopes, culprits, probe.custom_functions() if culprits else ())
     if not _one_factor(slopes):
         with suppress(OutOfPatience):  # that it is wrong is known all the same
             for name, block, shape in _blocks(oracle):
                 culprits += _culprits(near, wrong[0], name, block, shape)
-    return GradientCheck(slopes, culprits, oracle.custom_functions())
+    return GradientCheck(slopes, culprits, probe.custom_functions())
 
 
 def _entries(near: Neighbourhood, oracle: AutogradOracle) -> Iterator[tuple[str, Slope]]:

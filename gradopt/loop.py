@@ -37,10 +37,10 @@ def iterate(
     """
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
-    step, verdicts = -1, Verdicts(number)
+    verdicts = Verdicts(number)
+    limit = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
-        due = min(criterion.due(step) for criterion in criteria)
-        block = engine.advance(int(min(max_rows, max(1, due - step))), _narrowest(criteria), PULSE_SECONDS)
+        block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
         step = block.last_step
         judgements = [criterion.judge(block, engine.oracle) for criterion in criteria]
         ended = verdicts.add(block, zip(criteria, judgements, strict=True))
@@ -55,6 +55,8 @@ def iterate(
             for criterion in criteria if kept is not None else ():
                 criterion.keep(kept)  # type: ignore[attr-defined] - what judges many starts has it
         engine.update()
+        due = min(criterion.due(step) for criterion in criteria)
+        limit = int(min(max_rows, max(1, due - step)))
 
 
 def _narrowest(criteria: Sequence[Criterion]) -> Mapping[str, Band]:

@@ -4,16 +4,17 @@ try.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class Mistake(ValueError):
     """A mistake in the configuration or the arguments: printed as one line, exit code 2."""
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """ " Did you mean 'adam'?" with a leading space, or "" if nothing allowed is near."""
-    names = list(allowed)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
+def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
+    """ " Did you mean 'adam'?" with a leading space, or "" if nothing allowed is near, or no name was given at all."""
+    names = list(allowed) if isinstance(given, str) else []
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6) if names else []
     near = near or [name for name in names if sorted(name) == sorted(given) or name == _initials(given)]
     if not near:
         return ""

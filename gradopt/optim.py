@@ -275,6 +275,8 @@ class ClosureOracle(AutogradOracle):
     def _backward(self, output: Tensor) -> None:
         if not self._has_gradients():
             super()._backward(output)
+        elif not isinstance(output, Tensor):
+            self._check(output)
 
     def _evaluation(self, losses: Sequence[Tensor], since: Tensor | None) -> Evaluation:
         evaluation = super()._evaluation(losses, since)  # its gradient may share memory with .grad, which others zero

@@ -276,11 +276,15 @@ class AutogradOracle:
     def custom_functions(self) -> list[str]:
         """The names of the `torch.autograd.Function`s with a backward of their own in the graph of the full loss."""
         output = self.objective.full_loss()
-        if output is None:
+        return [] if output is None else _custom_functions(output)
+
+    def custom_constraint_functions(self, weights: Tensor) -> list[str]:
+        """The same in the graph of a weighed sum of the constraints, of those whose weight, shape (m,), is not zero."""
+        if self._functions is None:
             return []
-        custom = torch.autograd.function.BackwardCFunction
-        names = [type(node).__name__ for node in _graph([output.grad_fn]) if isinstance(node, custom)]
-        return [name.removesuffix("Backward") for name in dict.fromkeys(names)]
+        names = self._functions.by_name(weights).items()
+        values = self._functions.values_by_name()
+        return [f for name, part in names if bool(part.any()) for f in _custom_functions(values[name])]
 
     def project(self) -> None:
         """Move the parameters, in place, into their bounds."""
@@ -420,6 +424,12 @@ def _refuses(nodes: Sequence[Any]) -> bool:
     it is met on the way; where it cuts the way off, its part of the second derivatives is silently left out.
     """
     return any(type(node).__name__ == "Error" for node in _graph(nodes))
+
+
+def _custom_functions(output: Tensor) -> list[str]:
+    custom = torch.autograd.function.BackwardCFunction
+    names = [type(node).__name__ for node in _graph([output.grad_fn]) if isinstance(node, custom)]
+    return [name.removesuffix("Backward") for name in dict.fromkeys(names)]
 
 
 def _graph(nodes: Sequence[Any]) -> Iterator[Any]:

@@ -22,6 +22,12 @@ from gradopt.signatures import Signature, signature
 GROUP = "gradopt"
 KINDS = ("objective", "optimiser", "schedule", "criterion", "observer")
 BUILTIN = "gradopt"
+PACKAGES = {
+    # Our own, that are not part of gradopt, with their objectives and families of them.
+    "gradopt-problems": ("bounded", "hs", "mgh", "multimodal", "nist", "smooth"),
+    "gradopt-learning": ("logistic_regression", "mlp"),
+    "gradopt-datafit": ("datafit",),
+}
 TORCH_SCHEDULES = {
     # The names people use, and torch's classes; those that take functions or other schedules cannot be configured.
     "step": "StepLR",
@@ -178,7 +184,8 @@ class Registry:
     def excuse(self, kind: str = "", name: str = "") -> str:
         """What to add to a message about a missing name: the plugin that meant to offer it, or all that may have."""
         known = [one for one in self.broken if (kind, name) in one.meant]
-        text = "".join(
+        text = self._absent(name) if kind == "objective" else ""
+        text += "".join(
             f" Plugin {one.name!r} ({one.distribution}) is broken: {one.cause}." for one in known or self.broken
         )
         if self.disabled:
@@ -186,6 +193,17 @@ class Registry:
         if not self._autoload:
             text += " GRADOPT_PLUGIN_AUTOLOAD=0 keeps all plugins from being loaded."
         return text
+
+    def _absent(self, name: str) -> str:
+        """The package of ours that has this objective, or its family, if it is not loaded."""
+        head = name.partition("/")[0]
+        package = next(
+            (p for p, of in PACKAGES.items() if head in of or head.startswith(tuple(f"{o}_" for o in of))), None
+        )
+        if package is None or any(_canonical(plugin.distribution) == _canonical(package) for plugin in self.plugins):
+            return ""
+        cure = "" if self.disabled or not self._autoload else ": install it, from plugins/ of the repository"
+        return f" It belongs to the package {package}, which is not loaded{cure}."
 
     def never_met(self) -> list[str]:
         """The names that were to be switched off and that no installed plugin has."""

@@ -2,9 +2,8 @@
 success stands on an edge of the loss.
 """
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from gradopt.contracts import Evaluation
 from gradopt.criteria.budget import Timed
-from gradopt.differences import Patience, Probe
-from gradopt.gradient_check import GradientCheck, check_gradient
+from gradopt.differences import OutOfPatience, Patience, Probe
+from gradopt.doubts import Points, are_doubtful
+from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
 from gradopt.oracle import AutogradOracle
-from gradopt.stationarity.curvature import sizes, ways
+from gradopt.stationarity.curvature import ways
 from gradopt.stationarity.edges import Edge, edge
 from gradopt.verdict import Status, Verdict
 
@@ -26,10 +26,10 @@ DOUBTED = frozenset({Status.CONVERGED, Status.NOISE_FLOOR})
 FEIGNED = frozenset({Status.SADDLE_POINT, Status.MAXIMUM})
 """Endings at which the loss falls though the gradient vanishes: so it does, too, where the gradient is wrong."""
 
-EXPLAINED = frozenset({Status.STALLED, Status.DIVERGED, Status.NON_FINITE})
+EXPLAINED = frozenset({Status.STALLED, Status.DIVERGED, Status.NON_FINITE, Status.INFEASIBLE})
 """Failures that a wrong gradient brings about."""
 
-EXHAUSTED = frozenset({Status.MAX_STEPS, Status.MAX_EVALUATIONS})
+EXHAUSTED = frozenset({Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS})
 """Endings that a wrong gradient may be the reason of, too: looked into after a run of `ENOUGH` evaluations."""
 
 ENOUGH = 200
@@ -37,34 +37,51 @@ ENOUGH = 200
 SECONDS = 2.0
 """How long the search for a wrong gradient takes at most, unless the run took longer."""
 
+GRACE = 0.5
+"""How long it may take, in seconds, though a budget of time is used up: what it would have found is worth more."""
+
 
 def patience(oracle: Timed, seconds: float, interrupted: Callable[[], bool]) -> Patience:
-    """For all that is asked after a run that took so many seconds; what is left of a budget of time bounds it too."""
-    return Patience(min(max(SECONDS, seconds), oracle.deadline - time.perf_counter()), interrupted)
+    """For all that is asked after a run that took so many seconds; what is left of a budget of time, or `GRACE`, bounds
+    it too.
+    """
+    left = max(oracle.deadline - time.perf_counter(), GRACE)
+    return Patience(min(max(SECONDS, seconds), left), interrupted)
 
 
 def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: Patience) -> Verdict:
     """The verdict on the point where the parameters stand, of that loss; `stalled` in place of a success, a saddle
     point or a maximum that a wrong gradient feigns, and of a success on an edge of the loss. A few losses beside the
-    point tell whether there is reason to look further; not under constraints, where the loss falls beside most minima.
+    point tell whether there is reason to look further. Under constraints it is looked further at once, and for no edge:
+    the loss falls beside most minima. A success that nobody had the time to check says so.
     """
     feigned = verdict.status in FEIGNED
-    if oracle.constraints is not None or verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
+    if verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
         return verdict
-    found = None if feigned else _edge(oracle, loss, verdict.evidence.get("newton_decrease", 0.0), patience)
-    if found is None and not feigned and not _falls(oracle, loss, patience):
-        return verdict
-    check = check_gradient(oracle, patience)
-    if check.is_wrong:
-        why = f"the gradient vanishes here, but the loss does not stop falling (loss {loss:.10g}): {check.sentence()}"
-        return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
+    if oracle.constraints is not None:
+        checks = _checks(oracle, patience)
+        found = None
+    else:
+        try:
+            doubtful = feigned or _is_doubtful(oracle, loss, patience)
+        except OutOfPatience:
+            return _unchecked(verdict)
+        found = None if feigned else _edge(oracle, loss, verdict.evidence.get("newton_decrease", 0.0), patience)
+        if found is None and not doubtful:
+            return verdict
+        checks = [check_gradient(oracle, patience)]
+    for check in checks:
+        if check.is_wrong:
+            beside = "" if oracle.constraints is not None else ", but the loss does not stop falling"
+            why = f"the gradient vanishes here{beside} (loss {loss:.10g}): {check.sentence()}"
+            return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
     if found is None:
-        return verdict
+        return _unchecked(verdict) if not feigned and any(check.cut_short for check in checks) else verdict
     why = (
         f"the gradient vanishes here, but this is {found.sentence()} (loss {loss:.10g}): no minimum. To mend: start on "
         "the other side"
     )
-    return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check), "edge_fall": found.fall})
+    return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(checks[0]), "edge_fall": found.fall})
 
 
 def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> Verdict:
@@ -74,9 +91,22 @@ def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> V
     lengthy = verdict.status in EXHAUSTED and oracle.num_losses >= ENOUGH and oracle.micro_batches is None
     if not (verdict.status in EXPLAINED or lengthy) or "gradient_check" in verdict.evidence:
         return verdict
-    check = check_gradient(oracle, patience)
+    checks = _checks(oracle, patience)
+    check = next((check for check in checks if check.is_wrong), checks[0])
     reason = f"{verdict.reason}. Found: {check.sentence()}" if check.is_wrong else verdict.reason
     return replace(verdict, reason=reason, evidence={**verdict.evidence, **_evidence(check)})
+
+
+def _checks(oracle: AutogradOracle, patience: Patience) -> Sequence[GradientCheck]:
+    """Of the loss, and of each constraint."""
+    return [check_gradient(oracle, patience), *check_constraints(oracle, patience)]
+
+
+def _unchecked(verdict: Verdict) -> Verdict:
+    evidence = {**verdict.evidence, "gradient_check": "unjudged: there was no time left for it"}
+    return replace(
+        verdict, reason=f"{verdict.reason}; the gradient was not checked, for want of time", evidence=evidence
+    )
 
 
 def _evidence(check: GradientCheck) -> dict[str, str | float]:
@@ -88,20 +118,31 @@ def _evidence(check: GradientCheck) -> dict[str, str | float]:
         "slope_of_gradient": worst.claimed,
         "slope_of_differences": worst.measured,
         "slope_error": worst.error,
-    }
+    } | ({"constraint": check.constraint} if check.constraint else {})
 
 
-def _falls(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
-    """Whether the loss falls beside the point by more than rounding explains, as it does at no minimum."""
-    point = oracle.read()
-    move, least = aside(point), visible(torch.tensor(loss, dtype=point.dtype)).item()
-    with Probe(oracle, patience) as probe, suppress(Exception):  # whatever the objective raises there
-        for there in (point + move, point - move):
-            if oracle.lower is not None and oracle.upper is not None:
-                there = there.clamp(oracle.lower, oracle.upper)
-            if loss - probe.loss(there) > least:
-                return True
-    return False
+def _is_doubtful(oracle: AutogradOracle, loss: float, patience: Patience) -> bool:
+    """Whether what the loss does beside the point is a reason to look further.
+
+    Raises:
+        OutOfPatience: Before it is known.
+    """
+    with Probe(oracle, patience) as probe:
+        point = oracle.read()
+        here = Points(
+            point.unsqueeze(0),
+            (point if oracle.origin is None else oracle.origin).unsqueeze(0),
+            torch.tensor([loss], dtype=torch.float64),
+            lambda there: torch.tensor([probe.loss(there[0])], dtype=torch.float64),
+            lambda there: probe.gradient(there[0]).unsqueeze(0),
+            None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        )
+        try:
+            return bool(are_doubtful(here))
+        except OutOfPatience:
+            raise
+        except Exception:  # whatever the objective raises there
+            return False
 
 
 def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) -> Edge | None:
@@ -121,14 +162,3 @@ def _edge(oracle: AutogradOracle, loss: float, left: float, patience: Patience) 
         here = Evaluation(loss, gradient.abs().max().item(), point, gradient)
         return edge(here, way, left, lambda there: probe.loss(inside(there)), slopes)
     return None
-
-
-def aside(point: Tensor) -> Tensor:
-    """A move by eps^0.25 of the size of each unknown, of one point or of many, shape (..., n)."""
-    signs = torch.randint(0, 2, point.shape[-1:], generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return torch.finfo(point.dtype).eps ** 0.25 * signs.to(point) * sizes(point, point)
-
-
-def visible(loss: Tensor) -> Tensor:
-    """A difference of losses that rounding does not explain, shape (...)."""
-    return 100 * torch.finfo(loss.dtype).eps * loss.abs().clamp(min=math.ulp(0.0))

@@ -320,8 +320,9 @@ def _facts(oracle: AutogradOracle, start: Evaluation) -> Iterator[Finding]:
     if minimum is None:
         return
     numbers = {"minimum": minimum}
+    feasible = start.violation <= oracle.violation_tolerance  # a loss may be lower where constraints are missed
     slack = 100 * torch.finfo(start.point.dtype).eps * max(abs(minimum), abs(start.loss))
-    if start.loss < minimum - slack:
+    if feasible and start.loss < minimum - slack:
         text = f"minimum() says {minimum:.10g}, but the loss at the start is already {start.loss:.10g}"
         yield Finding("minimum", "warning", text, numbers)
     else:

@@ -31,14 +31,17 @@ class Result:
         history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
         metrics: The objective's metrics at `x`.
         covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
-            1000); else None. With a robust loss it is that of the weighed residuals. It is a statement about a minimum:
-            None too where the run was no success, and where an infinite derivative holds an unknown on a bound.
+            1000); else None. With a robust loss it is that of the weighed residuals. An unknown that equal bounds fix
+            is a constant: its row and column are 0, and it takes no degree of freedom. Bounds that hold an unknown
+            otherwise are not seen: its entry is what it would be there without them. It is a statement about a
+            minimum: None too where the run was no success, and where an infinite derivative holds an unknown on a
+            bound.
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
             (`multi_start`): for each `x` in the form of the start, `fun`, and `visits`, the local searches that ended
             there.
-        multipliers: y of the constraints at `x`, by name and in the shape of their values: how fast the loss would fall
-            if a limit moved outwards, positive for upper limits and negative for lower ones; by least squares, so that
-            `jac` + J'y is as small as it can be. None without constraints.
+        multipliers: y of the constraints at `x`, by name and in the shape of their values: how fast `fun` falls as a
+            limit is raised, so positive for upper limits and negative for lower ones (with `maximise=True` the other
+            way round); by least squares, so that `jac` + J'y is as small as it can be. None without constraints.
         violation: By how much the worst constraint is missed at `x`, free of units: the part of their own size by which
             the unknowns would have to move. None without constraints.
         directory: Where the run wrote its files, None if it wrote none.
@@ -63,7 +66,9 @@ class Result:
 
     @property
     def standard_errors(self) -> Any:
-        """Square roots of the diagonal of `covariance`, shape (n,), in the units of the unknowns; None without it."""
+        """Square roots of the diagonal of `covariance`, shape (n,), in the units of the unknowns: 0 for those that
+        equal bounds fix, and as without bounds for those that a bound holds. None without it.
+        """
         return None if self.covariance is None else self.covariance.diagonal().sqrt()
 
     @property

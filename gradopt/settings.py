@@ -20,7 +20,7 @@ from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.signatures import DYNAMIC, REQUIRED, Argument, Signature
 
 DTYPES = ("float32", "float64")
-ENGINES = ("auto", "eager")
+ENGINES = ("auto", "eager", "native", "compiled", "cuda_graph")
 ON_SADDLE = ("stop", "escape")
 SAMPLERS = ("auto", "sobol", "latin_hypercube", "uniform", "normal")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")

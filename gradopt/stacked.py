@@ -77,6 +77,7 @@ class StackedOracle:
         num_losses, num_gradients, num_hessian_products: Of each start, shape (starts,), float64.
         has_proofs: Whether the objective can prove that a start is unbounded below.
         best_loss, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
+        origin: Where each start began, shape (starts, n).
 
     Raises:
         Mistake: Starts that do not fit the unknowns, are not finite or lie outside the bounds; constraints or batches;
@@ -85,7 +86,6 @@ class StackedOracle:
 
     constraints = None
     has_full_loss = True
-    origin = None
 
     def __init__(self, objective: Objective, starts: Mapping[str, Tensor]) -> None:
         self._one = AutogradOracle(objective)
@@ -106,7 +106,7 @@ class StackedOracle:
         self.last = Evaluations(like.new_zeros(0), like.new_zeros(0), like.new_zeros(0), like.new_zeros(0))
         self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
         self._best_norm = self.best_loss.clone()
-        self.best_point = self.read()
+        self.origin, self.best_point = self.read(), self.read()
         self._probe()
 
     @property
@@ -211,7 +211,7 @@ class StackedOracle:
         """The oracle of one start, where it was last evaluated: for what is asked of few. What it spends is counted."""
         made = self.num_evaluations
         before = [int(extra) + count for extra, count in zip(self._extra[:, place], (made, made, 0), strict=True)]
-        with self.at(self.last.of(place)) as one:
+        with self.at(self.last.of(place), self.origin[place]) as one:
             one.num_losses, one.num_gradients, one.num_hessian_products = before
             one.max_evaluations, one.deadline = self.max_evaluations, self.deadline
             best = self.best_loss[place].item(), self._best_norm[place].item(), self.best_point[place]
@@ -221,10 +221,13 @@ class StackedOracle:
         self._extra[:, place] += torch.tensor([b - a for a, b in zip(before, after, strict=True)])
 
     @contextmanager
-    def at(self, here: Evaluation) -> Iterator[AutogradOracle]:
-        """The oracle of one start at a point where it has been evaluated, with nothing counted so far."""
+    def at(self, here: Evaluation, origin: Tensor) -> Iterator[AutogradOracle]:
+        """The oracle of the start that began at `origin`, at a point where it has been evaluated, with nothing counted
+        so far.
+        """
         one = self._one
         one.restore(here)
+        one.origin = origin
         one.num_losses = one.num_gradients = one.num_hessian_products = 0
         one.max_evaluations = math.inf
         one.deadline = self.deadline
@@ -254,12 +257,13 @@ class StackedOracle:
         self.last = self.last.at(kept)
         self._extra = self._extra[:, kept]
         self.best_loss, self._best_norm = self.best_loss[kept], self._best_norm[kept]
-        self.best_point = self.best_point[kept]
+        self.best_point, self.origin = self.best_point[kept], self.origin[kept]
 
     def state(self) -> dict[str, object]:
         """What it remembers, to be saved."""
-        names = ("num_evaluations", "_has_best", "_extra", "best_loss", "_best_norm", "best_point")
-        return {name: getattr(self, name) for name in names}
+        names = ("num_evaluations", "_has_best", "_extra", "best_loss", "_best_norm", "best_point", "origin")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def take(self, state: Mapping[str, object]) -> None:
         """Go on from a state."""

@@ -4,6 +4,8 @@ Each name is looked up once; where a release has no such thing, `FOUND` holds No
 tests say which of the names a new release has lost, and that the results are the same without any of them.
 """
 
+import inspect
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,6 +125,40 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
         getattr(optimizer, "_optimizer_step_post_hooks", None),
     )
     return any(found is None or found for found in hooks)
+
+
+def raw_step(optimizer: torch.optim.Optimizer) -> None:
+    """The body of `step` alone, without a profiler scope, hooks or a gradient mode: what can be traced."""
+    inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def stand_in(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], state: Any) -> torch.optim.Optimizer:
+    """An optimiser of the same class and attributes with other groups and state; the original is left alone."""
+    other = object.__new__(type(optimizer))
+    vars(other).update(vars(optimizer), param_groups=groups, state=state)
+    return other
+
+
+@contextmanager
+def as_compiled() -> Iterator[None]:
+    """Inside, optimisers of torch with capturable=True take tensors on any device, as in a compiled step."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
+
+
+@contextmanager
+def quiet_fakes() -> Iterator[None]:
+    """Inside, an operation that a tensor without a value refuses is an exception only, and no page of log."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 class KernelStep:

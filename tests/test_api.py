@@ -320,6 +320,20 @@ def test_mistakes_finish_their_sentence(arguments, part):
 
 
 @pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"loss": torch.abs}, "loss must be one of linear, .*, by name"),
+        ({"loss": ["huber"]}, "by name, got"),
+        ({"loss": "hubre"}, "Did you mean 'huber'"),
+        ({"f_scale": "1"}, "f_scale must be a number above 0, got '1'"),
+    ],
+)
+def test_a_loss_of_residuals_is_chosen_by_name(options, part):
+    with pytest.raises(Mistake, match=part):
+        gradopt.least_squares(lambda x: x - 1, [0.0], **options)
+
+
+@pytest.mark.parametrize(
     ("residuals", "part"),
     [
         (lambda x: [x[0] - 1, x[1] - 2], r"must be one tensor, they are a list.*torch.stack"),
@@ -411,6 +425,11 @@ class TwoGroups(gradopt.Objective):
         ({"optimiser": 3}, "optimiser must be a name or a callable"),
         ({"stop": {"max_steps": 3}}, "stop must be a gradopt.Stop"),
         ({"criteria": ["early_stopping"]}, "criteria must be objects with a judge"),
+        ({"criteria": 3}, "criteria must be a list of objects with a judge"),
+        ({"callback": 3}, "callback must be a function of a block of records, got 3"),
+        ({"observers": 3}, "observers must be objects with a record"),
+        ({"optimiser_options": 3}, "optimiser_options must be a dict.*got 3"),
+        ({"on_saddle": 3}, "on_saddle=3 is not one of stop, escape"),
         ({"observers": ["console"]}, "observers must be objects with a record"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,

@@ -63,7 +63,7 @@ EARLY = [
     (f"{FUNCTION}:loss", "needs objective.x0; say objective.x0=..."),
     ("device=gpu", "device=gpu is not one of auto, cpu, cuda, cuda:N, mps."),
     ("dtype=float16", "dtype=float16 is not one of float32, float64. Did you mean"),
-    ("engine=fast", "engine=fast is not one of auto, eager."),
+    ("engine=fast", "engine=fast is not one of auto, eager, native, compiled, cuda_graph."),
     ("objective=function objective.target=nofile.py:f objective.x0=1", "there is no file 'nofile.py' in "),
     ("objective=null", "a config group needs a name, and was given null; say objective=NAME"),
     ("plugin", "there is no command 'plugin'. Did you mean 'plugins'?"),

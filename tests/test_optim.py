@@ -47,9 +47,8 @@ def test_its_trajectory_is_that_of_minimise_to_the_last_bit(name, dtype):
     points = []
     function = rosenbrock_residuals if name == "levenberg_marquardt" else f.rosenbrock
     make = ResidualObjective if name == "levenberg_marquardt" else FunctionObjective
-    size = (
-        2 if name == "levenberg_marquardt" else 4
-    )  # in four unknowns it comes to a saddle point that float32 cannot leave
+    # In four unknowns it comes to a saddle point that float32 cannot leave.
+    size = 2 if name == "levenberg_marquardt" else 4
     objective = make(function, start(dtype, size).detach())
     result = gradopt.minimise(
         objective,
@@ -334,6 +333,7 @@ def mistakes():
         "detached": (lambda: LBFGS([x]).step(lambda: f.rosenbrock(x).detach()), "does not depend on the unknowns"),
         "vector": (lambda: LBFGS([x]).step(lambda: x**2), "must be one number"),
         "nothing": (lambda: LBFGS([x]).step(lambda: None), "must be a tensor"),
+        "forgotten": (lambda: LBFGS([x]).step(lambda: f.rosenbrock(x).backward()), "must be a tensor.*NoneType"),
         "loss": (lambda: LevenbergMarquardt([x]).step(lambda: f.rosenbrock(x)), "must return the residuals"),
     }
 

@@ -3,11 +3,14 @@
 import json
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import gradopt
+from gradopt import postmortem
+from gradopt.differences import Patience
 from gradopt.verdict import Status
 from tests import functions as f
 from tests import gradients as g
@@ -185,3 +188,109 @@ def test_a_diagnosis_keeps_to_what_is_left_of_a_budget_of_time():
 
     assert not result.success
     assert time.perf_counter() - start < 1.5 + 1.5
+
+
+class Scaled(torch.autograd.Function):
+    """The sum of squares, with a gradient k times the right one."""
+
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.save_for_backward(x)
+        ctx.k = k
+        return (x * x).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * ctx.k * 2 * x, None
+
+
+def partly_scaled(k):
+    return lambda x: Scaled.apply(x - 1, k) + (x**4).sum()
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "sgd"])
+@pytest.mark.parametrize("k", [0.97, 1.0, 1.01, 1.02])
+def test_a_part_of_the_gradient_wrong_by_a_percent_is_no_success(optimiser, k, dtype):
+    result = run(partly_scaled(k), optimiser, dtype, x0=[1.0, 2.0])
+
+    assert result.success == (k == 1.0)
+    assert ("check the backward of Scaled" in result.message) == (k != 1.0)
+
+
+@pytest.mark.parametrize(("optimiser", "k"), [("auto", 1.01), ("auto", 2.0), ("trust_region", 0.5)])
+def test_a_wrong_gradient_that_makes_a_run_creep_until_the_clock_is_named(optimiser, k):
+    stop = gradopt.Stop(max_seconds=1.0)
+    result = gradopt.minimise(partly_scaled(k), [1.0, 2.0], optimiser=optimiser, stop=stop)
+
+    assert not result.success
+    assert "check the backward of Scaled" in result.message
+
+
+def test_a_success_is_checked_though_its_budget_of_time_is_nearly_used_up(monkeypatch):
+    clock = time.perf_counter
+    monkeypatch.setattr(postmortem, "time", SimpleNamespace(perf_counter=lambda: clock() + 1e6))
+    stop = gradopt.Stop(max_seconds=60.0)
+
+    assert gradopt.minimise(partly_scaled(1.0), [1.0, 2.0], stop=stop).success
+    result = gradopt.minimise(partly_scaled(2.0), [1.0, 2.0], optimiser="trust_region", stop=stop)
+
+    assert result.status is Status.STALLED
+    assert "check the backward of Scaled" in result.message
+
+
+def test_a_success_that_nobody_had_the_time_to_check_says_so(monkeypatch):
+    monkeypatch.setattr(postmortem, "patience", lambda *_: Patience(-1.0))
+
+    result = gradopt.minimise(partly_scaled(1.0), [1.0, 2.0])
+
+    assert result.success
+    assert result.message.endswith("; the gradient was not checked, for want of time")
+    assert result.verdict.evidence["gradient_check"].startswith("unjudged")
+
+
+def test_an_unknown_cut_off_from_the_gradient_is_no_saddle_point():
+    result = gradopt.minimise(lambda x: (x[0] - 1) ** 2 + (x[1].detach() - 2) ** 2, [3.0, 5.0])
+
+    assert result.status is Status.STALLED
+    assert "in x[1] the loss changes by 6 where the gradient says 0" in result.message
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_wrong_gradient_of_a_constraint_is_named(detached):
+    def line(x):
+        return x[0] + 2 * (x[1].detach() if detached else x[1]) - 1
+
+    result = gradopt.minimise(
+        lambda x: (x[0] - 1) ** 2 + (x[1] - 2.5) ** 2,
+        [1.0, 2.0],
+        constraints=[gradopt.Constraint(line, lower=0.0, upper=0.0)],
+    )
+
+    assert result.success != detached
+    if detached:
+        wrong = "the gradient of constraint line is wrong: in x[1] its value changes by 2 where the gradient says 0"
+        assert wrong in result.message
+        assert result.verdict.evidence["constraint"] == "line"
+
+
+def test_a_wrong_gradient_of_a_constraint_is_no_success():
+    result = gradopt.minimise(
+        lambda x: (x**2).sum(),
+        [3.0, 1.0],
+        constraints=[
+            gradopt.Constraint(lambda x: Scaled.apply(x, 1.0), upper=9.0),
+            gradopt.Constraint(lambda x: x[0] + 2 * x[1].detach(), lower=1.0, name="cut"),
+        ],
+    )
+
+    assert result.status is Status.STALLED
+    assert "the gradient of constraint cut is wrong" in result.message
+
+
+def test_terms_that_cancel_at_the_minimum_are_no_slope():
+    for x0 in ([1.0, 2.0], [1e-3, -2e-3]):
+        for function in (lambda x: (torch.cosh(x) - 1).sum(), lambda x: torch.log(torch.cosh(x)).sum()):
+            for dtype in (torch.float32, torch.float64):
+                assert run(function, "lbfgs", dtype, x0=x0).success

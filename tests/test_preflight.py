@@ -311,6 +311,25 @@ def test_a_known_minimum_is_held_against_the_start():
     assert finding.sentence == "minimum() says 100, but the loss at the start is already 12.1"
 
 
+def test_a_start_that_misses_constraints_may_lie_below_the_minimum():
+    class Half(gradopt.Objective):
+        def __init__(self, start):
+            super().__init__()
+            self.x = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+        def forward(self, batch=None):
+            return self.x**2
+
+        def constraints(self):
+            return (gradopt.Constraint(lambda: self.x, lower=1.0),)
+
+        def minimum(self):
+            return 1.0 if self.x < 3 else 100.0
+
+    assert gradopt.check(Half(0.5))["minimum"].status == "passed"
+    assert gradopt.check(Half(3.0))["minimum"].status == "warning"
+
+
 def test_constraints_are_held_against_the_start():
     report = gradopt.check(ConstrainedFit(own_loss=False))
 

@@ -12,10 +12,10 @@ from gradopt.settings import Stop
 NAMES = sorted(set(torch_optimisers()) - {"muon", "sparseadam"})
 
 
-def build(name, schedule):
+def build(name, schedule, dtype=torch.float32):
     torch.manual_seed(0)
     options = {"lr": 1e-4} if name in ("sgd", "asgd") else {}
-    return assemble(Rosenbrock(), name, options, schedule=schedule, stop=Stop(max_steps=40))
+    return assemble(Rosenbrock().to(dtype), name, options, schedule=schedule, stop=Stop(max_steps=40))
 
 
 def walk(assembly, stop_before=None):
@@ -59,3 +59,17 @@ def test_a_saved_state_does_not_alias_the_live_one():
     walk(assembly)
 
     assert torch.equal(state["optimiser"]["optimizer"]["state"][0]["exp_avg"], before)
+
+
+@pytest.mark.parametrize("name", ["nadam", "asgd", "rprop"])
+def test_a_loaded_state_has_the_dtypes_of_the_saved_one(name):
+    first, second = build(name, None, torch.float64), build(name, None, torch.float64)
+    walk(first, stop_before=5)
+    saved = first.engine.state_dict()
+
+    second.engine.load_state_dict(saved)
+
+    theirs = second.engine.state_dict()["optimiser"]["optimizer"]["state"][0]
+    ours = saved["optimiser"]["optimizer"]["state"][0]
+    assert {key: value.dtype for key, value in theirs.items()} == {key: value.dtype for key, value in ours.items()}
+    assert torch.equal(torch.stack(walk(first)), torch.stack(walk(second)))

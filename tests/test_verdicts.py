@@ -407,6 +407,15 @@ def test_a_saddle_point_at_infinity_is_no_noise_floor():
     assert result.success == (result.fun < 63), result
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "auto"])
+def test_where_the_gradient_underflows_is_no_noise_floor(optimiser, dtype):
+    result = gradopt.minimise(lambda x: x.exp().sum(), torch.tensor([1.0], dtype=dtype), optimiser=optimiser)
+
+    assert result.status is Status.STALLED
+    assert "plateau" in result.message
+
+
 @pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "auto"])
 @pytest.mark.parametrize(
     "function",
@@ -460,7 +469,7 @@ def test_negative_curvature_of_a_ten_millionth_is_found_among_a_thousand():
     found = examine(lambda v: weights * v, weights != 0, torch.ones_like(weights), 1e-8 * torch.ones_like(weights))
 
     assert found.sign == "negative"
-    assert found.values[0] == pytest.approx(-1e-3, abs=2 * found.error)
+    assert found.along(0) == pytest.approx(-1e-3, abs=2 * found.error)
     assert found.error < 1.0
 
 

@@ -1,5 +1,6 @@
 """Constraints on functions of the unknowns: all of an objective's as one vector, lower <= c(x) <= upper."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradopt.constraints.box import side
-from gradopt.contracts import Constraint
+from gradopt.contracts import Constraint, Constraints
 from gradopt.mistakes import Mistake
 
 
@@ -36,7 +37,11 @@ class ConstraintFunctions:
 
     def values(self) -> Tensor:
         """c(x) at the current unknowns, shape (m,), with its graph."""
-        return torch.cat([one.function().reshape(-1) for one in self._constraints])
+        return torch.cat([value.reshape(-1) for value in self.values_by_name().values()])
+
+    def values_by_name(self) -> Mapping[str, Tensor]:
+        """The same, each in the shape of its constraint."""
+        return {name: one.function() for name, one in zip(self.names, self._constraints, strict=True)}
 
     def by_name(self, vector: Tensor) -> Mapping[str, Tensor]:
         """The parts of a vector (m,), each in the shape of its constraint."""
@@ -74,6 +79,26 @@ def check(constraint: Any) -> None:
 def excess(values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """By how much each value lies above its upper limit (> 0) or below its lower one (< 0), shape (m,)."""
     return values - values.clamp(lower, upper)
+
+
+def worst(constraints: Constraints, values: Tensor) -> dict[str, Any]:
+    """The constraint that is missed by most, as evidence: its name as `worst`, and as `worst_by` by how much, in its
+    own units; 0 where all are kept.
+    """
+    missed = constraints.by_name(excess(values, constraints.lower, constraints.upper))
+    sizes = {name: part.abs().max().item() for name, part in missed.items() if part.numel()}
+    name = max(sizes, key=lambda one: sizes[one])
+    return {"worst": name, "worst_by": sizes[name]}
+
+
+def missed_in_words(evidence: Mapping[str, Any]) -> str:
+    """What `worst` has found, with the `violation` of the evidence beside it."""
+    if evidence["worst_by"] == 0:
+        return "the constraints are kept"
+    part = f"{evidence['violation']:.2g} of the unknowns' size"
+    if evidence["violation"] == math.inf:
+        part = "which to first order no move of the unknowns inside their bounds lessens"
+    return f"constraint {evidence['worst']!r} is missed by {evidence['worst_by']:.3g}, {part}"
 
 
 def natural_units(jacobian: Tensor, values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

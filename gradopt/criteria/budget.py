@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.verdict import Status
@@ -35,7 +36,10 @@ class MaxSteps:
         if block.last_step < self.last_step:
             return None
         status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
-        return Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        found = Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        if block.halted is not None:  # they are a step behind
+            found.code[block.halted.places] = -1
+        return found
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after {status.value}={evidence['limit']}; {state_of_affairs(evidence)}"
@@ -100,7 +104,8 @@ class MaxSeconds:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        late = isinstance(block.cut_short, BudgetSpent) and -math.inf < oracle.deadline <= time.perf_counter()
+        cut = isinstance(block.cut_short, BudgetSpent) or bool(block.halted_by(BudgetSpent).any())
+        late = cut and -math.inf < oracle.deadline <= time.perf_counter()
         if block["seconds"][-1, 0].item() < self.limit and not late:
             return None
         return Judgement.last(Status.MAX_SECONDS, block, **where(block, oracle), limit=self.limit)
@@ -186,7 +191,8 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
     """What a person asks first about a run that ended without an answer."""
     if block.starts is not None:
         numbers = {"loss": block["loss"][-1], "gradient_norm": block["gradient_norm"][-1]}
-        return {"step": block.last_step, **numbers, "batch": False, "judged": True, "proof": None}
+        steps = block.steps(len(block) - 1, torch.arange(len(numbers["loss"])))
+        return {"step": steps, **numbers, "batch": False, "judged": True, "proof": None}
     return {
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),
@@ -194,8 +200,15 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
         "batch": block["full_loss"] is not block["loss"],
         "judged": bool(block.measured[-1]) or (oracle.best is not None and oracle.has_full_loss),
         "proof": oracle.unbounded_below(),
-        **({} if oracle.constraints is None else {"violation": block["violation"][-1, 0].item()}),
+        **_missed(block, oracle),
     }
+
+
+def _missed(block: Block, oracle: Oracle) -> dict[str, Any]:
+    if oracle.constraints is None:
+        return {}
+    values = oracle.linearised_constraints().residuals
+    return {"violation": block["violation"][-1, 0].item(), **worst(oracle.constraints, values)}
 
 
 def state_of_affairs(evidence: Mapping[str, Any]) -> str:
@@ -206,7 +219,7 @@ def state_of_affairs(evidence: Mapping[str, Any]) -> str:
         f"at step {evidence['step']}"
     )
     if "violation" in evidence:
-        text += f"; the constraints are missed by {evidence['violation']:.2g} of the unknowns' size"
+        text += f"; {missed_in_words(evidence)}"
     if evidence["proof"]:
         text += f". Note: {evidence['proof']}"
     if not evidence["judged"]:

@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
+from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.stationarity.curvature import examine, sizes, ways
 from gradopt.stationarity.falls import falls_as_promised
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
+
+ROUNDINGS = 100
+"""Falls of the loss up to this many of its roundings are lost to a solver that compares losses."""
 
 EVERY = 100
 """Steps between two looks of the criteria that watch a trend."""
@@ -32,9 +37,9 @@ class NonFinite:
         loss, gradient = block["loss"][row, 0].item(), block["gradient_norm"][row, 0].item()
         if block.measured[row] and math.isfinite(loss):
             loss = block["full_loss"][row, 0].item()
-        trial = block.cut_short.loss if isinstance(block.cut_short, NonFiniteTrial) else None
+        trial = block.cut_short if isinstance(block.cut_short, NonFiniteTrial) else None
         if trial is not None:
-            loss = trial
+            loss = trial.loss
         if loss == -math.inf or (math.isfinite(loss) and math.isfinite(gradient)):
             return None
         before = block["loss"][row - 1, 0].item() if row and trial is None else math.nan
@@ -48,6 +53,7 @@ class NonFinite:
             before=before,
             best=best,
             trial=trial is not None,
+            however_short=trial is not None and trial.however_short,
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -60,10 +66,15 @@ class NonFinite:
             if evidence["before"] == evidence["before"]:
                 what += f", after {evidence['before']:.6g} one step earlier"
             hint = "try a smaller learning rate, bounds that keep the unknowns in the domain, or gradient clipping"
-            if evidence["trial"]:
+            if evidence["however_short"]:
+                hint = (
+                    "the point lies at the edge of the domain, and every step down leaves it, however short: give the "
+                    "unknowns bounds that keep them in it (objective.bounds), or start elsewhere"
+                )
+            elif evidence["trial"]:
                 hint = (
                     "the optimiser stepped out of the domain; try a smaller learning rate, or bounds that keep the "
-                    "unknowns in it with an optimiser that takes bounds, such as adam"
+                    "unknowns in it with an optimiser that takes bounds, such as lbfgs or adam"
                 )
             elif step == 0:
                 hint = "the objective has no finite value at the start: move x0 into its domain"
@@ -214,8 +225,9 @@ class Unbounded:
             and oracle.upper is not None
             and bool((oracle.lower.isfinite() & oracle.upper.isfinite()).all())
         )
-        grown = size > 10 * self._size and gradient_norm >= 0.5 * self._gradient_norm
-        if loss == -math.inf or (loss < self._floor and grown and not boxed):
+        evidence["grown"] = grown = size > 10 * self._size
+        steep = gradient_norm >= 0.5 * self._gradient_norm
+        if loss == -math.inf or (loss < self._floor and grown and steep and not boxed):
             return Judgement.one(Status.UNBOUNDED, last, **evidence, proof=oracle.unbounded_below())
         if loss < self._floor:
             self._floor *= 1e3
@@ -226,11 +238,16 @@ class Unbounded:
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         if evidence["loss"] == -math.inf and evidence["start"] == -math.inf:
             return "the loss is -inf at the start already: there is no minimum to find; move the start into the domain"
-        proof = evidence["proof"] or "no proof, but the loss falls, the unknowns grow and the gradient does not shrink"
+        seen, bounds = "no proof, but the loss falls, the unknowns grow and the gradient does not shrink", "bounds"
+        if evidence["loss"] == -math.inf:
+            seen = "no proof, but the loss falls for as long as the unknowns grow"
+        if not evidence["grown"]:
+            seen = "the unknowns have hardly grown, so this is a pole, as log(x) has at 0, or an overflow"
+            bounds = "bounds that keep them away from there"
         return (
             f"the loss has fallen from {evidence['start']:.6g} to {evidence['loss']:.3g} at step {evidence['step']}, "
-            f"with unknowns up to {evidence['size']:.3g}: {proof}. There is no minimum to find; give the "
-            "unknowns bounds (objective.bounds), or check the sign of the objective"
+            f"with unknowns up to {evidence['size']:.3g}: {evidence['proof'] or seen}. There is no minimum to find; "
+            f"give the unknowns {bounds} (objective.bounds), or check the sign of the objective"
         )
 
     def state_dict(self) -> State:
@@ -246,8 +263,8 @@ class Stalled:
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
     zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
-    it came, nor where an unknown has run off so far that the loss no longer depends on it: gradient and rounding vanish
-    there together.
+    it came, nor where an unknown has run off so far that the loss no longer depends on it, or the gradient underflows:
+    gradient and rounding vanish there together.
     """
 
     PATIENCE = 50
@@ -285,13 +302,18 @@ class Stalled:
             return None
         point = oracle.read()
         # Under constraints the gradient of the loss need not vanish, and where it does nothing is solved by it.
-        scatter, noise, gone = 0.0, False, None
+        rounding, gone = Rounding(), None
+        missed: dict[str, Any] = {"violation": math.nan}
+        noise = False
         if oracle.constraints is None:
-            scatter, noise = _scatter(oracle)
+            rounding = _rounding(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
             fallen = abs(self._first - loss)
-            noise = noise and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+            noise = rounding.hides and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+        else:
+            missed = {"violation": block["violation"][-1, 0].item()}
+            missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
         status = Status.NOISE_FLOOR if noise and gone is None else Status.STALLED
         return Judgement.one(
             status,
@@ -299,13 +321,16 @@ class Stalled:
             step=block.last_step,
             loss=loss,
             gradient_norm=gradient_norm,
-            scatter=scatter,
+            scatter=rounding.scatter,
             learning_rate=block["learning_rate"][-1, 0].item(),
             dtype=str(point.dtype).removeprefix("torch."),
             spacing=point.abs().max().item() * torch.finfo(point.dtype).eps,
             stuck="" if stuck is None else str(stuck),
-            violation=math.nan if oracle.constraints is None else block["violation"][-1, 0].item(),
+            loss_rounding=abs(loss) * torch.finfo(point.dtype).eps,
+            newton_gain=rounding.gain,
+            **missed,
             gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
+            underflow=rounding.underflows,
         )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -321,14 +346,30 @@ class Stalled:
                 f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
                 "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
             )
+        if evidence["underflow"] and math.isnan(evidence["violation"]):
+            return (
+                f"a plateau: the gradient ({evidence['gradient_norm']:.3g}) underflows in {dtype} (loss "
+                f"{evidence['loss']:.10g}, step {evidence['step']}), and no minimum shows. Start elsewhere, or rescale "
+                "the objective"
+            )
         if evidence["stuck"] and not math.isnan(evidence["violation"]):
             return (
-                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}, the constraints "
-                f"are missed by {evidence['violation']:.2g} of the unknowns' size). To mend: start somewhere else, or "
-                "look at the limits"
+                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}; "
+                f"{missed_in_words(evidence)}). To mend: start somewhere else, or look at the limits"
             )
         if evidence["stuck"]:
-            hint = "try dtype=float64" if dtype != "float64" else "check the gradient, or rescale the objective"
+            hint = (
+                "check the gradient, or rescale the objective; or it has a kink here, as abs, relu, max or a norm has "
+                "where it turns: smooth it"
+            )
+            if evidence["newton_gain"] <= ROUNDINGS * evidence["loss_rounding"]:
+                hint = (
+                    f"the loss is rounded by {evidence['loss_rounding']:.1g} here, and a Newton step promises to lower "
+                    f"it by no more than {evidence['newton_gain']:.1g}: subtract the constant part of the loss"
+                )
+                hint += ", or try dtype=float64" * (dtype != "float64")
+            elif dtype != "float64":
+                hint = f"try dtype=float64; else {hint}"
             return (
                 f"{evidence['stuck']}, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
                 f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {hint}"
@@ -357,10 +398,27 @@ class Stalled:
         vars(self).update(state)
 
 
-def _scatter(oracle: Oracle) -> tuple[float, bool]:
-    """Largest change of a gradient entry under perturbations of the unknowns by one rounding (inside the bounds), and
-    whether the gradient is no more than that: by what a Newton step makes of either, so that a gradient along a flat
-    valley is not lost in the rounding across it.
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How a gradient compares with its own rounding.
+
+    Attributes:
+        scatter: Largest change of an entry under perturbations of the unknowns by one rounding, inside the bounds.
+        hides: Whether the gradient is no more than that, by what a Newton step makes of either: so a gradient along a
+            flat valley is not lost in the rounding across it.
+        underflows: Whether it is below the smallest normal number far around, too: its digits are lost, and nothing
+            can be said of it.
+        gain: What a Newton step would take from the loss; NaN where no curvature would end it.
+    """
+
+    scatter: float = 0.0
+    hides: bool = False
+    underflows: bool = False
+    gain: float = math.nan
+
+
+def _rounding(oracle: Oracle) -> Rounding:
+    """That of the gradient where the parameters stand.
 
     It is rounding only if it is small against the change of the gradient over a longer way: at a kink or a wall it is
     as large however short the way is.
@@ -380,7 +438,7 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
         table = torch.stack([beside(sign * point.abs() * eps) for sign in signs.to(point)])
         far = torch.stack([beside(sign * size * eps**0.25) for sign in signs[:2].to(point)])
     except BudgetSpent:
-        return 0.0, False
+        return Rounding()
     mean = table.mean(0)
     scatter, gradient, hessian = table - mean, mean, oracle.hessian()
     if oracle.lower is not None and oracle.upper is not None:
@@ -388,10 +446,17 @@ def _scatter(oracle: Oracle) -> tuple[float, bool]:
     free = gradient != 0
     largest = scatter.abs().max().item()
     change = (far - mean).abs().max().item() / eps**0.25
+    if max(table.abs().max().item(), far.abs().max().item()) < torch.finfo(point.dtype).tiny:
+        return Rounding(largest, underflows=True)
     if not largest <= eps**0.5 * change:
-        return largest, False
+        return Rounding(largest)
     if hessian is None or not bool(free.any()):
-        return largest, gradient.abs().max().item() <= largest
+        return Rounding(largest, hides=gradient.abs().max().item() <= largest)
     found = examine(hessian, free, size, gradient)
+    if found.sign == "negative":
+        return Rounding(largest)
     noise = max(found.decrease(found.slopes(row)) for row in scatter)
-    return largest, found.sign != "negative" and found.decrease(found.slopes(gradient)) <= noise
+    slopes = found.slopes(gradient)
+    gain = found.decrease(slopes)
+    ends = bool(found.is_curved[slopes > 0].all())
+    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
-from gradopt.constraints.functions import excess, natural_units
+from gradopt.constraints.functions import excess, missed_in_words, natural_units, worst
 from gradopt.contracts import Band, Block, Judgement, Oracle, State, Stuck
 from gradopt.stationarity.curvature import examine, sizes
 from gradopt.verdict import Status
@@ -54,10 +54,9 @@ class Infeasible:
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return (
-            f"the constraints cannot be met near here: what is missed, mostly by {evidence['worst']!r}, is at its "
-            f"smallest ({evidence['worst_by']:.3g}, {evidence['violation']:.2g} of the unknowns' size; at step "
-            f"{evidence['step']}, loss {evidence['loss']:.10g}). To mend: start somewhere else, or look for limits "
-            "that contradict each other"
+            f"the constraints cannot be met near here, where what is missed is at its smallest: "
+            f"{missed_in_words(evidence)} (step {evidence['step']}, loss {evidence['loss']:.10g}). To mend: start "
+            "somewhere else, or look for limits that contradict each other, or the bounds"
         )
 
     def state_dict(self) -> State:
@@ -93,16 +92,11 @@ class Infeasible:
             gain = found.decrease(found.slopes(gradient))
             if found.sign == "negative" or gain > torch.finfo(point.dtype).eps ** REDUCED * theta:
                 return None
-        worst, by = max(
-            ((name, part.abs().max().item()) for name, part in oracle.constraints.by_name(missed).items()),
-            key=lambda pair: pair[1],
-        )
         return Judgement.one(
             Status.INFEASIBLE,
             len(block) - 1,
             violation=violation,
-            worst=worst,
-            worst_by=by,
+            **worst(oracle.constraints, linear.residuals),
             loss=block["loss"][-1, 0].item(),
             step=block.last_step,
         )

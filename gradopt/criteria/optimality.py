@@ -226,7 +226,7 @@ class _Lagrangian:
                     if losses[0] <= here.loss and losses[1] < here.loss - slack:
                         return True
         except BudgetSpent:
-            pass
+            pass  # what has been looked at shows no fall
         return False
 
     def _kept(self, point: Tensor, here: Tensor) -> Tensor:
@@ -255,6 +255,35 @@ class _Lagrangian:
             return self.value(loss)
         finally:
             self._oracle.write(here)
+
+
+def endless(oracle: Oracle) -> str | None:
+    """What to say where the multipliers grow without end, as on the way to a cusp: to a point where the constraints
+    meet no constraint qualification (Nocedal and Wright, 2006, section 12.2). None elsewhere.
+
+    Growing is to weigh more than eps^-0.25 times the loss, by what each changes when the unknowns move by their own
+    size or by their distance from the start.
+    """
+    if oracle.constraints is None:
+        return None
+    point, gradient = oracle.read(), oracle.full_gradient()
+    found = multipliers(oracle, gradient)
+    if not len(found.active):
+        return None
+    moved = torch.maximum(point.abs(), (point - (point if oracle.origin is None else oracle.origin)).abs())
+    changes = oracle.linearised_constraints().jacobian(found.active).abs() @ moved
+    weights = found.values[found.active].abs() * changes
+    least = torch.finfo(point.dtype).eps ** -0.25 * float(gradient.abs() @ moved)
+    if not 0 < least < weights.max().item() < math.inf:
+        return None
+    row = int(found.active[weights.argmax()])
+    indices = oracle.constraints.by_name(torch.arange(len(found.values), device=point.device))
+    name = next(name for name, part in indices.items() if bool((part == row).any()))
+    return (
+        f"the multipliers grow without end (of {name!r} to {found.values[row].item():.2g}): the gradients of the "
+        "active constraints and bounds do not add up to that of the loss here, as at a cusp. If this is the answer, no "
+        "multipliers can prove it; to have a proof, state the constraints in another way"
+    )
 
 
 def multipliers(oracle: Oracle, gradient: Tensor) -> Multipliers:

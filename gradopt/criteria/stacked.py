@@ -153,15 +153,15 @@ class StackedUnbounded(_PerStart):
             return None
         now, size = loss[places], oracle.last.point[places].abs().amax(1).double().cpu()
         deep = now < self._floor[places]
-        grown = (size > 10 * self._size[places]) & (norm[places] >= 0.5 * self._gradient_norm[places])
-        ends = (now == -math.inf) | (deep & grown & (not _boxed(oracle)))
+        grown, steep = size > 10 * self._size[places], norm[places] >= 0.5 * self._gradient_norm[places]
+        ends = (now == -math.inf) | (deep & grown & steep & (not _boxed(oracle)))
         self._floor[places] *= torch.where(deep & ~ends, 1e3, 1.0)
         asked = (ends if falling is None else ends | falling[places]).tolist()
         proofs = [_proof(oracle, place) if ask else None for place, ask in zip(places.tolist(), asked, strict=True)]
         ends |= torch.tensor([proof is not None for proof in proofs])
         if not bool(ends.any()):
             return None
-        numbers = {"loss": now[ends], "start": self._loss[places][ends], "size": size[ends]}
+        numbers = {"loss": now[ends], "start": self._loss[places][ends], "size": size[ends], "grown": grown[ends]}
         proof = [proofs[index] for index in ends.nonzero().flatten().tolist()]
         return Judgement.last(Status.UNBOUNDED, block, places[ends], **numbers, step=block.last_step, proof=proof)
 
@@ -275,23 +275,22 @@ def _live(block: Block) -> Tensor:
 
 def _with_trials(block: Block) -> Tensor:
     """The losses of the last row; of the starts that a trial has halted, those of the trials."""
-    loss = block["loss"][-1]
-    if block.halted is None:
+    loss, halted = block["loss"][-1], block.halted
+    if halted is None:
         return loss
-    loss = loss.clone()
-    for place in block.halted.by(NonFiniteTrial).tolist():
-        cause = block.halted.cause(place)
-        assert isinstance(cause, NonFiniteTrial)
-        loss[place] = cause.loss
-    return loss
+    trials = [cause.loss if isinstance(cause, NonFiniteTrial) else math.nan for cause in halted.causes]
+    halts = block.halted_by(NonFiniteTrial)
+    told = torch.zeros_like(loss)
+    told[halted.places] = torch.tensor(trials, dtype=loss.dtype)[halted.code]
+    return torch.where(halts, told, loss)
 
 
 def _however_short(block: Block) -> Tensor:
-    """The starts whose trials were not finite however short they were."""
-    mask = block.halted_by(NonFiniteTrial)
-    for place in mask.nonzero().flatten().tolist():
-        cause = block.halted.cause(place) if block.halted is not None else None
-        mask[place] = isinstance(cause, NonFiniteTrial) and cause.however_short
+    """The starts whose trials were not finite however short they were; a mask."""
+    mask, halted = torch.zeros(block["loss"].shape[1], dtype=torch.bool), block.halted
+    if halted is not None:
+        short = [isinstance(cause, NonFiniteTrial) and cause.however_short for cause in halted.causes]
+        mask[halted.places] = torch.tensor(short)[halted.code]
     return mask
 
 

@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import astuple
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
+from gradopt.engines.state import restore, saved
 from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
@@ -112,32 +112,14 @@ class EagerEngine:
 
     def state_dict(self) -> State:
         """The state at the cut after `update()`: continuing from it repeats the run bit for bit."""
-        best = self.oracle.best
-        return {
-            "step": self.step,
-            "objective": {name: value.clone() for name, value in self.oracle.objective.state_dict().items()},
-            "optimiser": self.optimiser.state_dict(),
-            "counts": (self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products),
-            "best": None if best is None else astuple(best),
-            "lowest_loss": self.oracle.lowest_loss,
-            "origin": self.oracle.origin,
-            "previous": self._previous,
-            "seconds": time.perf_counter() - self._began,
-            "random": torch.get_rng_state(),
-        }
+        seconds = time.perf_counter() - self._began
+        return saved(self.oracle, self.optimiser, self.step, self._previous, seconds)
 
     def load_state_dict(self, state: State) -> None:
         """Continue where `state_dict()` was taken. The objective and the optimiser are built the same way before."""
-        self.step = state["step"]
-        self.oracle.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.oracle.num_losses, self.oracle.num_gradients, self.oracle.num_hessian_products = state["counts"]
-        self.oracle.best = None if state["best"] is None else Evaluation(*state["best"])
-        self.oracle.lowest_loss = state["lowest_loss"]
-        self.oracle.origin = state["origin"]
-        self._previous = state["previous"]
+        restore(state, self.oracle, self.optimiser)
+        self.step, self._previous = state["step"], state["previous"]
         self._began = time.perf_counter() - state["seconds"]
-        torch.set_rng_state(state["random"])
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
         """The next accepted evaluation, and the one over all data where that is due (the same one without batches)."""

@@ -86,6 +86,8 @@ def assemble_starts(
         Mistake: As `assemble`; or what cannot be done for many starts at once, with the reason.
     """
     check_engine(engine)
+    if engine not in ("eager", "auto"):
+        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=eager, or engine=auto")
     stop = checked(stop, extra_criteria)
     for criterion in extra_criteria:
         if not callable(getattr(criterion, "keep", None)):
@@ -113,6 +115,7 @@ def assemble_starts(
     if stop.max_seconds is not None:
         oracle.deadline = time.perf_counter() + stop.max_seconds
     facts = {"objective": target.describe(), "optimiser": f"{label}, of {oracle.num_starts} starts at once"}
+    facts["engine"] = "eager"
     return StartsAssembly(oracle, StackedEngine(oracle, built), judges, interrupt, facts, steps)
 
 

@@ -12,6 +12,7 @@ from gradopt import postmortem
 from gradopt.constraints.box import pinned
 from gradopt.contracts import Block, Evaluation
 from gradopt.differences import Patience
+from gradopt.doubts import Points, are_doubtful
 from gradopt.engines.stacked import Ended
 from gradopt.loop import Ending
 from gradopt.many.assembly import StartsAssembly
@@ -51,14 +52,14 @@ def concluded(
     oracle, ended, verdicts = assembly.oracle, assembly.engine.ended(), cast(Verdicts, ending.verdicts)
     seconds = block["seconds"][-1, 0].item()
     patience = postmortem.patience(oracle, seconds, lambda: assembly.interrupt.signal is not None)
-    _confirm(oracle, ended, verdicts, patience)
+    _confirm(oracle, ended, begin, verdicts, patience)
     success = _success(verdicts).to(ended.loss.device)
     better = ~success & ((ended.best_loss < ended.loss) | ~ended.loss.isfinite())
     loss = torch.where(better, ended.best_loss, ended.loss)
     point = torch.where(better.unsqueeze(1), ended.best_point, ended.point)
-    gradient = torch.cat([oracle.gradients_at(part) for part in _parts(point)])
+    gradient = torch.cat([oracle.gradients_at(part) for part in _parts(point, point.shape[1])])
     best = _best(loss, success)
-    with oracle.at(_evaluation(oracle, point[best], loss[best])) as one:
+    with oracle.at(_evaluation(oracle, point[best], loss[best]), begin[best]) as one:
         one.num_losses, verdict = int(ended.counts[0, best]), verdicts[best]
         told = postmortem.explained(one, verdict, patience)
         if told is not verdict:
@@ -104,36 +105,37 @@ def _among(verdicts: Verdicts, statuses: Iterable[Status]) -> Tensor:
     return torch.isin(verdicts.codes, torch.tensor([status.code for status in statuses]))
 
 
-def _parts(points: Tensor) -> Sequence[Tensor]:
-    return points.split(max(1, MAX_ENTRIES // points.shape[1]))
+def _parts(rows: Tensor, n: int) -> Sequence[Tensor]:
+    """The rows of a tensor, one a start of n unknowns, in parts that are evaluated together."""
+    return rows.split(max(1, MAX_ENTRIES // n)) if len(rows) else ()
 
 
-def _confirm(oracle: StackedOracle, ended: Ended, verdicts: Verdicts, patience: Patience) -> None:
+def _confirm(oracle: StackedOracle, ended: Ended, begin: Tensor, verdicts: Verdicts, patience: Patience) -> None:
     """Put `stalled` in the place of endings that a wrong gradient feigns, and of successes on an edge of the loss.
 
-    Losses beside all successes tell which of them to look into. Saddle points and maxima are looked into at a few; once
-    the gradient is shown to be wrong at one start, the others that are suspected are not asked any more.
+    What is beside all successes tells which of them to look into. Saddle points and maxima are looked into at a few;
+    once the gradient is shown to be wrong at one start, the others that are suspected are not asked any more.
     """
     suspects = _among(verdicts, postmortem.FEIGNED).nonzero().flatten()[:MOST_ASKED].tolist()
     places = _among(verdicts, postmortem.DOUBTED).nonzero().flatten()
-    for part in _parts(ended.point[places]) if len(places) else ():
-        these, places = places[: len(part)], places[len(part) :]
-        suspects += these[_lower_beside(oracle, part, ended.loss[these])].tolist()
+    for these in _parts(places, begin.shape[1]):
+        suspects += these[_is_suspect(oracle, ended.point[these], begin[these], ended.loss[these])].tolist()
     wrong = None
     for start in suspects:
         point, loss = ended.point[start], ended.loss[start]
         if wrong is None:
-            with oracle.at(_evaluation(oracle, point, loss)) as one:
-                verdict = postmortem.confirmed(one, verdicts[start], loss.item(), patience)
-            if verdict.status is not verdicts.status(start):
+            with oracle.at(_evaluation(oracle, point, loss), begin[start]) as one:
+                told = verdicts[start]
+                verdict = postmortem.confirmed(one, told, loss.item(), patience)
+            if verdict is not told:
                 verdicts.revise(start, verdict)
                 wrong = verdict if verdict.evidence.get("gradient_check") == "wrong" else None
         else:
             verdicts.revise(start, wrong)
 
 
-def _lower_beside(oracle: StackedOracle, points: Tensor, loss: Tensor) -> Tensor:
-    """The points, shape (starts, n), beside which the loss is lower, by more than rounding: a mask on the CPU."""
+def _is_suspect(oracle: StackedOracle, point: Tensor, origin: Tensor, loss: Tensor) -> Tensor:
+    """Of successes, whether `postmortem.confirmed` has a reason to look further: a mask on the CPU."""
 
     def losses(there: Tensor) -> Tensor:
         return oracle.losses_at(oracle.inside(there))
@@ -141,10 +143,17 @@ def _lower_beside(oracle: StackedOracle, points: Tensor, loss: Tensor) -> Tensor
     def gradients(there: Tensor) -> Tensor:
         return oracle.gradients_at(oracle.inside(there))
 
-    found = may_be_edges(points, loss, oracle.gradients_at(points), ways(points, points), losses, gradients)
-    for move in (postmortem.aside(points), -postmortem.aside(points)):
-        found |= loss - losses(points + move) > postmortem.visible(loss)
-    return found.cpu()
+    box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
+    here = Points(
+        point,
+        origin,
+        loss.double().cpu(),
+        lambda there: losses(there).double().cpu(),
+        lambda there: gradients(there).double().cpu(),
+        box,
+    )
+    edges = may_be_edges(point, loss, gradients(point), ways(point, origin), losses, gradients)
+    return edges.cpu() | are_doubtful(here)
 
 
 def _best(loss: Tensor, success: Tensor) -> int:

@@ -26,8 +26,15 @@ class RobustLoss:
     """
 
     def __init__(self, name: str = "linear", scale: float = 1.0) -> None:
+        if not isinstance(name, str):
+            raise Mistake(
+                f"loss must be one of {', '.join(LOSSES)}, by name, got {name!r}; for one of your own set `robust` of "
+                "a gradopt.Objective"
+            )
         if name not in LOSSES:
             raise Mistake(f"loss {name!r} is not one of {', '.join(LOSSES)}.{did_you_mean(name, LOSSES)}")
+        if not isinstance(scale, int | float):
+            raise Mistake(f"f_scale must be a number above 0, got {scale!r}")
         if not scale > 0:
             raise Mistake(f"f_scale must be above 0, got {scale}")
         self.name, self.scale = name, scale

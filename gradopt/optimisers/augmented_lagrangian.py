@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradopt.constraints.functions import excess, natural_units
 from gradopt.contracts import Evaluation, Optimiser, Oracle, State, Stuck
+from gradopt.optimisers.escape import beside
 from gradopt.optimisers.merit import Merit
 
 TIGHTER = 0.1
@@ -48,7 +49,8 @@ class AugmentedLagrangian:
     gap in feasibility and complementarity has halved (Birgin and Martínez, Practical Augmented Lagrangian Methods,
     2014, algorithm 4.1). A round ends when the gradient of the merit is a tenth of what the new
     multipliers have added to it; one that runs to where the loss falls faster than the penalty grows is taken back,
-    with a larger penalty. A round costs no evaluation of its own.
+    with a larger penalty. Where the optimiser is stuck at a saddle point or maximum of the merit, the round goes on
+    from a lower point beside it. A round costs no evaluation of its own.
 
     Args:
         inner: The optimiser of a round, one of gradopt's own: a name, or {name: ..., options}. Its `renew()`, if it has
@@ -119,8 +121,11 @@ class AugmentedLagrangian:
             self._fruitless += 1
             if self._fruitless > FRUITLESS or self._last is None:
                 raise
-            self._next_round(self._last, oracle)
-            self._restart(self._last.point, oracle)
+            oracle.write(self._last.point)
+            lower = beside(self._merit.at(self._last), self._merit)
+            if lower is None:
+                self._next_round(self._last, oracle)
+            self._restart(self._last.point if lower is None else lower, oracle)
 
     def learning_rate(self) -> float:
         """That of the round's optimiser."""

@@ -113,28 +113,20 @@ class Escape:
         """Begin to follow the direction of a finding, if it has one."""
         if found is None or not found.falls:
             return
-        eps = torch.finfo(here.point.dtype).eps
-        noise = NOISE * eps * abs(here.loss)
+        noise = NOISE * torch.finfo(here.point.dtype).eps * abs(here.loss)
         self._num_in_vain = self._num_in_vain + 1 if here.loss >= self._lowest - noise else 0
         self._lowest = min(self._lowest, here.loss)
         if self._num_in_vain == IN_VAIN:
             raise Stuck(f"came back {IN_VAIN} times to saddle points or maxima no lower than those it had left")
         self._direction, curvature = found.evidence["direction"][0], found.evidence["curvature_min"]
-        step = eps**REACH * found.evidence["length"]
-        if curvature < 0:  # long enough for the fall to be seen
-            step = max(step, math.sqrt(20 * noise / -curvature))
-        if float(here.gradient @ self._direction) > 0:
-            step = -step
         what = "a maximum" if found.status is Status.MAXIMUM else "a saddle point"
         self._place = f"{what} at step {self._step}, loss {here.loss:.10g}, along curvature {curvature:.3g}"
-        self._departure = Departure(here.loss, step, eps)
+        self._departure = Departure.along(found, here)
 
     def _try(self, departure: "Departure", start: Tensor, oracle: Oracle) -> None:
         """Move to the next trial that the bounds do not take back to the start."""
         while departure.advance():
-            trial = torch.add(start, self._direction, alpha=departure.step)
-            if oracle.lower is not None:
-                trial = trial.clamp(oracle.lower, oracle.upper)
+            trial = departure.trial(start, self._direction, oracle)
             if not torch.equal(trial, start):
                 oracle.write(trial)
                 return
@@ -175,6 +167,21 @@ class Departure:
     num_expansions: int = 0
     returns: bool = False
 
+    @classmethod
+    def along(cls, found: Finding, here: Evaluation) -> "Departure":
+        """The search along the direction of a finding that falls."""
+        eps = torch.finfo(here.point.dtype).eps
+        direction, curvature = found.evidence["direction"][0], found.evidence["curvature_min"]
+        step = eps**REACH * found.evidence["length"]
+        if curvature < 0:  # long enough for the fall to be seen
+            step = max(step, math.sqrt(20 * NOISE * eps * abs(here.loss) / -curvature))
+        return cls(here.loss, -step if float(here.gradient @ direction) > 0 else step, eps)
+
+    def trial(self, start: Tensor, direction: Tensor, oracle: Oracle) -> Tensor:
+        """The point to try, inside the bounds."""
+        point = torch.add(start, direction, alpha=self.step)
+        return point if oracle.lower is None else point.clamp(oracle.lower, oracle.upper)
+
     def accepts(self, loss: float) -> bool:
         """Whether the trial at `step` ends the search. NaN: it is no point to go to."""
         if self.returns or loss == -math.inf:
@@ -199,3 +206,20 @@ class Departure:
         else:
             self.step, self.returns = self.best, True
         return True
+
+
+def beside(here: Evaluation, oracle: Oracle) -> Tensor | None:
+    """A point of lower loss beside `here`, where the parameters stand, if that is a saddle point or maximum; else None.
+
+    Raises:
+        BudgetSpent: While it looks.
+    """
+    found = StationaryPoints().look(here, oracle, 0, still=True, stuck=True)
+    if found is None or not found.falls:
+        return None
+    departure = Departure.along(found, here)
+    while departure.advance():
+        trial = departure.trial(here.point, found.evidence["direction"][0], oracle)
+        if departure.accepts(math.nan if torch.equal(trial, here.point) else oracle.loss(trial)):
+            return trial
+    return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.optimisers.line_search import NOISE_UP_TO, LineSearch, Trial
+from gradopt.optimisers.loss_unit import LossUnit
 
 RELATIVE_CURVATURE = 1e-10
 """A pair is kept if s'y > this * |s| |y|: relative, as an absolute threshold stalls problems of small loss."""
@@ -38,6 +39,7 @@ class LBFGS:
 
     def __init__(self, parameters: Sequence[nn.Parameter], *, history_size: Annotated[int, ">= 1"] = 20) -> None:
         self._memory = Memory(history_size)
+        self._unit = LossUnit()
         self._search: LineSearch | None = None
         self._accepted = True
         self._point = self._gradient = self._direction = torch.empty(0)
@@ -46,6 +48,7 @@ class LBFGS:
         """Whether the line search is content with the trial; a first point is always accepted."""
         if self._search is None:
             return True
+        evaluation = self._unit.of(evaluation)
         self._accepted = self._search.accepts(evaluation.loss, self._slope(evaluation, oracle))
         return self._accepted
 
@@ -57,6 +60,7 @@ class LBFGS:
             NonFiniteTrial: Likewise, and what stands in the way is a loss that is not finite, however short the step.
         """
         if self._accepted:
+            evaluation = self._unit.of(evaluation)
             point, gradient = evaluation.point, evaluation.gradient
             if self._search is not None:
                 self._memory.add(point - self._point, gradient - self._gradient)
@@ -65,7 +69,7 @@ class LBFGS:
         elif self._search is not None and not self._search.advance():
             if not self._memory.size:
                 if self._search.not_finite is not None and self._search.is_walled_in:
-                    raise NonFiniteTrial(self._search.not_finite)
+                    raise NonFiniteTrial(self._search.not_finite, however_short=True)
                 raise Stuck("no step along the gradient lowers the loss in this dtype")
             self._memory.clear()
             self._begin(self._search.loss, oracle)
@@ -82,8 +86,9 @@ class LBFGS:
         self._search, self._accepted = None, True
 
     def state_dict(self) -> State:
-        """The memory, the point the search began at, and the search."""
+        """The unit of the loss, the memory, the point the search began at, and the search."""
         return {
+            "unit": self._unit.state_dict(),
             "memory": self._memory.state_dict(),
             "search": None if self._search is None else asdict(self._search),
             "accepted": self._accepted,
@@ -92,6 +97,7 @@ class LBFGS:
 
     def load_state_dict(self, state: State) -> None:
         """Go on where `state_dict` was taken."""
+        self._unit.load_state_dict(state["unit"])
         self._memory.load_state_dict(state["memory"])
         self._search = None if state["search"] is None else _search(state["search"])
         self._accepted = state["accepted"]
@@ -115,8 +121,7 @@ class LBFGS:
             raise Stuck("the gradient is zero, or vanishes when it is squared, in this dtype")
         step = 1.0
         if not self._memory.size:
-            length = math.sqrt(-slope)
-            step = min(1.0, max(1.0, 0.01 * float(self._point.norm())) / length)
+            step = min(1.0, max(1.0, 0.01 * float(self._point.norm())) / math.sqrt(-slope))
         noise, lowest = NOISE * torch.finfo(self._point.dtype).eps * abs(loss), loss
         if self._search is not None:  # what the last search has learnt
             noise = max(noise, min(self._search.noise, NOISE_UP_TO * abs(loss)))

@@ -7,13 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradopt.contracts import Evaluation, Linearised, Oracle, State
+from gradopt.contracts import Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
+from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, room, scale_of
 from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radius
 
 MATRIX_ENTRIES = 10_000_000
 """Entries of the Jacobian up to which `jacobian=auto` takes the whole matrix."""
+
+TINY = torch.finfo(torch.float64).tiny
+"""The smallest number with all its digits."""
 
 BETTER = 3.0
 """The other model takes over when the error of its prediction is so many times smaller."""
@@ -39,7 +43,7 @@ class LevenbergMarquardt(TrustSteps):
     def __init__(
         self, parameters: Sequence[nn.Parameter], *, jacobian: Literal["auto", "matrix", "products"] = "auto"
     ) -> None:
-        super().__init__(self._gauss_newton)
+        super().__init__(self._gauss_newton, LossUnit())
         self._jacobian = jacobian
         self._second = SecondOrder()
         self._other: Box | None = None
@@ -55,7 +59,7 @@ class LevenbergMarquardt(TrustSteps):
         accepted = super().accepts(evaluation, oracle)
         if not isinstance(model, Box) or other is None:
             return accepted
-        step, change = (evaluation.point - self._point).double().cpu(), evaluation.loss - self._loss
+        step, change = (evaluation.point - self._point).double().cpu(), self._unit.of(evaluation).loss - self._loss
         error, others = (abs(change - one.curvature.change(step)) for one in (model, other))
         switch = math.isfinite(change) and BETTER * others < error
         if switch:
@@ -80,20 +84,26 @@ class LevenbergMarquardt(TrustSteps):
         self._bends, self._switched, self._origin = state["bends"], state["switched"], state["origin"]
 
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
-        linear = oracle.linearised()
+        linear, unit = oracle.linearised(), self._unit
         if radius != radius:
-            _check(linear, evaluation)
+            _check(linear.vjp(linear.residuals) * unit.factor, evaluation.gradient)
         entries = linear.residuals.numel() * evaluation.point.numel()
         if self._jacobian == "products" or (self._jacobian == "auto" and entries > MATRIX_ENTRIES):
             gradient = evaluation.gradient
             if radius != radius:
-                radius = first_radius(evaluation.point, gradient, float(linear.jvp(gradient).square().sum()))
+                image = linear.jvp(gradient) * unit.root
+                radius = first_radius(evaluation.point, gradient, float(image.square().sum()))
             return Krylov(
-                lambda v: linear.vjp(linear.jvp(v)), gradient, radius, self.forcing(evaluation), MAX_PRODUCTS
+                lambda v: linear.vjp(linear.jvp(v) * unit.root) * unit.root,
+                gradient,
+                radius,
+                self.forcing(evaluation),
+                MAX_PRODUCTS,
             ), radius
         residuals, jacobian, point, gradient = (
             t.double().cpu() for t in (linear.residuals, linear.jacobian(), evaluation.point, evaluation.gradient)
         )
+        residuals, jacobian = residuals * unit.root, jacobian * unit.root
         scale = self._scale = scale_of(torch.linalg.vector_norm(jacobian, dim=0), self._scale)
         if self._origin is None:
             self._origin = point
@@ -127,8 +137,8 @@ class SecondOrder:
             return self._matrix
         step, turn = point - last[0], gradient - last[1]
         along = float(step @ turn)
-        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()):
-            return self._matrix
+        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()) or along**2 < TINY:
+            return self._matrix  # nothing is learnt from a turn that is rounding, or underflows
         wanted, had = gradient - last[2].T @ residuals, self._matrix @ step
         curvature = float(step @ had)
         size = min(1.0, abs(float(step @ wanted) / curvature)) if curvature != 0 else 1.0
@@ -155,10 +165,9 @@ def _capped(scale: Tensor, point: Tensor, origin: Tensor) -> Tensor:
     return torch.where(origin == 0, scale, torch.maximum(scale, needed))
 
 
-def _check(linear: Linearised, evaluation: Evaluation) -> None:
+def _check(expected: Tensor, gradient: Tensor) -> None:
     """Refuse residuals that are not those of the loss: its gradient must be J'r."""
-    expected = linear.vjp(linear.residuals)
-    error, size = (expected - evaluation.gradient).abs().max().item(), evaluation.gradient.abs().max().item()
+    error, size = (expected - gradient).abs().max().item(), gradient.abs().max().item()
     if error > torch.finfo(expected.dtype).eps ** 0.25 * max(size, expected.abs().max().item()):
         raise Mistake(
             "the loss is not half the sum of squares of residuals(): J'r differs from its gradient by "

@@ -95,7 +95,7 @@ class StackedTorchOptimiser:
         """Move the parameters of all starts, in place, also of those that have ended: the engine puts them back."""
         if self._clip_norm is not None:
             _clip(oracle, self._clip_norm)
-        self._inner.clip()  # each value on its own
+        self._inner.clip(oracle.parameters)  # each value on its own
         self._inner.step()
 
     def learning_rate(self) -> float:

@@ -60,9 +60,9 @@ class TorchOptimiser:
         self.optimizer = optimizer
         self._may_unfuse = may_unfuse
         self.scheduler = scheduler
-        self._every = schedule_every
-        self._num_updates = 0
-        self._clip_norm, self._clip_value = clip_norm, clip_value
+        self.schedule_every = schedule_every
+        self.num_updates = 0
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         _settle(optimizer)
         self.uses_closure = self.needs_point = needs_closure(type(optimizer))
@@ -78,7 +78,7 @@ class TorchOptimiser:
         Raises:
             BudgetSpent, NonFiniteTrial: From inside a closure; the parameters are then anywhere on the way.
         """
-        self.clip()
+        self.clip(self._parameters)
         self.step(evaluation.loss, self._closure(evaluation, oracle) if self.uses_closure else None)
 
     def step(self, loss: float = math.nan, closure: Callable[[], Tensor] | None = None) -> None:
@@ -88,18 +88,23 @@ class TorchOptimiser:
             loss: For a schedule that reads it.
             closure: For a class that needs one.
         """
-        if self._may_unfuse and self._num_updates == 0:
+        if self._may_unfuse and self.num_updates == 0:
             self._unfuse_unless_dense()
         if closure is None:
             self._step()
         else:
             self._step(closure)  # type: ignore[call-arg]
-        self._num_updates += 1
-        if self.scheduler is not None and self._num_updates % self._every == 0:
-            if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                self.scheduler.step(loss)
-            else:
-                self.scheduler.step()
+        self.advance_schedule(loss)
+
+    def advance_schedule(self, loss: float = math.nan) -> None:
+        """Count an update, and let the schedule make its step where it is due; only `plateau` reads the loss."""
+        self.num_updates += 1
+        if self.scheduler is None or self.num_updates % self.schedule_every:
+            return
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
 
     def learning_rate(self) -> float:
         """Of the first group; NaN if the class has none."""
@@ -108,17 +113,23 @@ class TorchOptimiser:
     def state_dict(self) -> State:
         """Everything the next update needs. Tensors are copied: torch's own `state_dict` aliases the live ones."""
         return {
-            "optimizer": _copied(self.optimizer.state_dict()),
-            "scheduler": None if self.scheduler is None else _copied(self.scheduler.state_dict()),
-            "num_updates": self._num_updates,
+            "optimizer": copied(self.optimizer.state_dict()),
+            "scheduler": None if self.scheduler is None else copied(self.scheduler.state_dict()),
+            "num_updates": self.num_updates,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take over a state of an optimiser built with the same options."""
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        kept = copied(state["optimizer"])
+        self.optimizer.load_state_dict(kept)
+        for index, parameter in enumerate(p for group in self.optimizer.param_groups for p in group["params"]):
+            live = self.optimizer.state[parameter] if index in kept["state"] else {}
+            for key, value in live.items():  # torch gives numbers in a state, such as NAdam's, its parameter's dtype
+                if isinstance(value, Tensor):
+                    live[key] = value.to(kept["state"][index][key].dtype)
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(_copied(state["scheduler"]))
-        self._num_updates = state["num_updates"]
+            self.scheduler.load_state_dict(copied(state["scheduler"]))
+        self.num_updates = state["num_updates"]
 
     def _unfuse_unless_dense(self) -> None:
         """The kernels take no sparse gradients; that of SGD fails where a momentum begins later than the others."""
@@ -128,12 +139,12 @@ class TorchOptimiser:
             _settle(self.optimizer)
             self._step = self.optimizer.step if self.scheduler is not None else lean_step(self.optimizer)
 
-    def clip(self) -> None:
-        """Hold `.grad` to the norm and the values it was given."""
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        if self._clip_value is not None:
-            nn.utils.clip_grad_value_(self._parameters, self._clip_value)
+    def clip(self, parameters: Sequence[Tensor]) -> None:
+        """Clip the `.grad` of parameters, in place."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
 
     def _closure(self, evaluation: Evaluation, oracle: Oracle) -> Callable[[], Tensor]:
         """The closure of one step. Its first call is given the evaluation that is there already: none is wasted."""
@@ -148,7 +159,7 @@ class TorchOptimiser:
             if not math.isfinite(current.loss):
                 raise NonFiniteTrial(current.loss)
             if known is None:
-                self.clip()
+                self.clip(self._parameters)
             else:  # a class may have zeroed them before it called
                 for parameter, gradient in zip(self._parameters, gradients, strict=True):
                     parameter.grad = gradient
@@ -311,11 +322,12 @@ def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """A state with copies of its tensors, which torch's own `state_dict` lends out alive."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(copied(item) for item in value)
     return value

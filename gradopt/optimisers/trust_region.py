@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.mistakes import Mistake
+from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.trust_model import Box, Krylov, Model, Newton, restored, room, scale_of
 
 ACCEPT = 1e-4
@@ -34,11 +35,13 @@ class TrustSteps:
     There is no cap on the radius. A trial that is not finite is a rejection.
 
     Args:
-        modelled: Makes the model at the current point, and the first radius if it is given NaN.
+        modelled: Makes the model at the current point, and the first radius if it is given NaN. It is given the
+            evaluation in the unit, and measures what it asks the oracle in it.
+        unit: Of the loss.
     """
 
-    def __init__(self, modelled: Callable[[Evaluation, Oracle, float], tuple[Model, float]]) -> None:
-        self._modelled = modelled
+    def __init__(self, modelled: Callable[[Evaluation, Oracle, float], tuple[Model, float]], unit: LossUnit) -> None:
+        self._modelled, self._unit = modelled, unit
         self._radius = math.nan
         self._model: Model | None = None
         self._loss = self._gradient_norm = self._change = self._length = math.nan
@@ -52,7 +55,7 @@ class TrustSteps:
         """Whether the loss fell as the model predicted; the radius is adapted either way."""
         if self._model is None:
             return True
-        ratio = self._ratio(evaluation)
+        ratio = self._ratio(self._unit.of(evaluation))
         loss = evaluation.loss
         self._not_finite = None if ratio != -math.inf else math.nan if math.isfinite(loss) else loss
         if ratio == -math.inf:
@@ -72,6 +75,7 @@ class TrustSteps:
             NonFiniteTrial: Likewise, and even the last trial was not finite.
         """
         if self._accepted or self._model is None:
+            evaluation = self._unit.of(evaluation)
             self._loss, self._gradient_norm = evaluation.loss, evaluation.gradient_norm
             self._point = evaluation.point
             self._model, self._radius = self._modelled(evaluation, oracle, self._radius)
@@ -83,7 +87,7 @@ class TrustSteps:
             trial = trial.clamp(oracle.lower, oracle.upper)
         if torch.equal(trial, self._point) or not self._change < 0:
             if self._not_finite is not None:
-                raise NonFiniteTrial(self._not_finite)
+                raise NonFiniteTrial(self._not_finite, however_short=True)
             raise Stuck("no step inside the trust region lowers the loss in this dtype")
         self._accepted = False
         oracle.write(trial)
@@ -104,14 +108,16 @@ class TrustSteps:
         self._model, self._accepted = None, True
 
     def state_dict(self) -> State:
-        """The radius, the accepted point, and its model, as a rejected step asks it again."""
+        """The unit of the loss, the radius, the accepted point, and its model, as a rejected step asks it again."""
         kept = {name: getattr(self, name) for name in KEPT}
-        return {**kept, "scale": self._scale, "model": None if self._model is None else self._model.state_dict()}
+        model = None if self._model is None else self._model.state_dict()
+        return {**kept, "unit": self._unit.state_dict(), "scale": self._scale, "model": model}
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         for name in KEPT:
             setattr(self, name, state[name])
+        self._unit.load_state_dict(state["unit"])
         self._scale = state["scale"]
         self._model = None if state["model"] is None else restored(state["model"])
 
@@ -145,7 +151,7 @@ class TrustRegion(TrustSteps):
     def __init__(
         self, parameters: Sequence[nn.Parameter], *, hessian: Literal["auto", "matrix", "products"] = "auto"
     ) -> None:
-        super().__init__(self._newton)
+        super().__init__(self._newton, LossUnit())
         size = sum(parameter.numel() for parameter in parameters)
         self._whole = hessian == "matrix" or (hessian == "auto" and size <= MATRIX_UP_TO)
 
@@ -158,6 +164,7 @@ class TrustRegion(TrustSteps):
         if hessian is None:
             raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
         hessian, gradient, point = (t.double().cpu() for t in (hessian, evaluation.gradient, evaluation.point))
+        hessian = hessian * self._unit.factor
         scale = self._scale = scale_of(hessian.diagonal().abs().sqrt(), self._scale)
         if radius != radius:
             slope = gradient / scale
@@ -172,10 +179,14 @@ class TrustRegion(TrustSteps):
         product = oracle.hessian()
         if product is None:
             raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
-        gradient = evaluation.gradient
+        gradient, factor = evaluation.gradient, self._unit.factor
+
+        def measured(vector: Tensor) -> Tensor:
+            return product(vector) * factor
+
         if radius != radius:
-            radius = first_radius(evaluation.point, gradient, float(gradient @ product(gradient)))
-        return Krylov(product, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS), radius
+            radius = first_radius(evaluation.point, gradient, float(gradient @ measured(gradient)))
+        return Krylov(measured, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS), radius
 
 
 def first_radius(point: Tensor, slope: Tensor, curvature: float) -> float:

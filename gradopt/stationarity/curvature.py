@@ -1,5 +1,6 @@
 """The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -155,12 +156,12 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         own, values, vectors, noise = spectrum(matrix, eps)
         strength, error = matrix.abs().sum(1).max().item(), 0.0
     else:
-        own = torch.ones(n, dtype=torch.float64)
-        values, vectors, error = _lanczos(
-            restricted, scale * gradient[indices].double().cpu(), 10 * len(gradient) * eps
-        )
-        strength = values.abs().max().item()
-        noise = torch.full_like(values, 10 * eps * strength)
+        common = _common_curvature(restricted, n)
+        own = torch.full((n,), common, dtype=torch.float64)
+        slope = scale * gradient[indices].double().cpu() / common
+        values, vectors, error = _lanczos(lambda v: restricted(v) / common / common, slope, 10 * len(gradient) * eps)
+        strength, error = values.abs().max().item() * common * common, error * common * common
+        noise = torch.full_like(values, 10 * eps * strength / common)
     return Curvature(
         values=values,
         vectors=vectors,
@@ -223,6 +224,16 @@ def _own_curvature(matrix: Tensor) -> Tensor:
     diagonal, largest = matrix.diagonal(dim1=-2, dim2=-1).abs(), matrix.abs().amax(-1)
     own = torch.where(diagonal > 0, diagonal, largest).sqrt()
     return torch.where(own > 0, own, 1.0)
+
+
+def _common_curvature(product: Product, n: int) -> float:
+    """The power of two nearest to the square root of the curvature of all unknowns together, for squares of products
+    not to overflow; 1 where it has none.
+    """
+    largest = (
+        product(torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).abs().max().item()
+    )
+    return 2.0 ** (math.frexp(largest)[1] // 2) if 0 < largest < math.inf else 1.0
 
 
 def sizes(point: Tensor, origin: Tensor) -> Tensor:

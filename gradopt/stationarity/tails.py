@@ -46,7 +46,7 @@ def tail(evaluation: Evaluation, oracle: Oracle, origin: Tensor) -> int | None:
             if _has_run_off(evaluation, oracle, origin, index):
                 return index
     except BudgetSpent:
-        pass
+        pass  # none of those that could be looked at has run off
     return None
 
 

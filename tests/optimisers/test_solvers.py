@@ -47,6 +47,11 @@ def apart(x):
     return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0], 30 + x[0] ** 2 + x[1]])
 
 
+def steep(x):
+    """A loss whose gradient has no square."""
+    return 2.0**300 * valley(x)
+
+
 def tensor(values, dtype=torch.float64):
     return torch.tensor(values, dtype=dtype)
 
@@ -136,7 +141,7 @@ def test_a_budget_of_evaluations_is_kept_exactly(name, options, limit):
 
 
 @pytest.mark.parametrize(("name", "options"), SMOOTH + SQUARES, ids=str)
-@pytest.mark.parametrize("function", [valley, apart])
+@pytest.mark.parametrize("function", [valley, apart, steep])
 def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(name, options, function, tmp_path):
     def build():
         return assemble(
@@ -268,6 +273,29 @@ def test_the_covariance_of_a_line_is_the_formula_of_the_books():
     variance = ((design @ result.x - y) ** 2).sum() / (len(t) - 2)
     torch.testing.assert_close(result.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
     torch.testing.assert_close(result.standard_errors, result.covariance.diagonal().sqrt())
+
+
+def test_an_unknown_that_bounds_fix_is_a_constant_of_the_fit():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    fixed = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.3], bounds=([-9.0, 0.3], [9.0, 0.3]))
+    alone = gradopt.least_squares(lambda p: p + 0.3 * t - y, [0.0])
+
+    assert fixed.success, fixed
+    torch.testing.assert_close(fixed.standard_errors, torch.stack([alone.standard_errors[0], torch.tensor(0.0)]))
+
+
+def test_a_bound_that_holds_an_unknown_is_not_seen_by_its_standard_error():
+    t, y = DATA_T, 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+    design = torch.stack([torch.ones_like(t), t], 1)
+
+    held = gradopt.least_squares(lambda p: design @ p - y, [0.0, 0.0], bounds=(None, [9.0, 0.2]))
+
+    assert held.success, held
+    assert held.x[1] == 0.2
+    variance = ((design @ held.x - y) ** 2).sum() / (len(t) - 2)
+    torch.testing.assert_close(held.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
 
 
 def test_bounds_of_a_fit_agree_with_scipy():
@@ -562,6 +590,19 @@ def test_units_of_the_unknowns_cost_lbfgs_few_evaluations():
     assert scaled.nfev <= 1.5 * plain.nfev
 
 
+@dtypes
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
+def test_lbfgs_converges_in_other_units_of_the_unknowns_at_less_than_twice_the_cost(unit, dtype):
+    def rosenbrock(x):
+        return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+    plain = gradopt.minimise(rosenbrock, tensor([-1.2, 1.0], dtype), optimiser="lbfgs")
+    other = gradopt.minimise(lambda x: rosenbrock(x / unit), tensor([-1.2, 1.0], dtype) * unit, optimiser="lbfgs")
+
+    assert other.status is plain.status is Status.CONVERGED, other
+    assert other.nfev < 2 * plain.nfev, (other.nfev, plain.nfev)
+
+
 def test_an_unknown_of_weak_influence_is_not_thrown_to_where_it_has_none():
     times = torch.arange(1, 11, dtype=torch.float64) / 10
 
@@ -618,6 +659,13 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
         point = point + 0.1
         matrix = second.learn(point, slopes.T @ (slopes @ point), slopes @ point, slopes)
     assert matrix.abs().max() < 1e-10
+
+
+def test_residuals_that_fade_away_leave_levenberg_marquardt_whole():
+    result = gradopt.least_squares(lambda p: torch.exp(-p), [1.0])
+
+    assert result.status is Status.STALLED  # on the plateau where they and all their derivatives underflow
+    assert bool(result.x.isfinite().all())
 
 
 def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():

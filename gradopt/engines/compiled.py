@@ -1,0 +1,189 @@
+"""Steps by code that torch's compiler makes of the graph, called directly: without Dynamo's guards and wrappers.
+
+The compiler keeps what it has made on disk, by the content of the graph: another process makes it anew in a second.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gradopt.engines.graph import LOSS, STEP_NORM, Watch
+from gradopt.engines.purity import Refusal
+from gradopt.engines.tracing import StepGraph
+
+Step = Callable[..., Sequence[Tensor]]
+"""A function of the inputs of a `StepGraph` that returns its outputs in new tensors."""
+
+CHUNK = 8
+"""Steps in one call where a call costs more than a step: a longer one gains little and takes long to compile."""
+
+SMALL = 1000
+"""Unknowns up to which that is so."""
+
+COLUMNS = 3
+
+
+def compiled(graph: StepGraph) -> "StepProgram":
+    """Compile a step, and a chunk of steps where that pays.
+
+    Raises:
+        Refusal: The compiler fails, such as without a C++ compiler, with its reason.
+    """
+    small = sum(parameter.numel() for parameter in graph.parameters) <= SMALL
+    try:
+        step = _compile(graph.module, graph.inputs)
+        if not small:
+            return StepProgram(graph, step)
+        rates = graph.inputs[-1].expand(CHUNK, graph.num_groups).clone()
+        return StepProgram(graph, step, _compile(chunk_of(graph), [*graph.inputs[: -graph.num_groups], rates]))
+    except Exception as error:  # whatever a compiler of many parts raises: the run is worth more
+        raise Refusal(
+            f"it does not compile: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        ) from error
+
+
+class StepProgram:
+    """A `Program` of calls that make new tensors: inputs stay as they are, so a row is kept by keeping its tensors.
+
+    A chunk in which a row wants attention is made again step by step up to it, from its inputs.
+
+    Args:
+        step: One step.
+        chunk: `CHUNK` steps: rates of shape (CHUNK, groups) in, the records of all rows as one vector out, then the new
+            parameters and state.
+    """
+
+    def __init__(self, graph: StepGraph, step: Step, chunk: Step | None = None) -> None:
+        self.step_norm = math.nan
+        self.best: tuple[float, Tensor] | None = None
+        self._graph, self._step, self._chunk = graph, step, chunk
+        self._count = len(graph.parameters)
+        self._behind: Sequence[Tensor] = ()
+
+    def run(self, rates: Tensor, watched: Sequence[Watch], stop: float) -> Tensor:
+        """See `Program.run`."""
+        here: Sequence[Tensor] = [*[parameter.detach() for parameter in self._graph.parameters], *self._graph.state()]
+        records: list[float] = []
+        lowest = _Lowest(here)
+        careful = 0  # rows before this one are made one by one
+        done = 0
+        while True:
+            if self._chunk is not None and careful <= done < len(rates) - CHUNK and time.perf_counter() < stop:
+                out = self._chunk(*here, rates[done : done + CHUNK].contiguous())
+                rows = out[0].tolist()
+                norms = [self.step_norm, *rows[STEP_NORM::COLUMNS]]
+                rows[STEP_NORM::COLUMNS] = norms[:-1]  # the norm of an update belongs to the row behind it
+                if all([low < value < high for column, low, high in watched for value in rows[column::COLUMNS]]):
+                    lowest.see(rows, here, done)
+                    records += rows
+                    here, self.step_norm, done = out[1:], norms[-1], done + CHUNK
+                else:
+                    careful = done + CHUNK
+                continue
+            out = self._step(*here, *rates[done].unbind())
+            rows = [out[0].item(), out[1].item(), self.step_norm]
+            lowest.see(rows, here, done)
+            records += rows
+            done += 1
+            outside = any([not low < rows[column] < high for column, low, high in watched])
+            if outside or done == len(rates) or time.perf_counter() >= stop:
+                break
+            here, self.step_norm = self._next(out), out[2].item()
+        self._behind = out
+        self.best = self._best(lowest, rates)
+        self._put(here)
+        for parameter, gradient in zip(self._graph.parameters, out[COLUMNS:], strict=False):
+            parameter.grad = gradient
+        return torch.tensor(records, dtype=torch.float64).view(-1, COLUMNS)
+
+    def update(self, rates: Tensor) -> None:
+        """See `Program.update`: `run` has made it already, beside the live tensors."""
+        self._put(self._next(self._behind))
+        self.step_norm = self._behind[STEP_NORM].item()
+
+    def _best(self, lowest: "_Lowest", rates: Tensor) -> tuple[float, Tensor] | None:
+        """The best row: of a chunk only the inputs are there, so it is made again from them."""
+        if lowest.loss == math.inf:
+            return None
+        here = lowest.inputs
+        for row in range(lowest.first, lowest.row):
+            here = self._next(self._step(*here, *rates[row].unbind()))
+        return lowest.loss, torch.cat([part.reshape(-1) for part in here[: self._count]])
+
+    def _next(self, out: Sequence[Tensor]) -> Sequence[Tensor]:
+        return out[COLUMNS + self._count :]
+
+    def _put(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for live, value in zip([*self._graph.parameters, *self._graph.state()], values, strict=True):
+                live.copy_(value)
+
+
+class _Lowest:
+    """The lowest finite loss, its row, and inputs of a call with that of their row."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.loss, self.row, self.first, self.inputs = math.inf, 0, 0, inputs
+
+    def see(self, rows: Sequence[float], inputs: Sequence[Tensor], first: int) -> None:
+        """The records of the rows of one call."""
+        losses = rows[LOSS::COLUMNS]
+        loss = min([value for value in losses if value > -math.inf], default=math.inf)
+        if loss < self.loss:
+            self.loss, self.row, self.first, self.inputs = loss, first + losses.index(loss), first, inputs
+
+
+def chunk_of(graph: StepGraph) -> Step:
+    """`CHUNK` steps, one after another. The records go into one vector entry by entry: joining them costs more."""
+    count, groups = len(graph.parameters), graph.num_groups
+
+    def steps(*inputs: Tensor) -> tuple[Tensor, ...]:
+        *here, rates = inputs
+        records = torch.zeros(CHUNK * COLUMNS, dtype=torch.float64, device=rates.device)
+        for row in range(CHUNK):
+            out = graph.module(*here, *[rates[row, group] for group in range(groups)])
+            for column in range(COLUMNS):
+                records = torch.select_scatter(records, out[column].double(), 0, row * COLUMNS + column)
+            here = out[COLUMNS + count :]
+        return records, *here
+
+    return steps
+
+
+def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Step:
+    """Compile a function of tensors without side effects. Tensors it reads besides become inputs: they stay alive."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch against itself
+        from torch._inductor.compile_fx import compile_fx_inner  # late: it takes more than a second to import
+        from torch._inductor.decomposition import select_decomp_table
+
+    table = select_decomp_table()
+    module = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True, decomposition_table=table)(*inputs)
+    constants = _lift(module)
+    mode = detect_fake_mode(inputs)
+    assert mode is not None, "the inputs of a graph are fake"
+    with torch.no_grad():
+        code = compile_fx_inner(module, [*inputs, *[mode.from_tensor(constant) for constant in constants]])
+    return lambda *values: code([*values, *constants])
+
+
+def _lift(module: GraphModule) -> list[Tensor]:
+    """Make the tensors that a graph reads inputs of it, behind the others."""
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    constants = []
+    for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
+        constants.append(getattr(module, str(node.target)).detach())
+        with module.graph.inserting_after(last):
+            last = module.graph.placeholder(f"constant_{len(constants)}")
+        last.meta = node.meta
+        node.replace_all_uses_with(last)
+        module.graph.erase_node(node)
+    module.recompile()
+    return constants

@@ -1,0 +1,1 @@
+"""The step of an optimiser, printed as C and compiled by the compiler of the machine."""

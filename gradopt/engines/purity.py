@@ -1,0 +1,191 @@
+"""What a graph would leave out: Python state, hooks, random numbers and writes into tensors that are not its inputs."""
+
+import copy
+import random
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+from torch.nn.modules import module as module_hooks
+
+from gradopt.torch_internals import has_step_hooks
+
+
+class Refusal(Exception):
+    """Why a step cannot be one graph; the message is a sentence for people, without a full stop."""
+
+
+MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def refuse_hooks(objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what torch calls from outside the step's own code.
+
+    Raises:
+        Refusal: A hook on a module, a parameter or the optimiser.
+    """
+    for name, module in objective.named_modules():
+        if any(getattr(module, hooks, None) for hooks in MODULE_HOOKS):
+            raise Refusal(f"a hook is registered on {f'module {name!r}' if name else 'the objective'}")
+    if any(getattr(module_hooks, f"_global{hooks}", None) for hooks in MODULE_HOOKS):
+        raise Refusal("a global hook on modules is registered")
+    for name, parameter in objective.named_parameters():
+        if any(getattr(parameter, hooks, None) for hooks in PARAMETER_HOOKS):
+            raise Refusal(f"a hook is registered on unknown {name!r}")
+    if has_step_hooks(optimizer):
+        raise Refusal("a hook is registered on the optimiser")
+
+
+def refuse_impure(graph: GraphModule, names: Mapping[int, str]) -> None:
+    """Refuse a graph, traced as it ran, that draws random numbers or writes into what is not its own.
+
+    Args:
+        names: Of the tensors of the objective, by id.
+
+    Raises:
+        Refusal: With the operation, or the tensor it writes into.
+    """
+    for node in graph.graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            operation = node.target.name().removeprefix("aten::").partition(".")[0]
+            raise Refusal(f"the loss draws random numbers ({operation})")
+        given = _arguments(node)
+        training = any(given.get(name) for name in ("training", "train", "use_input_stats"))
+        for argument in node.target._schema.arguments:
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            # A batch norm updates its running statistics, and its schema does not say so.
+            written |= training and argument.name.startswith("running_")
+            source = _source(given.get(argument.name)) if written else None
+            if source is not None and source.op == "get_attr":
+                tensor = getattr(graph, str(source.target))
+                raise Refusal(f"the loss writes into {names.get(id(tensor), 'a tensor that is no unknown')}")
+
+
+def _arguments(node: Node) -> dict[str, Any]:
+    """The arguments of a call by the names of its schema."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [argument.name for argument in node.target._schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _source(node: Any) -> Node | None:
+    """The node whose memory this one shares."""
+    while isinstance(node, Node) and isinstance(node.target, torch._ops.OpOverload):
+        returned = node.target._schema.returns
+        if not returned or returned[0].alias_info is None:
+            break
+        node = node.args[0]
+    return node if isinstance(node, Node) else None
+
+
+@contextmanager
+def python_state(objective: nn.Module) -> Iterator[None]:
+    """Inside, calls of the objective leave no trace: what they change in Python is put back, and refused at the end.
+
+    It sees attributes of its modules, variables that its functions share with others, containers in either, and the
+    generators of Python and torch; not what lies deeper, such as attributes of objects in them.
+
+    Raises:
+        Refusal: Something has changed, by name.
+    """
+    spaces = list(_spaces(objective))
+    # Tensors of one entry that a trace holds for constants are computed with, in place too; no other one is touched.
+    numbers = {name: (one, one.clone()) for name, one in objective.named_buffers() if one.numel() == 1}
+    generators = random.getstate(), torch.get_rng_state()
+    changed: set[str] = set()
+    refusal: Refusal | None = None
+    try:
+        yield
+    except Refusal as raised:
+        refusal = raised
+    finally:
+        for space in spaces:
+            changed.update(space.restore())
+        for live, kept in numbers.values():
+            live.copy_(kept)
+        if random.getstate() != generators[0] or not torch.equal(torch.get_rng_state(), generators[1]):
+            changed.add("a generator of random numbers")
+            random.setstate(generators[0])
+            torch.set_rng_state(generators[1])
+    if changed:
+        raise Refusal(f"the loss keeps state of its own: a call changes {', '.join(sorted(changed))}") from refusal
+    if refusal is not None:
+        raise refusal
+
+
+class _Space:
+    """Names and values as they were, and what containers among the values held."""
+
+    def __init__(self, title: str, live: Any, names: Iterable[str] | None = None) -> None:
+        self._title, self._live, self._all = title, live, names is None
+        self._values = dict(live) if names is None else {name: live[name] for name in names if name in live}
+        self._contents = {name: copy.copy(v) for name, v in self._values.items() if type(v) in (list, dict, set)}
+
+    def restore(self) -> list[str]:
+        """Put everything back, and say by name what had changed."""
+        changed = [name for name, value in self._values.items() if self._live.get(name, self) is not value]
+        for name in changed:
+            self._live[name] = self._values[name]
+        for name in [name for name in self._live if self._all and name not in self._values]:
+            del self._live[name]
+            changed.append(name)
+        for name, content in self._contents.items():
+            value = self._values[name]
+            if len(value) != len(content) or any(
+                a is not b for a, b in zip(_items(value), _items(content), strict=True)
+            ):
+                value.clear()
+                value.extend(content) if isinstance(value, list) else value.update(content)
+                changed.append(name)
+        return [self._title + name for name in changed]
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
+
+
+class _Cells(dict[str, Any]):
+    """The variables of a function that belong to functions round it; set like the entries of a dict."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self._cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        super().__init__({name: cell.cell_contents for name, cell in self._cells.items() if _bound(cell)})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._cells[name].cell_contents if _bound(self._cells[name]) else default
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._cells[name].cell_contents = value
+
+
+def _bound(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _spaces(objective: nn.Module) -> Iterator[_Space]:
+    waiting: list[Any] = []
+    for name, module in objective.named_modules():
+        yield _Space(f"{name}." if name else "", vars(module))
+        waiting += vars(module).values()
+        waiting.append(type(module).forward)
+    seen: set[int] = set()
+    while waiting:
+        function = waiting.pop()
+        function = getattr(function, "__func__", function)
+        if isinstance(function, types.FunctionType) and id(function) not in seen:
+            seen.add(id(function))
+            cells = _Cells(function)
+            yield _Space("", cells)
+            yield _Space("", function.__globals__, function.__code__.co_names)
+            waiting += cells.values()

@@ -1,0 +1,257 @@
+"""What cannot be a graph is refused before the run, with the reason; what no trace shows, by the gate."""
+
+import itertools
+import logging
+import random
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import gradopt
+from gradopt.contracts import Constraint
+from gradopt.engines.purity import Refusal
+from gradopt.engines.tracing import trace
+from gradopt.mistakes import Mistake
+from gradopt.settings import Stop
+from tests.engines.runs import PROGRAMS, built, told, use
+
+
+class Bowl(gradopt.Objective):
+    """A parabola with something added; what that is, a test says."""
+
+    def __init__(self, extra=None):
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor([2.0, -1.0]))
+        self.register_buffer("mean", torch.zeros(2))
+        self.norm, self.dropout = nn.BatchNorm1d(2), nn.Dropout(0.5)
+        self.norm.requires_grad_(False)
+        self.extra, self.calls, self.seen = extra, 0, []
+
+    def forward(self, batch=None):
+        return (self.x**2).sum() + (0.0 if self.extra is None else self.extra(self))
+
+
+def branches(bowl):
+    return bowl.x.sum() if bowl.x[0] > 0 else 0.0
+
+
+def counts(bowl):
+    bowl.calls += 1
+    return 0.0
+
+
+def remembers(bowl):
+    bowl.seen.append(1)
+    return 0.0
+
+
+def keeps_its_mean(bowl):
+    bowl.mean.mul_(0.9).add_(bowl.x.detach())
+    return bowl.mean.sum()
+
+
+def noisy(bowl):
+    return torch.randn(2).sum()
+
+
+def at_random(bowl):
+    return random.random()
+
+
+SAMPLES = itertools.count()
+
+REFUSED = {
+    "a branch": (branches, r"depends on a value it reads in Python \(test_refusals.py, line \d+: .*if bowl.x\[0\] > 0"),
+    "item": (lambda bowl: bowl.x[0].item(), "depends on a value it reads in Python"),
+    "a counter": (counts, "keeps state of its own: a call changes calls"),
+    "a list": (remembers, "keeps state of its own: a call changes seen"),
+    "a sampler": (lambda bowl: next(SAMPLES), "two calls of the loss do not compute the same"),
+    "random numbers": (noisy, "draws random numbers"),
+    "Python's random numbers": (at_random, "a generator of random numbers"),
+    "dropout": (lambda bowl: bowl.dropout(bowl.x).sum(), "draws random numbers"),
+    "a batch norm": (lambda bowl: bowl.norm(bowl.x.outer(bowl.x)).sum(), "writes into its buffer 'norm.*'"),
+    "a buffer": (keeps_its_mean, "writes into its buffer 'mean'"),
+    "NumPy": (lambda bowl: float(bowl.x.detach().numpy().sum()), "cannot be traced|reads in Python"),
+}
+
+
+@pytest.mark.parametrize(("extra", "reason"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("engine", ["native", "compiled"])
+def test_what_a_loss_must_not_do_is_named_and_leaves_no_trace(extra, reason, engine):
+    bowl = Bowl(extra)
+    before = {name: value.clone() for name, value in bowl.state_dict().items()}
+    states = torch.get_rng_state(), random.getstate()
+
+    with pytest.raises(Mistake, match=f"engine={engine} cannot run this: .*({reason})"):
+        gradopt.minimise(bowl, optimiser="adam", engine=engine)
+
+    assert all(torch.equal(value, before[name]) for name, value in bowl.state_dict().items())
+    assert (bowl.calls, bowl.seen) == (0, [])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+
+
+def test_a_variable_of_an_enclosing_function_is_seen():
+    count = 0
+
+    def loss(x):
+        nonlocal count
+        count += 1
+        return (x**2).sum()
+
+    with pytest.raises(Mistake, match="a call changes count"):
+        gradopt.minimise(loss, [1.0, 2.0], optimiser="adam", engine="native")
+
+    assert count == 0
+
+
+def test_hooks_are_refused():
+    bowl, other, third = Bowl(), Bowl(), built(Bowl)
+    bowl.x.register_hook(lambda gradient: 2 * gradient)
+    other.norm.register_forward_hook(lambda *_: None)
+    third.engine.optimiser.optimizer.register_step_post_hook(lambda *_: None)
+
+    with pytest.raises(Mistake, match="a hook is registered on unknown 'x'"):
+        gradopt.minimise(bowl, optimiser="adam", engine="native")
+    with pytest.raises(Mistake, match="a hook is registered on module 'norm'"):
+        gradopt.minimise(other, optimiser="adam", engine="native")
+    with pytest.raises(Refusal, match="a hook is registered on the optimiser"):
+        trace(third.oracle, third.engine.optimiser)
+
+
+class Counted(torch.optim.SGD):
+    """Counts its steps in Python."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["count"] = state.get("count", 0) + 1
+                with torch.no_grad():
+                    parameter -= group["lr"] / state["count"] * parameter.grad
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"optimiser": "torch_lbfgs"}, "LBFGS evaluates inside its step, by a closure"),
+        ({"optimiser": Counted, "optimiser_options": {"lr": 0.1}}, "keeps .* in Python"),
+        ({"optimiser": "sgd", "schedule": {"name": "plateau"}}, "the schedule reads the loss"),
+        (
+            {"optimiser": "sgd", "schedule": {"name": "one_cycle", "max_lr": 0.1, "total_steps": 20_000}},
+            "the schedule changes more than the learning rate",
+        ),
+    ],
+)
+def test_optimisers_and_schedules_that_need_the_host_are_refused(given, reason):
+    with pytest.raises(Mistake, match=reason):
+        gradopt.minimise(lambda x: (x**2).sum(), [1.0, 2.0], engine="native", **given)
+
+
+def test_a_schedule_is_as_before_once_it_has_been_looked_at():
+    looked, fresh = (built("rosenbrock2", schedule={"name": "cosine", "T_max": 50}) for _ in range(2))
+
+    trace(looked.oracle, looked.engine.optimiser)
+
+    assert looked.engine.optimiser.state_dict() == fresh.engine.optimiser.state_dict()
+
+
+def test_batches_and_constraints_are_refused():
+    class Halves(Bowl):
+        class batches:  # noqa: N801
+            steps_per_epoch = 1
+
+            @staticmethod
+            def at(step):
+                return [step]
+
+    with pytest.raises(Mistake, match="the objective has batches"):
+        gradopt.minimise(Halves(), optimiser="adam", engine="native")
+    with pytest.raises(Mistake, match="AugmentedLagrangian decides by values"):
+        gradopt.minimise(
+            lambda x: (x**2).sum(), [1.0, 2.0], constraints=Constraint(lambda x: x.sum(), lower=1.0), engine="native"
+        )
+
+
+def test_cuda_graphs_need_a_cuda_device():
+    with pytest.raises(Mistake, match="CUDA graphs need device=cuda"):
+        gradopt.minimise(lambda x: (x**2).sum(), [1.0, 2.0], optimiser="adam", engine="cuda_graph")
+
+
+def unseen_state():
+    """A loss with state in an iterator, where no trace shows it: it changes at its sixth call."""
+    factors = itertools.chain([1.0] * 5, itertools.repeat(2.0))
+
+    class Changing(Bowl):
+        def forward(self, batch=None):
+            return next(factors) * (self.x**2).sum()
+
+    return Changing
+
+
+@pytest.mark.parametrize("program", ["traced", "native"])
+def test_the_gate_sees_what_no_trace_shows(monkeypatch, program):
+    use(monkeypatch, program)
+    assembly = built(unseen_state(), engine="compiled")
+
+    with pytest.raises(
+        Mistake, match=r"at step \d its loss is .*, and that of eager .*: the loss or the optimiser has"
+    ):
+        told(assembly)
+
+
+def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
+    use(monkeypatch, "native", patience=0.0)
+
+    with caplog.at_level(logging.INFO, logger="gradopt"):
+        ours = told(built("rosenbrock2", engine="auto", stop=Stop(max_steps=300)))
+
+    eager = told(built("rosenbrock2", stop=Stop(max_steps=300)))
+    assert ours.engine == "compiled"
+    assert re.search(r"engine: compiled from step \d+ on: same records as eager", caplog.text)
+    assert (ours.status, ours.step) == (eager.status, eager.step)
+    torch.testing.assert_close(ours.point, eager.point, rtol=1e-10, atol=0.0)
+
+
+def test_auto_stays_eager_for_a_short_run(monkeypatch):
+    def never(graph):
+        raise AssertionError("built for nothing")
+
+    use(monkeypatch, never, patience=60.0)
+
+    assert told(built("rosenbrock2", engine="auto", stop=Stop(max_steps=100))).engine == "eager"
+
+
+def failing(graph):
+    raise Refusal("there is no compiler")
+
+
+def dying(graph):
+    program = PROGRAMS["traced"](graph)
+    program.run = lambda *_: 1 / 0
+    return program
+
+
+@pytest.mark.parametrize(
+    ("problem", "program", "reason"),
+    [
+        (lambda: Bowl(counts), "traced", "eager to the end, as the step is no graph: the loss keeps state"),
+        (Bowl, failing, "eager, not compiled: there is no compiler"),
+        (Bowl, dying, "eager, not compiled: ZeroDivisionError"),
+        (Bowl, "masked", "eager, not compiled: it is not faster"),
+    ],
+)
+def test_auto_falls_back_to_eager_and_says_why(monkeypatch, caplog, problem, program, reason):
+    use(monkeypatch, program, patience=0.0)
+    given = {"options": {"lr": 0.01}, "stop": Stop(max_steps=40)}
+
+    with caplog.at_level(logging.INFO, logger="gradopt"):
+        ours = told(built(problem, engine="auto", **given))
+
+    eager = told(built(problem, **given))
+    assert ours.engine == "eager"
+    assert f"engine: {reason}" in caplog.text
+    assert torch.equal(ours.point, eager.point)
+    assert ours.counts == eager.counts
