@@ -53,15 +53,23 @@ class LossUnit:
         self._exponent = state["exponent"]
 
     def _chosen(self, evaluation: Evaluation) -> int | None:
-        largest = evaluation.gradient.abs().max().item()
-        if not (0 < largest < math.inf):
-            return None
-        limit = math.frexp(torch.finfo(evaluation.gradient.dtype).max)[1] // 8
-        size = math.frexp(largest)[1]
-        if abs(size) <= limit:
-            return 0
-        exponent = -size
-        if evaluation.loss and math.isfinite(evaluation.loss):
-            exponent = min(exponent, max(0, limit - math.frexp(evaluation.loss)[1]))
-        most = 8 * limit - 2  # a normal number in the dtype, and its inverse too
-        return 2 * (max(-most, min(exponent, most)) // 2)
+        return exponent(evaluation.gradient.abs().max().item(), evaluation.loss, evaluation.gradient.dtype)
+
+
+def exponent(largest: float, loss: float, dtype: torch.dtype) -> int | None:
+    """What `LossUnit` chooses by the largest entry of a gradient and the loss; None: nothing yet."""
+    if not (0 < largest < math.inf):
+        return None
+    limit, size = reach(dtype), math.frexp(largest)[1]
+    if abs(size) <= limit:
+        return 0
+    chosen = -size
+    if loss and math.isfinite(loss):
+        chosen = min(chosen, max(0, limit - math.frexp(loss)[1]))
+    most = 8 * limit - 2  # a normal number in the dtype, and its inverse too
+    return 2 * (max(-most, min(chosen, most)) // 2)
+
+
+def reach(dtype: torch.dtype) -> int:
+    """The exponent of a gradient up to which the unit is 1."""
+    return math.frexp(torch.finfo(dtype).max)[1] // 8

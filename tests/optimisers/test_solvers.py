@@ -14,9 +14,9 @@ from gradopt.loop import iterate
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
-from gradopt.optimisers.lbfgs import Memory
 from gradopt.optimisers.levenberg_marquardt import SecondOrder, _capped
 from gradopt.optimisers.line_search import LineSearch
+from gradopt.optimisers.memory import Memory
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
