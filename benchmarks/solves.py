@@ -120,8 +120,8 @@ def main():
         place = Path(__file__).parent / "results" / f"solves-{day}.md"
         note = (
             f"Median CPU time of three runs each, one thread, torch {torch.__version__}, SciPy {scipy.__version__}, "
-            f"load {os.getloadavg()[0]:.1f} at the end. SciPy is timed at the first {SAMPLE} starts. Solved: a loss below "
-            f"{SOLVED:g}, the others are at the valley's local minimum, or SciPy has ended before.\n"
+            f"load {os.getloadavg()[0]:.1f} at the end. SciPy is timed at the first {SAMPLE} starts. Solved: a loss "
+            f"below {SOLVED:g}, the others are at the valley's local minimum, or SciPy has ended before.\n"
         )
         place.write_text(f"# Many solves, {day}\n\n{note}\n{text}\n", encoding="utf-8")
 
