@@ -22,7 +22,7 @@ class Ending:
 
 
 def iterate(
-    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, number: int = 1
+    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, verdicts: Verdicts | None = None
 ) -> Generator[Block, None, Ending]:
     """Advance, judge, rewind to the first ending, hand over the block, update; until all starts have a verdict.
 
@@ -30,20 +30,20 @@ def iterate(
     criterion refuses never moves the parameters.
 
     Args:
-        number: Of starts; an engine of more than one is a `StartsEngine`, and its criteria have a `keep`.
+        verdicts: Of many starts, those that have ended so far, by these criteria; the engine of many is a
+            `StartsEngine`, and its criteria have a `keep`.
 
     Raises:
         ValueError: No criterion: the run would never end.
     """
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
-    verdicts = Verdicts(number)
+    verdicts = Verdicts(criteria) if verdicts is None else verdicts
     limit = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
         block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
         step = block.last_step
-        judgements = [criterion.judge(block, engine.oracle) for criterion in criteria]
-        ended = verdicts.add(block, zip(criteria, judgements, strict=True))
+        ended = verdicts.add(block, [criterion.judge(block, engine.oracle) for criterion in criteria])
         if ended is not None:
             engine.rewind(verdicts.row)
             block = block.upto(verdicts.row)

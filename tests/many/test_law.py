@@ -76,7 +76,7 @@ def wrong_on_one_side(x: Tensor) -> Tensor:
 
 
 def saddle_and_wrong(x: Tensor) -> Tensor:
-    """A saddle point at 0, a true one; on the right the second unknown is cut off and another saddle point is feigned."""
+    """A saddle point at 0, a true one; on the right, where the second unknown is cut off, one is feigned."""
     return x[0] ** 2 * (x[0] - 2) ** 2 - torch.where(x[0] > 1, 1.0, 0.0) * x[1].detach() + torch.cos(x[1])
 
 
