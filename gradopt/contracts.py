@@ -422,10 +422,12 @@ class Starts:
     Attributes:
         index: Of each, among all starts of the run; shape (starts,), int64, ascending.
         live: Which of them have not ended yet; shape (starts,). What is said of the others is of no account.
+        steps: Of each, the step of its last row in the block: a start may lag behind others. Shape (starts,), int64.
     """
 
     index: Tensor
     live: Tensor
+    steps: Tensor
 
 
 @dataclass(slots=True)
@@ -460,7 +462,13 @@ class Block:
 
     @property
     def last_step(self) -> int:
+        """Of a run of many starts, that of the last of those that are live."""
         return self.first_step + len(self) - 1
+
+    @property
+    def steps(self) -> Any:
+        """The step of the last row: a number, with many starts a tensor of shape (starts,)."""
+        return self.last_step if self.starts is None else self.starts.steps
 
     def upto(self, row: int) -> "Block":
         """The block without the rows behind `row`."""
@@ -471,8 +479,9 @@ class Block:
 
     def of(self, start: int) -> "Block":
         """The block of one of its starts, by its place in the columns."""
+        assert self.starts is not None
         columns = {name: column[:, start : start + 1] for name, column in self.columns.items()}
-        return Block(self.first_step, columns, self.measured)
+        return Block(int(self.starts.steps[start]) - len(self) + 1, columns, self.measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,8 +548,10 @@ class Criterion(Protocol):
         """The bands of the columns it watches. Read anew before each block, so they may move."""
         ...
 
-    def due(self, step: int) -> float:
-        """The first step after `step` at which it must be asked; infinity if its bands say enough."""
+    def due(self, step: Any) -> Any:
+        """The first step after `step` at which it must be asked; infinity if its bands say enough. With many starts
+        `step` is a tensor, of shape (starts,), and the answer may be one.
+        """
         ...
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
@@ -564,7 +575,7 @@ class Engine(Protocol):
         """What gives it losses and derivatives."""
         ...
 
-    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+    def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps, each but the first after an update; end at the first row outside `bands`.
 
         The block ends on a row that has been evaluated and not updated. It ends early once `seconds` have gone by,
@@ -586,7 +597,7 @@ class Engine(Protocol):
 
 
 class StartsEngine(Engine, Protocol):
-    """Executes the steps of many starts at once."""
+    """Executes the steps of many starts at once. They may be at different steps: `limit` is then one for each start."""
 
     def retire(self, ended: Tensor) -> Tensor | None:
         """These starts have ended at the last row, a mask over those of the block: nothing moves them any more.

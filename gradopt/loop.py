@@ -1,8 +1,12 @@
 """The one loop. It knows no part by name: engines advance, criteria judge, whoever listens gets the blocks."""
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from gradopt.contracts import Band, Block, Criterion, Engine, StartsEngine
 from gradopt.verdict import Verdict
@@ -39,10 +43,9 @@ def iterate(
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
     verdicts = Verdicts(criteria) if verdicts is None else verdicts
-    limit = 1  # which step comes first is the engine's: a run may go on from a saved state
+    limit: Any = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
         block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
-        step = block.last_step
         ended = verdicts.add(block, [criterion.judge(block, engine.oracle) for criterion in criteria])
         if ended is not None:
             engine.rewind(verdicts.row)
@@ -50,13 +53,24 @@ def iterate(
         yield block
         if verdicts.complete:
             return Ending(verdicts, verdicts.row)
+        steps = block.steps
         if ended is not None:
             kept = cast(StartsEngine, engine).retire(ended)
+            steps = steps if kept is None else steps[kept]
             for criterion in criteria if kept is not None else ():
                 criterion.keep(kept)  # type: ignore[attr-defined] - what judges many starts has it
         engine.update()
-        due = min(criterion.due(step) for criterion in criteria)
-        limit = int(min(max_rows, max(1, due - step)))
+        limit = _rows_until([criterion.due(steps) for criterion in criteria], steps, max_rows)
+
+
+def _rows_until(due: Sequence[Any], step: Any, most: int) -> Any:
+    """How many rows may come before somebody must be asked: a number, with many starts one for each."""
+    if not isinstance(step, Tensor):
+        return int(min(most, max(1, min(due) - step)))
+    earliest = torch.full(step.shape, math.inf, dtype=torch.float64)
+    for one in due:
+        earliest = torch.minimum(earliest, torch.as_tensor(one, dtype=torch.float64))
+    return (earliest - step).clamp(1, most).long()
 
 
 def _narrowest(criteria: Sequence[Criterion]) -> Mapping[str, Band]:

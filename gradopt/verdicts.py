@@ -78,7 +78,8 @@ class Verdicts(Sequence[Verdict]):
     ) -> Tensor:
         index = places if block.starts is None else block.starts.index[places]
         self.codes[index] = codes[chosen]
-        self.steps[index] = block.first_step + rows[chosen]
+        last = block.steps if block.starts is None else block.steps[places]
+        self.steps[index] = last - (len(block) - 1 - rows[chosen])
         self.row = int(rows[chosen].max())
         for owner in owners[chosen].unique().tolist():
             judgement, own = judgements[owner], owners[chosen] == owner

@@ -33,10 +33,13 @@ class MaxSteps:
         return self.last_step
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if block.last_step < self.last_step:
+        spent = torch.as_tensor(block.steps >= self.last_step)
+        if not bool(spent.any()):
             return None
         status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
-        return Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        found = Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        found.code = torch.where(spent, found.code, -1)
+        return found
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after {status.value}={evidence['limit']}; {state_of_affairs(evidence)}"
@@ -187,7 +190,7 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
     """What a person asks first about a run that ended without an answer."""
     if block.starts is not None:
         numbers = {"loss": block["loss"][-1], "gradient_norm": block["gradient_norm"][-1]}
-        return {"step": block.last_step, **numbers, "batch": False, "judged": True, "proof": None}
+        return {"step": block.steps, **numbers, "batch": False, "judged": True, "proof": None}
     return {
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),
