@@ -161,54 +161,69 @@ def test_a_budget_of_steps_is_one_of_each_start(steps):
         assert (one.status, one.nit) == (alone.status, alone.nit) and one.nfev == alone.nfev
 
 
-def assembled(**stop):
+def assembled(kind=FunctionObjective, **stop):
     starts = {"x": torch.tensor([*drawn(7, 2, -3, 3), (1.0, 1.0)], dtype=torch.float64)}
-    target = FunctionObjective(f.rosenbrock, torch.zeros(2, dtype=torch.float64))
+    target = kind(f.rosenbrock, torch.zeros(2, dtype=torch.float64))
     return assemble_starts(target, starts, "lbfgs", stop=Stop(**stop))
 
 
+def walk(assembly, verdicts, until=10_000):
+    """The points of the starts that are live, by step."""
+    points = {}
+    for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=verdicts):
+        live = block.starts.live
+        points[block.last_step] = block.starts.index[live], assembly.oracle.last.point[live].clone()
+        if block.last_step + 1 == until:
+            break
+    return points
+
+
 def test_what_interrupts_a_search_leaves_every_start_at_its_last_point():
-    assembly = assembled()
-    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=Verdicts(assembly.criteria, 8))
-    accepted = None
-    for block in blocks:
-        if block.last_step == 6:
-            accepted = assembly.oracle.last.point.clone(), block.starts.index[block.starts.live]
-            assembly.oracle.deadline = -math.inf
-            assembly.interrupt.signal = signal.SIGINT
+    class Interrupting(FunctionObjective):
+        """Asks for an end when some starts, but not all, make another trial."""
 
-    ended = assembly.engine.ended()
+        def losses(self, parameters):
+            for run in running:
+                if len(parameters["x"]) < 7 and run.engine.step > 3 and run.interrupt.signal is None:
+                    run.interrupt.request(signal.SIGINT)
+            return super().losses(parameters)
 
-    assert accepted is not None and len(accepted[1]) == 7
-    assert torch.equal(
-        ended.point[accepted[1]], accepted[0][block.starts.index.tolist().index(0) :][: len(accepted[1])]
-    )
+    running = []
+    assembly = assembled(Interrupting)
+    running.append(assembly)
+    verdicts, seen = Verdicts(assembly.criteria, 8), {}
+    for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=verdicts):
+        seen[block.last_step] = dict(zip(block.starts.index.tolist(), assembly.oracle.last.point.clone(), strict=True))
+
+    ended, waited = assembly.engine.ended(), verdicts.steps[:7] < max(seen)
+
+    assert [status.value for status in map(verdicts.status, range(8))] == ["interrupted"] * 7 + ["converged"]
+    assert bool(waited.any()) and not bool(waited.all())
+    for start in range(7):
+        assert torch.equal(ended.point[start], seen[int(verdicts.steps[start])][start])
 
 
 def test_a_saved_run_goes_on_to_the_last_bit(tmp_path):
-    def walk(assembly, until=None):
-        points = {}
-        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=Verdicts(assembly.criteria, 8)):
-            index = block.starts.index
-            points[block.last_step] = torch.full((8, 2), math.nan, dtype=torch.float64)
-            points[block.last_step][index] = assembly.oracle.last.point
-            if block.last_step + 1 == until:
-                return points
-        return points
-
-    reference = walk(assembled())
-    for cut in (1, 2, 9, 16, 23):  # no start ends at the step before
+    whole = assembled()
+    judged = Verdicts(whole.criteria, 8)
+    reference = walk(whole, judged)
+    for cut in (2, 9, 16, 23):  # no start ends at the step before
         first, second = assembled(), assembled()
-        walk(first, until=cut)
+        verdicts = Verdicts(first.criteria, 8)
+        walk(first, verdicts, until=cut)
         first.engine.update()
-        torch.save([first.engine.state_dict(), [one.state_dict() for one in first.criteria]], tmp_path / "state.pt")
-        engine, criteria = torch.load(tmp_path / "state.pt", weights_only=False)
-        second.engine.load_state_dict(engine)
-        for one, state in zip(second.criteria, criteria, strict=True):
-            one.load_state_dict(state)
-        after = walk(second, until=cut + 6)
-        assert list(after) == list(range(cut, cut + 6))
-        assert all(torch.equal(after[step].nan_to_num(), reference[step].nan_to_num()) for step in after)
+        parts = [first.engine, verdicts, *first.criteria]
+        torch.save([part.state_dict() for part in parts], tmp_path / "state.pt")
+        verdicts = Verdicts(second.criteria, 8)
+        states = torch.load(tmp_path / "state.pt", weights_only=False)
+        for part, state in zip([second.engine, verdicts, *second.criteria], states, strict=True):
+            part.load_state_dict(state)
+        rest = walk(second, verdicts)
+        assert min(rest) == cut and max(rest) == max(reference)
+        for step, (index, point) in rest.items():
+            assert torch.equal(index, reference[step][0]) and torch.equal(point, reference[step][1])
+        assert list(verdicts) == list(judged) and torch.equal(verdicts.steps, judged.steps)
+        assert torch.equal(second.engine.ended().counts, whole.engine.ended().counts)
 
 
 def test_the_state_that_was_saved_does_not_follow_the_run():
