@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradopt.contracts import Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.loss_unit import LossUnit
-from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, room, scale_of
+from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, dot, room, scale_of, times
 from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radius
 
 MATRIX_ENTRIES = 10_000_000
@@ -60,7 +60,7 @@ class LevenbergMarquardt(TrustSteps):
         if not isinstance(model, Box) or other is None:
             return accepted
         step, change = (evaluation.point - self._point).double().cpu(), self._unit.of(evaluation).loss - self._loss
-        error, others = (abs(change - one.curvature.change(step)) for one in (model, other))
+        error, others = (abs(change - float(one.curvature.change(step))) for one in (model, other))
         switch = math.isfinite(change) and BETTER * others < error
         if switch:
             self._bends = not self._bends
@@ -86,13 +86,13 @@ class LevenbergMarquardt(TrustSteps):
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         linear, unit = oracle.linearised(), self._unit
         if radius != radius:
-            _check(linear.vjp(linear.residuals) * unit.factor, evaluation.gradient)
+            check_residuals(linear.vjp(linear.residuals) * unit.factor, evaluation.gradient)
         entries = linear.residuals.numel() * evaluation.point.numel()
         if self._jacobian == "products" or (self._jacobian == "auto" and entries > MATRIX_ENTRIES):
             gradient = evaluation.gradient
             if radius != radius:
                 image = linear.jvp(gradient) * unit.root
-                radius = first_radius(evaluation.point, gradient, float(image.square().sum()))
+                radius = float(first_radius(evaluation.point, gradient, dot(image, image)))
             return Krylov(
                 lambda v: linear.vjp(linear.jvp(v) * unit.root) * unit.root,
                 gradient,
@@ -107,10 +107,11 @@ class LevenbergMarquardt(TrustSteps):
         scale = self._scale = scale_of(torch.linalg.vector_norm(jacobian, dim=0), self._scale)
         if self._origin is None:
             self._origin = point
-        scale = _capped(scale, point, self._origin)
+        scale = capped(scale, point, self._origin)
         if radius != radius:
             slope = gradient / scale
-            radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
+            image = jacobian @ (slope / scale)
+            radius = float(first_radius(scale * point, slope, dot(image, image)))
         space = room(point, oracle.lower, oracle.upper)
         second = self._second.learn(point, gradient, residuals, jacobian)
         flat, bent = (Box(GaussNewton(residuals, jacobian, scale, s), scale, space) for s in (None, second))
@@ -134,17 +135,9 @@ class SecondOrder:
         last, self._last = self._last, (point, gradient, jacobian)
         if last is None:
             self._matrix = torch.zeros(len(point), len(point), dtype=point.dtype)
-            return self._matrix
-        step, turn = point - last[0], gradient - last[1]
-        along = float(step @ turn)
-        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()) or along**2 < TINY:
-            return self._matrix  # nothing is learnt from a turn that is rounding, or underflows
-        wanted, had = gradient - last[2].T @ residuals, self._matrix @ step
-        curvature = float(step @ had)
-        size = min(1.0, abs(float(step @ wanted) / curvature)) if curvature != 0 else 1.0
-        rest = wanted - size * had
-        pair = torch.outer(rest, turn) / along
-        self._matrix = size * self._matrix + pair + pair.T - float(step @ rest) / along**2 * torch.outer(turn, turn)
+        else:
+            wanted = gradient - last[2].T @ residuals
+            self._matrix = learnt(self._matrix, point - last[0], gradient - last[1], wanted)
         return self._matrix
 
     def state_dict(self) -> State:
@@ -154,21 +147,44 @@ class SecondOrder:
         vars(self).update(state)
 
 
-def _capped(scale: Tensor, point: Tensor, origin: Tensor) -> Tensor:
+def learnt(matrix: Tensor, step: Tensor, turn: Tensor, wanted: Tensor) -> Tensor:
+    """S after a step, of one start or of many: shapes (..., n, n), then (..., n) each.
+
+    Args:
+        turn: How the gradient has changed.
+        wanted: What S times the step ought to be.
+    """
+    along, had = dot(step, turn), times(matrix, step)
+    norms = torch.linalg.vector_norm(step, dim=-1) * torch.linalg.vector_norm(turn, dim=-1)
+    # Nothing is learnt from a turn that is rounding, or underflows.
+    learns = ~((along <= torch.finfo(step.dtype).eps * norms) | (along.square() < TINY))
+    along, curvature = torch.where(learns, along, 1.0).unsqueeze(-1), dot(step, had)
+    size = torch.where(curvature != 0, (dot(step, wanted) / curvature).abs().clamp(max=1.0), 1.0).unsqueeze(-1)
+    rest = wanted - size * had
+    pair = (rest / along).unsqueeze(-1) * turn.unsqueeze(-2)
+    bend = (dot(step, rest).unsqueeze(-1) / along.square() * turn).unsqueeze(-1) * turn.unsqueeze(-2)
+    return torch.where(learns[..., None, None], size.unsqueeze(-1) * matrix + pair + pair.mT - bend, matrix)
+
+
+def capped(scale: Tensor, point: Tensor, origin: Tensor) -> Tensor:
     """The scale D, raised to |D s| / s_i: a step as long as the size |D s| moves no unknown by more than its own size.
+    Of one start or of many, shape (..., n).
 
     An unknown of weak influence would else be thrown so far that it has none any more, and nothing leads back. Its
     size is s = max(|x|, distance from the start); of one that started at zero none is known, and it is left alone.
     """
     size = torch.maximum(point.abs(), (point - origin).abs())
-    needed = torch.linalg.vector_norm(scale * size) / size
+    needed = torch.linalg.vector_norm(scale * size, dim=-1, keepdim=True) / size
     return torch.where(origin == 0, scale, torch.maximum(scale, needed))
 
 
-def _check(expected: Tensor, gradient: Tensor) -> None:
-    """Refuse residuals that are not those of the loss: its gradient must be J'r."""
-    error, size = (expected - gradient).abs().max().item(), gradient.abs().max().item()
-    if error > torch.finfo(expected.dtype).eps ** 0.25 * max(size, expected.abs().max().item()):
+def check_residuals(expected: Tensor, gradient: Tensor) -> None:
+    """Refuse residuals that are not those of the loss: its gradient must be J'r. Of one start or of many, (..., n)."""
+    errors, sizes = (expected - gradient).abs().amax(-1), gradient.abs().amax(-1)
+    enough = torch.finfo(expected.dtype).eps ** 0.25 * torch.maximum(sizes, expected.abs().amax(-1))
+    wrong = (errors > enough).flatten().nonzero().flatten()
+    if len(wrong):
+        error, size = errors.flatten()[wrong[0]].item(), sizes.flatten()[wrong[0]].item()
         raise Mistake(
             "the loss is not half the sum of squares of residuals(): J'r differs from its gradient by "
             f"{error:.2g} of {size:.2g}; leave forward() out, or use lbfgs"

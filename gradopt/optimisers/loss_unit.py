@@ -4,8 +4,10 @@ import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from gradopt.contracts import Evaluation, State
+from gradopt.stacked import Evaluations
 
 
 class LossUnit:
@@ -53,15 +55,71 @@ class LossUnit:
         self._exponent = state["exponent"]
 
     def _chosen(self, evaluation: Evaluation) -> int | None:
-        largest = evaluation.gradient.abs().max().item()
-        if not (0 < largest < math.inf):
+        largest = evaluation.gradient.abs().max().double()
+        if not (0 < largest.item() < math.inf):
             return None
-        limit = math.frexp(torch.finfo(evaluation.gradient.dtype).max)[1] // 8
-        size = math.frexp(largest)[1]
-        if abs(size) <= limit:
-            return 0
-        exponent = -size
-        if evaluation.loss and math.isfinite(evaluation.loss):
-            exponent = min(exponent, max(0, limit - math.frexp(evaluation.loss)[1]))
-        most = 8 * limit - 2  # a normal number in the dtype, and its inverse too
-        return 2 * (max(-most, min(exponent, most)) // 2)
+        return int(exponents(largest, torch.tensor(evaluation.loss, dtype=torch.float64), evaluation.gradient.dtype))
+
+
+class StackedLossUnit:
+    """The `LossUnit` of each of many starts."""
+
+    def __init__(self) -> None:
+        self._exponent = torch.empty(0, dtype=torch.int64)
+        self._known = torch.empty(0, dtype=torch.bool)
+
+    def choose(self, number: int, places: Tensor, evaluations: Evaluations) -> None:
+        """Choose those of the starts at these places, among so many, that have none yet."""
+        if not len(self._exponent):
+            self._exponent = torch.zeros(number, dtype=torch.int64, device=evaluations.loss.device)
+            self._known = torch.zeros_like(self._exponent, dtype=torch.bool)
+        new = ~self._known[places]
+        if not bool(new.any()):
+            return
+        largest = evaluations.gradient.abs().amax(1).double()
+        new &= (largest > 0) & (largest < math.inf)
+        found = exponents(largest[new], evaluations.loss[new].double(), evaluations.gradient.dtype)
+        self._exponent[places[new.to(places.device)]] = found
+        self._known[places[new.to(places.device)]] = True
+
+    def factor(self, places: Tensor) -> Tensor:
+        """The powers of two of some starts, float64."""
+        return _powers(self._exponent[places])
+
+    def root(self, places: Tensor) -> Tensor:
+        """Those of their residuals."""
+        return _powers(torch.div(self._exponent[places], 2, rounding_mode="floor"))
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget the starts that are not at these places."""
+        self._exponent, self._known = self._exponent[kept], self._known[kept]
+
+    def state_dict(self) -> State:
+        """The exponents."""
+        return {"exponent": self._exponent.clone(), "known": self._known.clone()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take them over."""
+        self._exponent, self._known = state["exponent"].clone(), state["known"].clone()
+
+
+def exponents(largest: Tensor, loss: Tensor, dtype: torch.dtype) -> Tensor:
+    """The exponents of units, of one loss or of many.
+
+    Args:
+        largest: The largest entry of each gradient, above 0 and finite, float64.
+        loss: float64.
+        dtype: Of the gradients.
+    """
+    limit = math.frexp(torch.finfo(dtype).max)[1] // 8
+    size = torch.frexp(largest).exponent
+    highest = (limit - torch.frexp(loss).exponent).clamp(min=0)
+    exponent = torch.where((loss != 0) & loss.isfinite(), torch.minimum(-size, highest), -size)
+    most = 8 * limit - 2  # a normal number in the dtype, and its inverse too
+    exponent = 2 * torch.div(exponent.clamp(-most, most), 2, rounding_mode="floor")
+    return torch.where(size.abs() <= limit, 0, exponent).long()
+
+
+def _powers(exponent: Tensor) -> Tensor:
+    """Of two, to the last bit: written into the bits of a float64."""
+    return ((exponent + 1023) << 52).view(torch.float64)
