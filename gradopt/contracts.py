@@ -6,7 +6,7 @@ parts together are the whole run, to the last bit.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -416,6 +416,43 @@ CutShort = BudgetSpent | NonFiniteTrial | Stuck
 
 
 @dataclass(frozen=True, slots=True)
+class Halted:
+    """Starts among many whose update could not be made, and why: what a run of one would have raised.
+
+    Attributes:
+        places: Of these starts, int64, none twice.
+        code: Of each the place of its cause among `causes`; int64.
+    """
+
+    places: Tensor
+    code: Tensor
+    causes: Sequence[CutShort]
+
+    @classmethod
+    def joined(cls, several: Iterable["Halted | None"]) -> "Halted | None":
+        """Those of all of them, which speak of different starts; None where nothing is halted."""
+        found = [one for one in several if one is not None and len(one.places)]
+        if len(found) <= 1:
+            return found[0] if found else None
+        causes: list[CutShort] = []
+        codes: list[Tensor] = []
+        for one in found:
+            codes.append(one.code + len(causes))
+            causes += one.causes
+        return cls(torch.cat([one.places for one in found]), torch.cat(codes), causes)
+
+    def by(self, kind: type[Exception]) -> Tensor:
+        """The places of those whose cause is of a kind."""
+        wanted = [index for index, cause in enumerate(self.causes) if isinstance(cause, kind)]
+        return self.places[torch.isin(self.code, torch.tensor(wanted, dtype=torch.int64))]
+
+    def cause(self, place: int) -> CutShort | None:
+        """Of one start; None if it is not halted."""
+        entry = (self.places == place).nonzero().flatten()
+        return self.causes[int(self.code[entry[0]])] if len(entry) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Starts:
     """Which of many starts a tensor with a leading `starts` axis holds: those that have ended are left out in time.
 
@@ -443,6 +480,8 @@ class Block:
         cut_short: Why the update after the last row could not be made, None if it has not been tried.
         searching: Whether the optimiser leaves the last row whatever kind of point it is.
         starts: Which starts the columns hold; None in a run of one.
+        halted: `cut_short` of many starts: those that show in the last row the row before once more, and are a step
+            behind the others.
     """
 
     first_step: int
@@ -451,6 +490,7 @@ class Block:
     cut_short: CutShort | None = None
     searching: bool = False
     starts: Starts | None = None
+    halted: Halted | None = None
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -462,6 +502,20 @@ class Block:
     def last_step(self) -> int:
         return self.first_step + len(self) - 1
 
+    def steps(self, row: int | Tensor, places: Tensor) -> Tensor:
+        """The steps of some starts at a row."""
+        steps = torch.zeros_like(places) + (self.first_step + row)
+        if self.halted is not None:
+            steps -= torch.isin(places, self.halted.places).long()
+        return steps
+
+    def halted_by(self, kind: type[Exception]) -> Tensor:
+        """A mask of the starts that a cause of this kind has halted."""
+        mask = torch.zeros(self["loss"].shape[1], dtype=torch.bool)
+        if self.halted is not None:
+            mask[self.halted.by(kind)] = True
+        return mask
+
     def upto(self, row: int) -> "Block":
         """The block without the rows behind `row`."""
         if row == len(self) - 1:
@@ -472,7 +526,13 @@ class Block:
     def of(self, start: int) -> "Block":
         """The block of one of its starts, by its place in the columns."""
         columns = {name: column[:, start : start + 1] for name, column in self.columns.items()}
-        return Block(self.first_step, columns, self.measured)
+        cause = None if self.halted is None else self.halted.cause(start)
+        if cause is None:
+            return Block(self.first_step, columns, self.measured)
+        own = slice(max(1, len(self) - 1))  # without the row that shows the one before once more
+        last = int(self.steps(len(self) - 1, torch.tensor([start])))
+        measured = self.measured[own]
+        return Block(last - len(measured) + 1, {name: c[own] for name, c in columns.items()}, measured, cause)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,21 @@ class Evaluations:
             self.loss[places], self.gradient_norm[places], self.point[places], self.gradient[places], mask
         )
 
+    def put(self, places: Tensor, others: "Evaluations") -> None:
+        """Set those of some starts, in place."""
+        if others.pinned is not None and self.pinned is None:
+            self.pinned = torch.zeros_like(self.point, dtype=torch.bool)
+        if self.pinned is not None:
+            self.pinned[places] = False if others.pinned is None else others.pinned
+        self.loss[places], self.gradient_norm[places] = others.loss, others.gradient_norm
+        self.point[places], self.gradient[places] = others.point, others.gradient
+
+    def clone(self) -> "Evaluations":
+        """A copy."""
+        mask = None if self.pinned is None else self.pinned.clone()
+        parts = (self.loss, self.gradient_norm, self.point, self.gradient)
+        return Evaluations(*(part.clone() for part in parts), mask)
+
 
 class StackedOracle:
     """Losses and derivatives of all starts at once. The sum of their losses has independent gradients.
@@ -91,7 +106,7 @@ class StackedOracle:
         self.last = Evaluations(like.new_zeros(0), like.new_zeros(0), like.new_zeros(0), like.new_zeros(0))
         self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
         self._best_norm = self.best_loss.clone()
-        self.origin = self.best_point = self.read()
+        self.origin, self.best_point = self.read(), self.read()
         self._probe()
 
     @property
@@ -115,21 +130,30 @@ class StackedOracle:
         """Forward and backward of every start."""
         losses = self._backward()
         self.num_evaluations += 1
-        point = self.read()
-        gradient, mask = self._joined([parameter.grad for parameter in self.parameters]), None
-        if self.lower is not None and self.upper is not None:
-            mask = pinned(gradient, point, self.lower, self.upper)
-        if mask is not None:
-            gradient = gradient.masked_fill(mask, 0.0)
-            for parameter, part in zip(self.parameters, self.split(gradient), strict=True):
+        here = self._seen(losses, self.read(), self._joined([parameter.grad for parameter in self.parameters]))
+        if here.pinned is not None:
+            for parameter, part in zip(self.parameters, self.split(here.gradient), strict=True):
                 parameter.grad = part
-        projected = gradient
-        if self.lower is not None and self.upper is not None:
-            projected = projected_gradient(gradient, point, self.lower, self.upper)
-        low, high = projected.amin(1), projected.amax(1)
-        self.last = Evaluations(losses, torch.maximum(high, -low), point, gradient, mask)
+        self.last = here
         self._keep_best()
-        return self.last
+        return here
+
+    def evaluate_some(self, places: Tensor) -> Evaluations:
+        """Forward and backward of the starts at these places, where the parameters stand: for optimisers that make
+        trials. `.grad` and `last` are left alone: whoever asks says which of them are steps.
+        """
+        rows = slice(None) if len(places) == self.num_starts else places
+        parts = [parameter.detach()[rows].clone() for parameter in self.parameters]
+        losses, gradients = self._slopes(parts)
+        self._extra[:2, places] += 1
+        here = self._seen(losses, self._joined(parts), self._joined(gradients, parts))
+        known = self.best_loss[places], self._best_norm[places]
+        better = (here.loss < known[0]) | ((here.loss == known[0]) & (here.gradient_norm < known[1]))
+        better = (better | ~(known[0].abs() < math.inf)) & (here.loss.abs() < math.inf)
+        those = places[better]
+        self.best_loss[those], self._best_norm[those] = here.loss[better], here.gradient_norm[better]
+        self.best_point[those] = here.point[better]
+        return here
 
     def losses(self, parameters: Sequence[Tensor]) -> Tensor:
         """The losses at starts given by stacked parameters, shape (starts,); not counted."""
@@ -238,7 +262,8 @@ class StackedOracle:
     def state(self) -> dict[str, object]:
         """What it remembers, to be saved."""
         names = ("num_evaluations", "_has_best", "_extra", "best_loss", "_best_norm", "best_point", "origin")
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 
     def take(self, state: Mapping[str, object]) -> None:
         """Go on from a state."""
@@ -265,20 +290,36 @@ class StackedOracle:
             losses = self.losses(self.parameters)
             losses.backward(torch.ones_like(losses))
             return losses.detach()
+        losses, gradients = self._slopes(self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return losses
+
+    def _slopes(self, parts: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The losses at starts given by stacked parameters, and their gradients; a part at a time."""
         found: list[Tensor] = []
-        gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
-        for begin in range(0, number, part):
-            rows = slice(begin, begin + part)
-            pieces = [parameter.detach()[rows].requires_grad_() for parameter in self.parameters]
+        gradients = [torch.zeros_like(whole) for whole in parts]
+        most = max(1, MAX_ENTRIES // sum(map(math.prod, self._shapes)))
+        for begin in range(0, len(parts[0]), most):
+            rows = slice(begin, begin + most)
+            pieces = [whole.detach()[rows].requires_grad_() for whole in parts]
             losses = self.losses(pieces)
             slopes = torch.autograd.grad(losses, pieces, torch.ones_like(losses), allow_unused=True)
             for gradient, slope in zip(gradients, slopes, strict=True):
                 if slope is not None:
                     gradient[rows] = slope
             found.append(losses.detach())
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        return torch.cat(found)
+        return torch.cat(found), gradients
+
+    def _seen(self, losses: Tensor, point: Tensor, gradient: Tensor) -> Evaluations:
+        """The evaluations at these points, with what the bounds make of the gradients."""
+        mask, projected = None, gradient
+        if self.lower is not None and self.upper is not None:
+            mask = pinned(gradient, point, self.lower, self.upper)
+            gradient = gradient if mask is None else gradient.masked_fill(mask, 0.0)
+            projected = projected_gradient(gradient, point, self.lower, self.upper)
+        low, high = projected.amin(1), projected.amax(1)
+        return Evaluations(losses, torch.maximum(high, -low), point, gradient, mask)
 
     def _joined(self, parts: Sequence[Tensor | None], like: Sequence[Tensor] | None = None) -> Tensor:
         like = self.parameters if like is None else like

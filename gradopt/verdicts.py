@@ -70,7 +70,7 @@ class Verdicts(Sequence[Verdict]):
     ) -> Tensor:
         index = places if block.starts is None else block.starts.index[places]
         self.codes[index] = codes[chosen]
-        self.steps[index] = block.first_step + rows[chosen]
+        self.steps[index] = block.steps(rows[chosen], places)
         self.row = int(rows[chosen].max())
         for owner in owners[chosen].unique().tolist():
             criterion, judgement = found[owner]

@@ -36,7 +36,10 @@ class MaxSteps:
         if block.last_step < self.last_step:
             return None
         status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
-        return Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        found = Judgement.last(status, block, **where(block, oracle), limit=self._limit)
+        if block.halted is not None:  # they are a step behind
+            found.code[block.halted.places] = -1
+        return found
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"stopped after {status.value}={evidence['limit']}; {state_of_affairs(evidence)}"
@@ -101,7 +104,8 @@ class MaxSeconds:
         return math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        late = isinstance(block.cut_short, BudgetSpent) and -math.inf < oracle.deadline <= time.perf_counter()
+        cut = isinstance(block.cut_short, BudgetSpent) or bool(block.halted_by(BudgetSpent).any())
+        late = cut and -math.inf < oracle.deadline <= time.perf_counter()
         if block["seconds"][-1, 0].item() < self.limit and not late:
             return None
         return Judgement.last(Status.MAX_SECONDS, block, **where(block, oracle), limit=self.limit)
@@ -187,7 +191,8 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
     """What a person asks first about a run that ended without an answer."""
     if block.starts is not None:
         numbers = {"loss": block["loss"][-1], "gradient_norm": block["gradient_norm"][-1]}
-        return {"step": block.last_step, **numbers, "batch": False, "judged": True, "proof": None}
+        steps = block.steps(len(block) - 1, torch.arange(len(numbers["loss"])))
+        return {"step": steps, **numbers, "batch": False, "judged": True, "proof": None}
     return {
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, Judgement, State
+from gradopt.contracts import Band, Block, Judgement, NonFiniteTrial, State, Stuck
 from gradopt.criteria.convergence import Convergence
 from gradopt.criteria.failure import EVERY, Diverged, NonFinite, Stalled, Unbounded
 from gradopt.stacked import StackedOracle
@@ -48,7 +48,7 @@ class StackedNonFinite(_PerStart):
         return math.inf
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
-        loss, norm = block["loss"][-1], block["gradient_norm"][-1]
+        loss, norm = _with_trials(block), block["gradient_norm"][-1]
         if _is_finite(loss) and _is_finite(norm):
             return None
         bad = ~((loss.abs() < math.inf) & (norm.abs() < math.inf)) & (loss != -math.inf) & _live(block)
@@ -56,9 +56,11 @@ class StackedNonFinite(_PerStart):
         if not len(places):
             return None
         before = block["loss"][-2, places] if len(block) > 1 else torch.full((len(places),), math.nan)
-        numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before}
-        best = oracle.best_loss[places].double().cpu()
-        evidence = {**numbers, "best": best, "step": block.last_step, "trial": False, "however_short": False}
+        trial = block.halted_by(NonFiniteTrial)[places]
+        numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before.masked_fill(trial, math.nan)}
+        best, short = oracle.best_loss[places].double().cpu(), _however_short(block)[places]
+        steps = block.steps(len(block) - 1, places)
+        evidence = {**numbers, "best": best, "step": steps, "trial": trial, "however_short": short}
         return Judgement.last(Status.NON_FINITE, block, places, **evidence)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -133,7 +135,7 @@ class StackedUnbounded(_PerStart):
         return self._next
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
-        loss, norm = block["loss"][-1], block["gradient_norm"][-1]
+        loss, norm = _with_trials(block), block["gradient_norm"][-1]
         looked = block.last_step >= self._next
         if looked:
             self._next += min(max(self._next, Unbounded.SOON), EVERY)
@@ -180,11 +182,16 @@ class StackedConvergence:
         return self._points.due(step)
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
-        found = self._points.look(oracle, block.last_step, block["step_norm"][-1] == 0, _live(block))
+        stuck, live, still = block.halted_by(Stuck), _live(block), block["step_norm"][-1] == 0
+        if block.halted is not None:
+            live, still = live.clone(), still.clone()
+            live[block.halted.places] = still[block.halted.places] = False
+            live |= stuck & _live(block)
+        found = self._points.look(oracle, block.last_step, still, live, stuck)
         if found is None:
             return None
         row = torch.full_like(found.code, len(block) - 1)
-        common = {"step": block.last_step, "word": "" if oracle.lower is None else "projected ", "num_escapes": 0}
+        common = {"step": block.steps(len(block) - 1, found.places), "word": "" if oracle.lower is None else "projected ", "num_escapes": 0}
         return Judgement(found.code, row, {**found.evidence, **common}, found.places)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -227,9 +234,10 @@ class StackedStalled(_PerStart):
         self._rested = rests
         looked = block.last_step >= self._next
         self._next = (block.last_step // EVERY + 1) * EVERY
-        if not looked:
-            return None
-        places = ((self._still >= Stalled.PATIENCE) & _live(block)).nonzero().flatten().tolist()
+        asked = block.halted_by(Stuck)
+        if looked:
+            asked |= self._still >= Stalled.PATIENCE
+        places = (asked & _live(block)).nonzero().flatten().tolist()
         judged = [(place, self._alone(block, oracle, place)) for place in places]
         found = [(place, one) for place, one in judged if one is not None]
         if not found:
@@ -263,6 +271,27 @@ def _is_finite(numbers: Tensor) -> bool:
 def _live(block: Block) -> Tensor:
     assert block.starts is not None, "the criteria of many starts are for a run of many"
     return block.starts.live
+
+
+def _with_trials(block: Block) -> Tensor:
+    """The losses of the last row; of the starts that a trial has halted, those of the trials."""
+    loss, halted = block["loss"][-1], block.halted
+    if halted is None:
+        return loss
+    trials = [cause.loss if isinstance(cause, NonFiniteTrial) else math.nan for cause in halted.causes]
+    halts = block.halted_by(NonFiniteTrial)
+    told = torch.zeros_like(loss)
+    told[halted.places] = torch.tensor(trials, dtype=loss.dtype)[halted.code]
+    return torch.where(halts, told, loss)
+
+
+def _however_short(block: Block) -> Tensor:
+    """The starts whose trials were not finite however short they were; a mask."""
+    mask, halted = torch.zeros(block["loss"].shape[1], dtype=torch.bool), block.halted
+    if halted is not None:
+        short = [isinstance(cause, NonFiniteTrial) and cause.however_short for cause in halted.causes]
+        mask[halted.places] = torch.tensor(short)[halted.code]
+    return mask
 
 
 def _boxed(oracle: StackedOracle) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, Starts, State
-from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.contracts import Band, Block, BudgetSpent, Halted, Starts, State
+from gradopt.optimisers.stacked import StackedOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
 
 MAX_VALUES = 1_000_000
@@ -44,18 +44,25 @@ class StackedEngine:
     A start that has ended is put back where it ended after each update, so that no momentum moves it; and once half of
     the starts have ended the others are moved together, so that it costs nothing any more.
 
+    A row is a step of every start. Where the optimiser makes trials, those starts whose trial was refused make more of
+    them between two rows, in ever smaller company, until each has a new point: so steps are the same for all, every
+    criterion finds only points that were accepted, and what is dear, the search for directions, is done for all at
+    once. A start that is halted on the way, or out of budget, is put back to its last point; it ends the block.
+
     Attributes:
         starts: Which starts the parameters hold.
     """
 
-    def __init__(self, oracle: StackedOracle, optimiser: StackedTorchOptimiser) -> None:
+    def __init__(self, oracle: StackedOracle, optimiser: StackedOptimiser) -> None:
         self.oracle = oracle
         self.optimiser = optimiser
         self.step = 0
         number = oracle.num_starts
         self.starts = Starts(torch.arange(number), torch.ones(number, dtype=torch.bool))
         self._ended = Ended.room(number, oracle.read())
+        self._live = self.starts.index
         self._frozen: tuple[Tensor, Tensor] | None = None
+        self._halted: Halted | None = None
         self._previous: Tensor | None = None
         self._length = 0
         self._began = time.perf_counter()
@@ -66,10 +73,11 @@ class StackedEngine:
         stop = time.perf_counter() + seconds
         most = min(limit, max(1, MAX_VALUES // self.oracle.num_starts))
         while True:
+            here = self._searched() if self.optimiser.makes_trials else self.oracle.evaluate()
             now = time.perf_counter()
-            row = self._record(self.oracle.evaluate(), now)
+            row = self._record(here, now)
             rows.append(row)
-            if len(rows) >= most or now >= stop or self._is_outside(row, bands):
+            if len(rows) >= most or now >= stop or self._halted is not None or self._is_outside(row, bands):
                 break
             self.update()
         self._length = len(rows)
@@ -78,11 +86,12 @@ class StackedEngine:
         }
         columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         measured = torch.ones(len(rows), dtype=torch.bool)
-        return Block(self.step - len(rows) + 1, columns, measured, starts=self.starts)
+        return Block(self.step - len(rows) + 1, columns, measured, starts=self.starts, halted=self._halted)
 
     def update(self) -> None:
         """Make the update after the last row of the starts that go on; see `Engine.update`."""
-        self.optimiser.update(self.oracle.last, self.oracle)
+        self._halted = None
+        self._halt(self.optimiser.update(self.oracle.last, self.oracle, self._going()))
         self.oracle.project()
         if self._frozen is not None:
             self.oracle.write(*self._frozen)
@@ -101,15 +110,15 @@ class StackedEngine:
         """Note where these starts have ended, and move the others together if they have become few."""
         self._note(ended)
         live = self.starts.live & ~ended
-        self.starts = Starts(self.starts.index, live)
+        self.starts, self._live = Starts(self.starts.index, live), live.nonzero().flatten()
         if live.sum() > HALF * len(live):
             rest = (~live).nonzero().flatten()
             self._frozen = rest, self.oracle.last.point[rest]
             return None
-        kept = live.nonzero().flatten()
+        kept = self._live
         self.oracle.keep(kept)
         self.optimiser.keep(kept)
-        self.starts = Starts(self.starts.index[kept], live[kept])
+        self.starts, self._live = Starts(self.starts.index[kept], live[kept]), torch.arange(len(kept))
         self._previous = None if self._previous is None else self._previous[kept]
         self._frozen = None
         return kept
@@ -130,6 +139,8 @@ class StackedEngine:
             "ended": {name: getattr(self._ended, name).clone() for name in Ended.__slots__},
             "frozen": self._frozen,
             "previous": self._previous,
+            "last": self.oracle.last.clone() if self.optimiser.makes_trials else None,
+            "halted": self._halted,
             "seconds": time.perf_counter() - self._began,
         }
 
@@ -141,9 +152,61 @@ class StackedEngine:
         self.optimiser.load_state_dict(state["optimiser"])
         self.oracle.take(state["oracle"])
         self.starts = Starts(*state["starts"])
+        self._live = self.starts.live.nonzero().flatten()
         self._ended = Ended(**{name: value.clone() for name, value in state["ended"].items()})
-        self._frozen, self._previous = state["frozen"], state["previous"]
+        self._frozen, self._previous, self._halted = state["frozen"], state["previous"], state["halted"]
+        if state["last"] is not None:
+            self.oracle.last = state["last"].clone()
         self._began = time.perf_counter() - state["seconds"]
+
+    def _going(self) -> Tensor:
+        """The places of the starts that have neither ended nor been halted."""
+        return self._without_halted(self._live)
+
+    def _halt(self, halted: Halted | None) -> None:
+        """Put these starts back to their last points; the next block says why."""
+        self._halted = Halted.joined([self._halted, halted])
+        if halted is not None:
+            self.oracle.write(halted.places, self.oracle.last.point[halted.places])
+
+    def _searched(self) -> Evaluations:
+        """A new point of every start that goes on: trials are made of those that have none yet."""
+        oracle, optimiser, before = self.oracle, self.optimiser, self.oracle.last
+        trying, here = self._affordable(self._going()), None
+        if len(trying) < oracle.num_starts:
+            here = before.clone()
+        while len(trying):
+            found = oracle.evaluate_some(trying)
+            accepted = optimiser.accepts(found, oracle, trying)
+            if accepted is None:
+                accepted = torch.ones_like(trying, dtype=torch.bool)
+            refused = found.at(~accepted)
+            if here is None:
+                here = found  # what is refused in it is not there for long
+            else:
+                here.put(trying[accepted], found.at(accepted))
+            trying = trying[~accepted]
+            if len(trying):
+                self._halt(optimiser.retry(refused, oracle, trying))
+                trying = self._affordable(self._without_halted(trying))
+        assert here is not None, "there are starts"
+        if self._halted is not None:
+            here.put(self._halted.places, before.at(self._halted.places))
+        oracle.last = here
+        return here
+
+    def _without_halted(self, places: Tensor) -> Tensor:
+        return places if self._halted is None else places[~torch.isin(places, self._halted.places)]
+
+    def _affordable(self, trying: Tensor) -> Tensor:
+        """Those of these starts that may be evaluated once more; the others are halted."""
+        oracle, late = self.oracle, self.step > 0 and time.perf_counter() >= self.oracle.deadline
+        spent = (oracle.num_losses[trying] >= oracle.max_evaluations) | late
+        if not bool(spent.any()):
+            return trying
+        places = trying[spent]
+        self._halt(Halted(places, torch.zeros_like(places), [BudgetSpent()]))
+        return trying[~spent]
 
     def _record(self, here: Evaluations, now: float) -> dict[str, Tensor]:
         number = len(here.loss)
@@ -152,12 +215,13 @@ class StackedEngine:
             change = here.point - self._previous
             step_norm = torch.maximum(change.amax(1), -change.amin(1)).double().cpu()
         self._previous = here.point
-        same = {"learning_rate": self.optimiser.learning_rate(), "seconds": now - self._began}
+        rate = torch.as_tensor(self.optimiser.learning_rate(), dtype=torch.float64).cpu()
         return {
             "loss": here.loss.double().cpu(),
             "gradient_norm": here.gradient_norm.double().cpu(),
             "step_norm": step_norm,
-            **{name: torch.tensor([value], dtype=torch.float64).expand(number) for name, value in same.items()},
+            "learning_rate": rate.expand(number),
+            "seconds": torch.tensor([now - self._began], dtype=torch.float64).expand(number),
             "evaluations": self.oracle.num_losses,
         }
 

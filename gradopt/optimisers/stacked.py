@@ -1,15 +1,67 @@
-"""Elementwise optimisers of torch over many starts: what they do to each unknown does not depend on the others."""
+"""What moves many starts at once; and the elementwise optimisers of torch, which do it as they are: what they do to
+each unknown does not depend on the others.
+"""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gradopt.contracts import State
+from gradopt.contracts import Halted, State
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.torch import COUPLING, TorchOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
+
+
+class StackedOptimiser(Protocol):
+    """An `Optimiser` of many starts: each of them moves as it would by itself.
+
+    Starts are named by their places among those the oracle holds, on the CPU, ascending. All that is remembered of a
+    start is dropped by `keep` when it has ended.
+
+    An optimiser that makes trials is told which starts have been evaluated, says which of these points are steps, and is
+    asked to `retry` the others alone, for as long as there are any; `update` follows when all starts that go on
+    have a new point. `.grad` is not filled for it. A start it cannot move it names in `Halted`, with what a run of one
+    would raise there, and the engine puts that start back to its last point. Budgets are the engine's.
+
+    Attributes:
+        makes_trials: Whether a point may be refused.
+    """
+
+    makes_trials: bool
+
+    def accepts(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Tensor | None:
+        """Which of the evaluations are new points (steps) of their starts: a mask on the CPU; None: all are.
+
+        Args:
+            evaluations: Of the starts at `places`, in their order.
+        """
+        ...
+
+    def retry(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
+        """Move the parameters of these starts, in place, to their next trials; `evaluations` are the refused ones."""
+        ...
+
+    def update(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
+        """Move the parameters of these starts, in place, onwards from their new points.
+
+        Args:
+            evaluations: Of all starts, at their last points; of those not at `places` they are of no account.
+        """
+        ...
+
+    def learning_rate(self) -> Tensor | float:
+        """For the log: of all starts, shape (starts,), or the same for all."""
+        ...
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget what is remembered of the starts that are not at these places. The parameters are as small already."""
+        ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State) -> None: ...
 
 
 class StackedTorchOptimiser:
@@ -23,18 +75,24 @@ class StackedTorchOptimiser:
             schedule that reads the loss.
     """
 
+    makes_trials = False
+
     def __init__(self, inner: TorchOptimiser, *, elementwise: bool | None, clip_norm: float | None) -> None:
         self._inner = inner
         self._clip_norm = clip_norm
         if reason := refusal(inner, elementwise):
             raise Mistake(reason)
 
-    def accepts(self, evaluations: Evaluations, oracle: StackedOracle) -> Tensor | None:
-        """The starts whose evaluation is a trial, by their places; None: there are none."""
+    def accepts(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Tensor | None:
+        """Every evaluation is a step."""
         return None
 
-    def update(self, evaluations: Evaluations, oracle: StackedOracle) -> None:
-        """Move the parameters of all starts, in place."""
+    def retry(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
+        """Never asked for."""
+        raise AssertionError("an optimiser that makes no trials has none to repeat")
+
+    def update(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
+        """Move the parameters of all starts, in place, also of those that have ended: the engine puts them back."""
         if self._clip_norm is not None:
             _clip(oracle, self._clip_norm)
         self._inner.clip(oracle.parameters)  # each value on its own

@@ -90,11 +90,14 @@ class StackedPoints:
         """The first step at which one is made whatever the gradient."""
         return self._due
 
-    def look(self, oracle: StackedOracle, step: int, still: Tensor, live: Tensor) -> Findings | None:
+    def look(
+        self, oracle: StackedOracle, step: int, still: Tensor, live: Tensor, stuck: Tensor
+    ) -> Findings | None:
         """What the starts are that are live and for which a test is due; None if none of them is stationary.
 
         Args:
             still: Whether the parameters of a start are where they were at the step before; shape (starts,).
+            stuck: Whether its optimiser finds no better point: the test is then made in any case, as one at rest.
         """
         here = oracle.last
         self._begin(here)
@@ -104,7 +107,7 @@ class StackedPoints:
         asked = ~(norm > state["needed"])
         if step >= self._due:
             asked |= state["due"] <= step
-        asked |= self._rests(still & live, step)
+        asked |= self._rests(still & live, step) | stuck
         places = asked.nonzero().flatten()
         places = places[live[places] & (norm[places].abs() < math.inf) & (here.loss[places].abs() < math.inf).cpu()]
         if not len(places):
@@ -112,7 +115,7 @@ class StackedPoints:
         state["_steepest"][places] = torch.maximum(state["_steepest"][places], norm[places])
         state["due"][places] = max(step + 20, 2 * step)
         self._due = int(torch.where(live, state["due"], NEVER).min())
-        found = list(self._judged(oracle, step, places))
+        found = list(self._judged(oracle, step, places, (state["_still"] >= RESTING) | stuck))
         if not found:
             return None
         together = {name: torch.cat([one.evidence[name] for one in found]) for name in found[0].evidence}
@@ -161,16 +164,16 @@ class StackedPoints:
             "_last_still": counts - 1,
         }
 
-    def _judged(self, oracle: StackedOracle, step: int, places: Tensor) -> Iterator[Findings]:
+    def _judged(self, oracle: StackedOracle, step: int, places: Tensor, resting: Tensor) -> Iterator[Findings]:
         n, mask = oracle.last.point.shape[1], oracle.last.pinned
         if mask is not None:
             rare = mask[places].any(1).cpu()
-            yield from self._one_by_one(oracle, step, places[rare])
+            yield from self._one_by_one(oracle, step, places[rare], resting)
             places = places[~rare]
         for part in places.split(max(1, MAX_ENTRIES // n)) if len(places) else ():
             doubtful, hessian = part, oracle.hessian(part)
             if hessian is not None:
-                first = self._first_order(oracle, step, part, hessian)
+                first = self._first_order(oracle, step, part, resting[part], hessian)
                 passed = first.optimal.nonzero().flatten()
                 known = first.finite & ~first.optimal
                 self._remember(part, first, known)
@@ -184,17 +187,21 @@ class StackedPoints:
                         if len(found.places):
                             yield found
                     doubtful = torch.cat(doubts) if doubts else part[:0]
-            yield from self._one_by_one(oracle, step, doubtful)
+            yield from self._one_by_one(oracle, step, doubtful, resting)
 
-    def _one_by_one(self, oracle: StackedOracle, step: int, places: Tensor) -> Iterator[Findings]:
+    def _one_by_one(
+        self, oracle: StackedOracle, step: int, places: Tensor, resting: Tensor
+    ) -> Iterator[Findings]:
         for place in places.tolist():
-            if (finding := self._alone(oracle, step, place)) is not None:
+            if (finding := self._alone(oracle, step, place, resting=bool(resting[place]))) is not None:
                 yield _as_row(place, finding)
 
-    def _first_order(self, oracle: StackedOracle, step: int, places: Tensor, hessian: Product) -> "_FirstOrder":
+    def _first_order(
+        self, oracle: StackedOracle, step: int, places: Tensor, resting: Tensor, hessian: Product
+    ) -> "_FirstOrder":
         here, state = oracle.last, self._state
         point, gradient, origin = here.point[places], here.gradient[places], state["_origin"][places]
-        norm, resting = here.gradient_norm[places].double().cpu(), state["_still"][places] >= RESTING
+        norm = here.gradient_norm[places].double().cpu()
         usual = [default_tolerance(point.dtype, resting=rests) for rests in (False, True)]
         tolerance = torch.full_like(norm, usual[0] if self._tolerance is None else self._tolerance)
         if self._tolerance is None:
@@ -298,13 +305,13 @@ class StackedPoints:
             found |= is_lower(lower, loss, (gradient * step).sum(1).double().cpu(), astray, eps)
         return found
 
-    def _alone(self, oracle: StackedOracle, step: int, place: int) -> Finding | None:
+    def _alone(self, oracle: StackedOracle, step: int, place: int, *, resting: bool) -> Finding | None:
         """The test of one start, and what it remembers."""
         points, state, here = StationaryPoints(self._tolerance), self._state, oracle.last
         values: dict[str, Any] = {name: value[place] for name, value in state.items()}
         points.load_state_dict({name: value if value.dim() else value.item() for name, value in values.items()})
         with oracle.alone(place) as one:
-            finding = points.judge(here.of(place), one, step, resting=int(state["_still"][place]) >= RESTING)
+            finding = points.judge(here.of(place), one, step, resting=resting)
         after = points.state_dict()
         state["needed"][place], state["_largest"][place] = after["needed"], after["_largest"]
         return finding
