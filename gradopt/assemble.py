@@ -222,6 +222,10 @@ class Made:
             text += f"; its own {', '.join(self.zeroed)} set to 0, as only gradopt's criteria end a run"
         return text
 
+    def own_label(self) -> str:
+        """Likewise, of one of ours."""
+        return f"{self.name}{_listed(self.keywords)}"
+
 
 def _optimiser(
     oracle: AutogradOracle,
@@ -235,9 +239,9 @@ def _optimiser(
     made = make(oracle, list(target.parameter_groups()), optimiser, given, engine)
     optimizer, name, extras = made.optimizer, made.name, made.extras
     if not isinstance(optimizer, torch.optim.Optimizer):
-        _check_own(optimizer, name, oracle, made.groups, extras, schedule)
+        check_own(optimizer, name, oracle, made.groups, extras, schedule)
         plan = f": {optimizer.plan(residuals=oracle.has_residuals)}" if hasattr(optimizer, "plan") else ""
-        return optimizer, f"{name}{_listed(made.keywords)}{plan}"
+        return optimizer, f"{made.own_label()}{plan}"
     _refuse(optimizer, oracle, extras["elementwise"])
     scheduler, every, timetable = scheduled(optimizer, schedule, steps)
     adapter = TorchOptimiser(
@@ -293,10 +297,10 @@ def make(
     return Made(optimizer, name, keywords, extras, zeroed, groups, fused)
 
 
-def _check_own(
+def check_own(
     optimiser: Any,
     name: str,
-    oracle: AutogradOracle,
+    oracle: AutogradOracle | StackedOracle,
     groups: Sequence[Any],
     extras: Mapping[str, Any],
     schedule: Any,

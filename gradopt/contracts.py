@@ -354,6 +354,8 @@ class Optimiser(Protocol):
     One that has an attribute `searching` which is true goes on elsewhere from the point it stands at, whatever kind of
     point that is: no criterion then takes it for the answer. One that has `minima`, a sequence of `Minimum`, is asked
     for them at the end, for the result.
+
+    One that has a method `stacked(oracle)` can move many starts at once: it returns the `StackedOptimiser` that does.
     """
 
     def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:

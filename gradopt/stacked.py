@@ -61,8 +61,8 @@ class Evaluations:
     def clone(self) -> "Evaluations":
         """A copy."""
         mask = None if self.pinned is None else self.pinned.clone()
-        parts = (self.loss, self.gradient_norm, self.point, self.gradient)
-        return Evaluations(*(part.clone() for part in parts), mask)
+        norm, point, gradient = self.gradient_norm.clone(), self.point.clone(), self.gradient.clone()
+        return Evaluations(self.loss.clone(), norm, point, gradient, mask)
 
 
 class StackedOracle:
@@ -75,6 +75,7 @@ class StackedOracle:
         parameters: The unknowns, shape (starts, ...) each.
         last: The latest evaluation.
         num_losses, num_gradients, num_hessian_products: Of each start, shape (starts,), float64.
+        has_residuals: Whether its loss is made of residuals.
         has_proofs: Whether the objective can prove that a start is unbounded below.
         best_loss, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
         origin: Where each start began, shape (starts, n).
@@ -92,6 +93,7 @@ class StackedOracle:
         self._check_kind(objective)
         self.objective = objective
         self.names = self._one.names
+        self.has_residuals = self._one.has_residuals
         self.has_proofs = type(objective).unbounded_below is not Objective.unbounded_below
         self.box = self._one.box
         self.lower, self.upper = self._one.lower, self._one.upper

@@ -191,7 +191,11 @@ class StackedConvergence:
         if found is None:
             return None
         row = torch.full_like(found.code, len(block) - 1)
-        common = {"step": block.steps(len(block) - 1, found.places), "word": "" if oracle.lower is None else "projected ", "num_escapes": 0}
+        common = {
+            "step": block.steps(len(block) - 1, found.places),
+            "word": "" if oracle.lower is None else "projected ",
+            "num_escapes": 0,
+        }
         return Judgement(found.code, row, {**found.evidence, **common}, found.places)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:

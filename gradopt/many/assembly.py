@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradopt import starts as samplers
-from gradopt.assemble import budgets_of, check_engine, checked, make, scheduled
+from gradopt.assemble import budgets_of, check_engine, check_own, checked, make, scheduled
 from gradopt.contracts import Criterion, Objective
 from gradopt.criteria.budget import Interrupt, MaxSteps
 from gradopt.criteria.convergence import Target
@@ -23,7 +23,7 @@ from gradopt.criteria.stacked import (
 )
 from gradopt.engines.stacked import StackedEngine
 from gradopt.mistakes import Mistake
-from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.optimisers.stacked import StackedOptimiser, StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
 from gradopt.settings import Starts, Stop
@@ -127,7 +127,7 @@ def _optimiser(
     schedule: str | Mapping[str, Any] | None,
     steps: float,
     engine: str,
-) -> tuple[StackedTorchOptimiser, str]:
+) -> tuple[StackedOptimiser, str]:
     places = {id(parameter): index for index, parameter in enumerate(target.parameters())}
     own = [parameter for parameter in target.parameters() if parameter.requires_grad]
     stacked = {places[id(one)]: many for one, many in zip(own, oracle.parameters, strict=True)}
@@ -137,10 +137,14 @@ def _optimiser(
     ]
     made = make(oracle, groups, optimiser, given, engine)
     if not isinstance(made.optimizer, torch.optim.Optimizer):
-        raise Mistake(
-            f"{made.name} finds its steps for one start alone: for many at once use an elementwise optimiser such as "
-            "adam, or run the starts one after another"
-        )
+        check_own(made.optimizer, made.name, oracle, made.groups, made.extras, schedule)
+        stacked = getattr(made.optimizer, "stacked", None)
+        if stacked is None:
+            raise Mistake(
+                f"{made.name} finds its steps for one start alone: for many at once use lbfgs, or an elementwise "
+                "optimiser such as adam, or run the starts one after another"
+            )
+        return stacked(oracle), made.own_label()
     scheduler, every, timetable = scheduled(made.optimizer, schedule, steps)
     adapter = TorchOptimiser(
         made.optimizer,

@@ -20,10 +20,10 @@ class StackedOptimiser(Protocol):
     Starts are named by their places among those the oracle holds, on the CPU, ascending. All that is remembered of a
     start is dropped by `keep` when it has ended.
 
-    An optimiser that makes trials is told which starts have been evaluated, says which of these points are steps, and is
-    asked to `retry` the others alone, for as long as there are any; `update` follows when all starts that go on
-    have a new point. `.grad` is not filled for it. A start it cannot move it names in `Halted`, with what a run of one
-    would raise there, and the engine puts that start back to its last point. Budgets are the engine's.
+    An optimiser that makes trials is told which starts have been evaluated, says which of these points are steps, and
+    is asked to `retry` the others alone, for as long as there are any; `update` follows when all starts that go on have
+    a new point. `.grad` is not filled for it. A start it cannot move it names in `Halted`, with what a run of one would
+    raise there, and the engine puts that start back to its last point. Budgets are the engine's.
 
     Attributes:
         makes_trials: Whether a point may be refused.

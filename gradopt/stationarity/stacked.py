@@ -90,9 +90,7 @@ class StackedPoints:
         """The first step at which one is made whatever the gradient."""
         return self._due
 
-    def look(
-        self, oracle: StackedOracle, step: int, still: Tensor, live: Tensor, stuck: Tensor
-    ) -> Findings | None:
+    def look(self, oracle: StackedOracle, step: int, still: Tensor, live: Tensor, stuck: Tensor) -> Findings | None:
         """What the starts are that are live and for which a test is due; None if none of them is stationary.
 
         Args:
@@ -189,9 +187,7 @@ class StackedPoints:
                     doubtful = torch.cat(doubts) if doubts else part[:0]
             yield from self._one_by_one(oracle, step, doubtful, resting)
 
-    def _one_by_one(
-        self, oracle: StackedOracle, step: int, places: Tensor, resting: Tensor
-    ) -> Iterator[Findings]:
+    def _one_by_one(self, oracle: StackedOracle, step: int, places: Tensor, resting: Tensor) -> Iterator[Findings]:
         for place in places.tolist():
             if (finding := self._alone(oracle, step, place, resting=bool(resting[place]))) is not None:
                 yield _as_row(place, finding)
