@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Evaluation, State
+from gradopt.optimisers.rows import Rows
 from gradopt.stacked import Evaluations
 
 
@@ -64,43 +65,49 @@ class LossUnit:
 class StackedLossUnit:
     """The `LossUnit` of each of many starts."""
 
-    def __init__(self) -> None:
-        self._exponent = torch.empty(0, dtype=torch.int64)
-        self._known = torch.empty(0, dtype=torch.bool)
+    def __init__(self, number: int) -> None:
+        self._rows = Rows(number)
 
-    def choose(self, number: int, places: Tensor, evaluations: Evaluations) -> None:
-        """Choose those of the starts at these places, among so many, that have none yet."""
-        if not len(self._exponent):
-            self._exponent = torch.zeros(number, dtype=torch.int64, device=evaluations.loss.device)
-            self._known = torch.zeros_like(self._exponent, dtype=torch.bool)
-        new = ~self._known[places]
-        if not bool(new.any()):
+    def choose(self, places: Tensor, evaluations: Evaluations) -> None:
+        """Choose those of the starts at these places that have none yet."""
+        exponent = torch.zeros(len(places), dtype=torch.int64, device=evaluations.loss.device)
+        if "exponent" not in self._rows:
+            self._rows.put(places, exponent=exponent, known=exponent > 0)
+        if bool(self._rows["known"][places].all()):
             return
+        row = self._rows.at(places)
         largest = evaluations.gradient.abs().amax(1).double()
-        new &= (largest > 0) & (largest < math.inf)
+        new = ~row["known"] & (largest > 0) & (largest < math.inf)
         found = exponents(largest[new], evaluations.loss[new].double(), evaluations.gradient.dtype)
-        self._exponent[places[new.to(places.device)]] = found
-        self._known[places[new.to(places.device)]] = True
+        row["exponent"][new] = found
+        self._rows.put(places, exponent=row["exponent"], known=row["known"] | new)
+
+    def of(self, evaluations: Evaluations, places: Tensor) -> Evaluations:
+        """The evaluations of some starts in their units, losses and norms in float64."""
+        factor = self.factor(places)
+        gradient = evaluations.gradient * factor.to(evaluations.gradient).unsqueeze(1)
+        norm = evaluations.gradient_norm.double() * factor
+        return replace(evaluations, loss=evaluations.loss.double() * factor, gradient_norm=norm, gradient=gradient)
 
     def factor(self, places: Tensor) -> Tensor:
         """The powers of two of some starts, float64."""
-        return _powers(self._exponent[places])
+        return _powers(self._rows["exponent"][places])
 
     def root(self, places: Tensor) -> Tensor:
         """Those of their residuals."""
-        return _powers(torch.div(self._exponent[places], 2, rounding_mode="floor"))
+        return _powers(torch.div(self._rows["exponent"][places], 2, rounding_mode="floor"))
 
     def keep(self, kept: Tensor) -> None:
         """Forget the starts that are not at these places."""
-        self._exponent, self._known = self._exponent[kept], self._known[kept]
+        self._rows.keep(kept)
 
     def state_dict(self) -> State:
         """The exponents."""
-        return {"exponent": self._exponent.clone(), "known": self._known.clone()}
+        return self._rows.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take them over."""
-        self._exponent, self._known = state["exponent"].clone(), state["known"].clone()
+        self._rows.load_state_dict(state)
 
 
 def exponents(largest: Tensor, loss: Tensor, dtype: torch.dtype) -> Tensor:

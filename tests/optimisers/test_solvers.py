@@ -15,8 +15,8 @@ from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
 from gradopt.optimisers.lbfgs import Memory
-from gradopt.optimisers.levenberg_marquardt import SecondOrder, capped
 from gradopt.optimisers.line_search import LineSearch
+from gradopt.optimisers.second_order import SecondOrder, capped
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
