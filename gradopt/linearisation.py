@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradopt.contracts import Robust
 from gradopt.unknowns import joined, joined_rows, split, split_rows
@@ -26,7 +26,7 @@ class Linearisation:
     def __init__(
         self,
         residuals: Tensor,
-        parameters: Sequence[nn.Parameter],
+        parameters: Sequence[Tensor],
         robust: Robust | None = None,
         *,
         constant: Tensor | None = None,

@@ -23,13 +23,12 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
     """
 
     def __init__(self, oracle: StackedOracle, *, jacobian: str) -> None:
-        self._boxes = StackedBox(Either, oracle.num_starts)
+        self._boxes, self._paths = StackedBox(Either, oracle.num_starts), StackedKrylov(oracle.num_starts)
         whole = jacobian != "products" and (jacobian == "matrix" or oracle.num_jacobian_entries() <= MATRIX_ENTRIES)
         if whole:
-            super().__init__(oracle.num_starts, self._boxes, self._gauss_newton)
+            super().__init__(oracle, self._boxes, self._gauss_newton)
         else:
-            self._paths = StackedKrylov(oracle.num_starts)
-            super().__init__(oracle.num_starts, self._paths, self._by_products)
+            super().__init__(oracle, self._paths, self._by_products)
 
     def accepts(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Tensor | None:
         """Whose loss fell as the model predicted. A model that the other one beats by far is left for it, and the first
@@ -65,7 +64,7 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
         if "bends" not in self._rows:
             no = torch.zeros_like(sound)
             second = jacobian.new_zeros(*jacobian.shape[:1], *jacobian.shape[2:], jacobian.shape[2])
-            self._rows.put(places, origin=point, bends=no, switched=no, second=second, scale=torch.zeros_like(point))
+            self._rows.put(places, origin=point, bends=no, switched=no, second=second)
         else:
             last = self._rows.at(places, ("place", "slope", "second"))
             wanted = gradient - times(self._curvature(places).jacobian.mT, residuals)

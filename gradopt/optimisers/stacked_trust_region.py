@@ -42,14 +42,16 @@ class StackedTrustSteps:
 
     makes_trials = True
 
-    def __init__(self, number: int, model: StackedModel, modelled: Modelled) -> None:
+    def __init__(self, oracle: StackedOracle, model: StackedModel, modelled: Modelled) -> None:
         self._model, self._modelled = model, modelled
-        self._unit = StackedLossUnit(number)
-        self._rows = Rows(number)
+        self._unit, self._rows = StackedLossUnit(oracle.num_starts), Rows(oracle.num_starts)
+        scale = torch.zeros_like(oracle.read(), dtype=torch.float64)
+        none = scale.new_zeros(len(scale))
+        self._rows.put(torch.arange(len(scale)), radius=none + math.nan, largest=none, scale=scale)
 
     def accepts(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Tensor | None:
         """The starts whose loss fell as the model predicted; their radii are adapted either way."""
-        if "radius" not in self._rows:
+        if "loss" not in self._rows:
             return None
         row, here = self._rows.at(places, STEP), self._unit.of(evaluations, places)
         ratio, length, radius = _ratio(here, row), row["length"], row["radius"]
@@ -66,12 +68,10 @@ class StackedTrustSteps:
         self._unit.choose(places, here)
         here = self._unit.of(here, places)
         norm = here.gradient_norm
-        begins = "radius" not in self._rows
-        none = torch.zeros_like(norm, dtype=torch.bool)
-        radius = torch.full_like(norm, math.nan) if begins else self._rows["radius"][places]
-        largest = norm if begins else torch.maximum(self._rows["largest"][places], norm)
+        largest = torch.maximum(self._rows["largest"][places], norm)
         self._rows.put(places, loss=here.loss, gradient_norm=norm, point=here.point, largest=largest)
-        radius, sound = self._modelled(places, here, oracle, radius)
+        radius, sound = self._modelled(places, here, oracle, self._rows["radius"][places])
+        none = torch.zeros_like(sound)
         pinned = none if here.pinned is None else here.pinned.any(1)
         self._rows.put(places, radius=radius, sound=sound, pinned=pinned, terrible=none, endless=none)
         return self._move(oracle, places)
@@ -80,7 +80,7 @@ class StackedTrustSteps:
         """Step to the minimisers of the models there are, inside smaller radii."""
         return self._move(oracle, places)
 
-    def learning_rate(self) -> Tensor | float:
+    def learning_rate(self) -> Tensor:
         """The radii, in scaled variables."""
         return self._rows["radius"]
 
@@ -133,13 +133,11 @@ class StackedTrustRegion(StackedTrustSteps):
             raise Mistake(NO_CURVATURE)
         if not whole and oracle.lower is not None:
             raise Mistake(NO_BOUNDS)
-        number = oracle.num_starts
+        self._boxes, self._paths = StackedBox(Newton, oracle.num_starts), StackedKrylov(oracle.num_starts)
         if whole:
-            self._boxes = StackedBox(Newton, number)
-            super().__init__(number, self._boxes, self._newton)
+            super().__init__(oracle, self._boxes, self._newton)
         else:
-            self._paths = StackedKrylov(number)
-            super().__init__(number, self._paths, self._by_products)
+            super().__init__(oracle, self._paths, self._by_products)
 
     def _newton(
         self, places: Tensor, here: Evaluations, oracle: StackedOracle, radius: Tensor
@@ -148,7 +146,7 @@ class StackedTrustRegion(StackedTrustSteps):
         hessian = oracle.hessian_matrix(places).double() * self._unit.factor(places)[:, None, None]
         sound = hessian.isfinite().all(-1).all(-1) & gradient.isfinite().all(-1)
         hessian = torch.where(sound[:, None, None], hessian, 0.0)
-        scale = scale_of(hessian.diagonal(dim1=-2, dim2=-1).abs().sqrt(), _row(self._rows, "scale", places))
+        scale = scale_of(hessian.diagonal(dim1=-2, dim2=-1).abs().sqrt(), self._rows["scale"][places])
         slope = gradient / scale
         first = first_radius(scale * point, slope, dot(slope, times(hessian, slope / scale) / scale))
         self._rows.put(places, scale=scale)
@@ -194,7 +192,3 @@ def _ratio(here: Evaluations, row: dict[str, Tensor]) -> Tensor:
     ratio = torch.where(quiet, (here.gradient_norm < row["gradient_norm"]).double(), fallen / hoped)
     finite = here.loss.isfinite() & here.gradient_norm.isfinite()
     return torch.where(here.loss == -math.inf, 1.0, torch.where(finite, ratio, -math.inf))
-
-
-def _row(rows: Rows, name: str, places: Tensor) -> Tensor | None:
-    return rows[name][places] if name in rows else None
