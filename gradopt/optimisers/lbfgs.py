@@ -10,17 +10,11 @@ from torch import Tensor, nn
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.optimisers.line_search import NOISE_UP_TO, LineSearch, Trial
+from gradopt.optimisers.line_search import FIRST_STEP, NO_SLOPE, NO_STEP, NOISE, NOISE_UP_TO, LineSearch, Trial
 from gradopt.optimisers.loss_unit import LossUnit
-
-RELATIVE_CURVATURE = 1e-10
-"""A pair is kept if s'y > this * |s| |y|: relative, as an absolute threshold stalls problems of small loss."""
-
-SMALLEST_DIAGONAL = 1e-12
-"""Of the diagonal's entries relative to the largest, against rounding below zero."""
-
-NOISE = 400
-"""Differences of losses up to this many roundings are noise: 1e-13 of the loss in float64."""
+from gradopt.optimisers.memory import Memory
+from gradopt.optimisers.stacked_lbfgs import StackedLBFGS
+from gradopt.stacked import StackedOracle
 
 
 class LBFGS:
@@ -70,7 +64,7 @@ class LBFGS:
             if not self._memory.size:
                 if self._search.not_finite is not None and self._search.is_walled_in:
                     raise NonFiniteTrial(self._search.not_finite, however_short=True)
-                raise Stuck("no step along the gradient lowers the loss in this dtype")
+                raise Stuck(NO_STEP)
             self._memory.clear()
             self._begin(self._search.loss, oracle)
         assert self._search is not None
@@ -84,6 +78,10 @@ class LBFGS:
     def renew(self) -> None:
         """Begin anew at the next evaluation, of a function much like the one before: the memory is kept."""
         self._search, self._accepted = None, True
+
+    def stacked(self, oracle: StackedOracle) -> StackedLBFGS:
+        """The same for many starts."""
+        return StackedLBFGS(oracle, self._memory.limit)
 
     def state_dict(self) -> State:
         """The unit of the loss, the memory, the point the search began at, and the search."""
@@ -118,10 +116,10 @@ class LBFGS:
             self._direction = self._direction / self._direction.abs().max()
             slope = float(self._gradient @ self._direction)
         if not slope < 0:
-            raise Stuck("the gradient is zero, or vanishes when it is squared, in this dtype")
+            raise Stuck(NO_SLOPE)
         step = 1.0
         if not self._memory.size:
-            step = min(1.0, max(1.0, 0.01 * float(self._point.norm())) / math.sqrt(-slope))
+            step = min(1.0, max(1.0, FIRST_STEP * float(self._point.norm())) / math.sqrt(-slope))
         noise, lowest = NOISE * torch.finfo(self._point.dtype).eps * abs(loss), loss
         if self._search is not None:  # what the last search has learnt
             noise = max(noise, min(self._search.noise, NOISE_UP_TO * abs(loss)))
@@ -139,91 +137,6 @@ class LBFGS:
         if oracle.lower is not None and oracle.upper is not None:
             direction = -projected_gradient(-direction, evaluation.point, oracle.lower, oracle.upper)
         return float(evaluation.gradient @ direction)
-
-
-class Memory:
-    """Pairs of steps s and gradient changes y, and the inverse Hessian H they stand for.
-
-    S and Y, of shape (n, pairs), are kept as rows of a ring; R, the upper triangle of S'Y, stays in order of age. H
-    starts from a diagonal that follows the BFGS formula (Gilbert and Lemaréchal, 1989), rescaled to the
-    curvature of each new pair first: what a plain multiple of the identity cannot know are the units of the unknowns.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.size = 0
-        self._oldest = 0
-        self._steps = self._changes = self._products = self._diagonal = torch.empty(0)
-
-    def clear(self) -> None:
-        """Forget all pairs."""
-        self.size = self._oldest = 0
-
-    def add(self, step: Tensor, change: Tensor) -> None:
-        """Remember a pair, in the place of the oldest if there is no room; one without curvature is left out."""
-        curvature, square = float(step @ change), float(change @ change)
-        if not curvature > RELATIVE_CURVATURE * math.sqrt(float(step @ step) * square):
-            return
-        if self._steps.numel() == 0:
-            self._steps, self._changes = (step.new_zeros(self._limit, len(step)) for _ in range(2))
-            self._products = step.new_zeros(self._limit, self._limit)
-        if self.size == 0:
-            self._diagonal = torch.full_like(step, square / curvature)
-        if self.size == self._limit:
-            slot, self._oldest = self._oldest, (self._oldest + 1) % self._limit
-            self._products[:-1, :-1] = self._products[1:, 1:].clone()
-        else:
-            slot, self.size = self.size, self.size + 1
-        self._steps[slot], self._changes[slot] = step, change
-        self._products[: self.size, self.size - 1] = (self._steps[: self.size] @ change).roll(-self._oldest)
-        self._follow(step, change, curvature)
-
-    def inverse(self, gradient: Tensor, free: Tensor | None) -> Tensor:
-        """H g; with `free`, of the Hessian restricted to these unknowns, and zero in the others."""
-        size, turn = self.size, -self._oldest
-        if not size:
-            return gradient.clone()
-        steps, changes, products = self._steps[:size], self._changes[:size], self._products[:size, :size]
-        if free is not None and not bool(free.all()):
-            steps, changes, products = _restricted(steps.roll(turn, 0) * free, changes.roll(turn, 0) * free)
-            turn = 0
-        # Eq. 3.1 with H0 = 1 / D: H g = S p - w / D, with q = R^-1 S'g, w = Y q - g, p = R^-T (diag(R) q + Y'(w / D)).
-        q = torch.linalg.solve_triangular(products, (steps @ gradient).roll(turn)[:, None], upper=True)
-        rest = (torch.mv(changes.T, q[:, 0].roll(-turn)).sub_(gradient)).div_(self._diagonal)
-        right = torch.addcmul((changes @ rest).roll(turn), products.diagonal(), q[:, 0])
-        p = torch.linalg.solve_triangular(products.T, right[:, None], upper=False)
-        return torch.mv(steps.T, p[:, 0].roll(-turn)).sub_(rest)
-
-    def state_dict(self) -> State:
-        """All of it; tensors with the axes (pair, parameter), (pair, pair) and (parameter,)."""
-        return {
-            "numbers": (self.size, self._oldest),
-            "tensors": [t.clone() for t in (self._steps, self._changes, self._products, self._diagonal)],
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        """Take it over."""
-        self.size, self._oldest = state["numbers"]
-        self._steps, self._changes, self._products, self._diagonal = (t.clone() for t in state["tensors"])
-
-    def _follow(self, step: Tensor, change: Tensor, curvature: float) -> None:
-        """D <- c D - (c D s)^2 / s'y + y^2 / s'y, with c so that s'(c D)s = s'y: the diagonal of the BFGS formula."""
-        image = self._diagonal * step
-        square = float(step @ image)
-        factor = curvature / square if square > 0 else math.inf
-        if not (math.isfinite(factor) and factor > 0):
-            return
-        image = image * factor  # quotients before products, which could overflow
-        diagonal = self._diagonal * factor - image * (image / curvature) + change * (change / curvature)
-        if bool(diagonal.isfinite().all()):
-            self._diagonal = diagonal.clamp_(min=SMALLEST_DIAGONAL * float(diagonal.max()))
-
-
-def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The pairs that are still curved when only some unknowns count, with their S'Y."""
-    products = steps @ changes.T
-    keep = products.diagonal() > RELATIVE_CURVATURE * (steps.square().sum(1) * changes.square().sum(1)).sqrt()
-    return steps[keep], changes[keep], products[keep][:, keep]
 
 
 def _search(state: dict[str, Any]) -> LineSearch:

@@ -12,8 +12,34 @@ CURVATURE = 0.9
 NOISE_UP_TO = 1e-10
 """The part of the loss that can be noise; more is taken for a feature of the loss."""
 
+NOISE = 400
+"""Differences of losses up to this many roundings are noise: 1e-13 of the loss in float64."""
+
+SIMILAR = 0.5
+"""The part of a slope by which two may differ for the loss between them to be known well enough to measure noise."""
+
+FIRST_STEP = 0.01
+"""Of the size of the point, at least 1: the length of the first step along a gradient."""
+
 MAX_TRIALS = 40
 BISECT_AFTER = 12
+SHORTEST = 1e-300
+
+CLOSED, CLOSED_FLAT = 1e-15, 1e-8
+"""The width of a bracket that has shrunk to nothing, as a part of the step; the latter where losses say nothing."""
+
+LEAST_EXPANSION, EXPANSION = 4, 10
+"""Times the last step: the least and the greatest next one while the loss goes on falling."""
+
+CONTRACTION, LATE_CONTRACTION, SOON = 0.1, 0.01, 4
+"""The part of the bracket that is left where a loss was not finite; the latter from this many trials on."""
+
+MARGIN = 0.05
+"""The part of the bracket at either end in which no trial is made."""
+
+NO_STEP = "no step along the gradient lowers the loss in this dtype"
+NO_SLOPE = "the gradient is zero, or vanishes when it is squared, in this dtype"
+"""What is said where no search can find a step, and where none can begin."""
 
 
 @dataclass(slots=True)
@@ -92,7 +118,7 @@ class LineSearch:
 
     def advance(self) -> bool:
         """Set `step` to the next trial. False: nothing better can be found along this direction."""
-        if self.num_trials >= MAX_TRIALS or self.step < 1e-300 or self._is_closed():
+        if self.num_trials >= MAX_TRIALS or self.step < SHORTEST or self._is_closed():
             if self.best is None:
                 return False
             self.step, self.forced = self.best.step, True
@@ -113,11 +139,11 @@ class LineSearch:
         if self.high is None:
             return False
         flat = abs(self.high.loss - self.low.loss) <= self.noise
-        return self.high.step - self.low.step <= (1e-8 if flat else 1e-15) * self.low.step
+        return self.high.step - self.low.step <= (CLOSED_FLAT if flat else CLOSED) * self.low.step
 
     def _measure_noise(self, trial: Trial) -> None:
         low = self.low
-        if abs(trial.slope - low.slope) > 0.5 * abs(low.slope):
+        if abs(trial.slope - low.slope) > SIMILAR * abs(low.slope):
             return
         width = trial.step - low.step
         expected = sorted((low.slope * width, trial.slope * width))
@@ -130,12 +156,16 @@ class LineSearch:
         guess = math.nan
         if before is not None and low.slope > before.slope:  # where the secant of the slopes vanishes
             guess = low.step - low.slope * (low.step - before.step) / (low.slope - before.slope)
-        return min(max(guess, 4 * low.step), 10 * low.step) if guess == guess else 10 * low.step
+        return (
+            min(max(guess, LEAST_EXPANSION * low.step), EXPANSION * low.step)
+            if guess == guess
+            else EXPANSION * low.step
+        )
 
     def _inside(self, high: Trial) -> float:
         low, width = self.low, high.step - self.low.step
         if not math.isfinite(high.loss):
-            return low.step + (0.1 if self.num_trials < 4 else 0.01) * width
+            return low.step + (CONTRACTION if self.num_trials < SOON else LATE_CONTRACTION) * width
         if self.num_trials > BISECT_AFTER:
             return low.step + 0.5 * width
         if abs(high.loss - low.loss) <= self.noise and high.slope > low.slope:
@@ -144,7 +174,7 @@ class LineSearch:
             guess = _cubic(low, high)
         if guess != guess:
             guess = low.step + 0.5 * width
-        return min(max(guess, low.step + 0.05 * width), high.step - 0.05 * width)
+        return min(max(guess, low.step + MARGIN * width), high.step - MARGIN * width)
 
 
 def _cubic(low: Trial, high: Trial) -> float:

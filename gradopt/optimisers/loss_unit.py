@@ -4,11 +4,8 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from gradopt.contracts import Evaluation, State
-from gradopt.optimisers.rows import Rows
-from gradopt.stacked import Evaluations
 
 
 class LossUnit:
@@ -56,77 +53,23 @@ class LossUnit:
         self._exponent = state["exponent"]
 
     def _chosen(self, evaluation: Evaluation) -> int | None:
-        largest = evaluation.gradient.abs().max().double()
-        if not (0 < largest.item() < math.inf):
-            return None
-        return int(exponents(largest, torch.tensor(evaluation.loss, dtype=torch.float64), evaluation.gradient.dtype))
+        return exponent(evaluation.gradient.abs().max().item(), evaluation.loss, evaluation.gradient.dtype)
 
 
-class StackedLossUnit:
-    """The `LossUnit` of each of many starts."""
-
-    def __init__(self, number: int) -> None:
-        self._rows = Rows(number)
-
-    def choose(self, places: Tensor, evaluations: Evaluations) -> None:
-        """Choose those of the starts at these places that have none yet."""
-        exponent = torch.zeros(len(places), dtype=torch.int64, device=evaluations.loss.device)
-        if "exponent" not in self._rows:
-            self._rows.put(places, exponent=exponent, known=exponent > 0)
-        if bool(self._rows["known"][places].all()):
-            return
-        row = self._rows.at(places)
-        largest = evaluations.gradient.abs().amax(1).double()
-        new = ~row["known"] & (largest > 0) & (largest < math.inf)
-        found = exponents(largest[new], evaluations.loss[new].double(), evaluations.gradient.dtype)
-        row["exponent"][new] = found
-        self._rows.put(places, exponent=row["exponent"], known=row["known"] | new)
-
-    def of(self, evaluations: Evaluations, places: Tensor) -> Evaluations:
-        """The evaluations of some starts in their units, losses and norms in float64."""
-        factor = self.factor(places)
-        gradient = evaluations.gradient * factor.to(evaluations.gradient).unsqueeze(1)
-        norm = evaluations.gradient_norm.double() * factor
-        return replace(evaluations, loss=evaluations.loss.double() * factor, gradient_norm=norm, gradient=gradient)
-
-    def factor(self, places: Tensor) -> Tensor:
-        """The powers of two of some starts, float64."""
-        return _powers(self._rows["exponent"][places])
-
-    def root(self, places: Tensor) -> Tensor:
-        """Those of their residuals."""
-        return _powers(torch.div(self._rows["exponent"][places], 2, rounding_mode="floor"))
-
-    def keep(self, kept: Tensor) -> None:
-        """Forget the starts that are not at these places."""
-        self._rows.keep(kept)
-
-    def state_dict(self) -> State:
-        """The exponents."""
-        return self._rows.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        """Take them over."""
-        self._rows.load_state_dict(state)
-
-
-def exponents(largest: Tensor, loss: Tensor, dtype: torch.dtype) -> Tensor:
-    """The exponents of units, of one loss or of many.
-
-    Args:
-        largest: The largest entry of each gradient, above 0 and finite, float64.
-        loss: float64.
-        dtype: Of the gradients.
-    """
-    limit = math.frexp(torch.finfo(dtype).max)[1] // 8
-    size = torch.frexp(largest).exponent
-    highest = (limit - torch.frexp(loss).exponent).clamp(min=0)
-    exponent = torch.where((loss != 0) & loss.isfinite(), torch.minimum(-size, highest), -size)
+def exponent(largest: float, loss: float, dtype: torch.dtype) -> int | None:
+    """What `LossUnit` chooses by the largest entry of a gradient and the loss; None: nothing yet."""
+    if not (0 < largest < math.inf):
+        return None
+    limit, size = reach(dtype), math.frexp(largest)[1]
+    if abs(size) <= limit:
+        return 0
+    chosen = -size
+    if loss and math.isfinite(loss):
+        chosen = min(chosen, max(0, limit - math.frexp(loss)[1]))
     most = 8 * limit - 2  # a normal number in the dtype, and its inverse too
-    exponent = 2 * torch.div(exponent.clamp(-most, most), 2, rounding_mode="floor")
-    return torch.where(size.abs() <= limit, 0, exponent).long()
+    return 2 * (max(-most, min(chosen, most)) // 2)
 
 
-def _powers(exponent: Tensor) -> Tensor:
-    """Of two, to the last bit: written into the bits of a float64."""
-    return ((exponent + 1023) << 52).view(torch.float64)
+def reach(dtype: torch.dtype) -> int:
+    """The exponent of a gradient up to which the unit is 1."""
+    return math.frexp(torch.finfo(dtype).max)[1] // 8

@@ -38,7 +38,7 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
         accepted = super().accepts(evaluations, oracle, places)
         if before is None or accepted is None:
             return accepted
-        here, refused = self._unit.of(evaluations, places), ~accepted.to(before["bends"].device)
+        here, refused = self.measured(evaluations, places), ~accepted.to(before["bends"].device)
         step, change = (evaluations.point - before["point"]).double(), here.loss - before["loss"]
         errors = (change.unsqueeze(1) - self._curvature(places).changes(step)).abs()
         own, others = torch.where(before["bends"].unsqueeze(1), errors.flip(1), errors).unbind(1)
@@ -53,7 +53,7 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
     def _gauss_newton(
         self, places: Tensor, here: Evaluations, oracle: StackedOracle, radius: Tensor
     ) -> tuple[Tensor, Tensor]:
-        linear, root = oracle.linearised(places), self._unit.root(places)
+        linear, root = oracle.linearised(places), self.roots(places)
         self._check(linear, places, here, radius)
         point, gradient = here.point.double(), here.gradient.double()
         residuals = linear.residuals.double() * root.unsqueeze(1)
@@ -85,7 +85,7 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
     ) -> tuple[Tensor, Tensor]:
         linear, gradient = oracle.linearised(places), here.gradient
         self._check(linear, places, here, radius)
-        root = self._unit.root(places).to(gradient).unsqueeze(1)
+        root = self.roots(places).to(gradient).unsqueeze(1)
         new = radius.isnan()
         if bool(new.any()):
             image = linear.jvp(gradient) * root
@@ -100,7 +100,7 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
 
     def _check(self, linear: Linearisation, places: Tensor, here: Evaluations, radius: Tensor) -> None:
         if bool(radius.isnan().any()):
-            factor = self._unit.factor(places).to(here.gradient).unsqueeze(1)
+            factor = self.factors(places).to(here.gradient).unsqueeze(1)
             check_residuals(linear.vjp(linear.residuals) * factor, here.gradient)
 
     def _curvature(self, places: Tensor) -> "Either":

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import Halted, NonFiniteTrial, State, Stuck
 from gradopt.mistakes import Mistake
-from gradopt.optimisers.loss_unit import StackedLossUnit
 from gradopt.optimisers.rows import Rows
+from gradopt.optimisers.stacked_loss_unit import StackedLossUnit
 from gradopt.optimisers.stacked_trust_model import StackedBox, StackedKrylov, StackedModel
 from gradopt.optimisers.trust_model import Newton, dot, room, scale_of, times
 from gradopt.optimisers.trust_rules import (
@@ -44,8 +45,8 @@ class StackedTrustSteps:
 
     def __init__(self, oracle: StackedOracle, model: StackedModel, modelled: Modelled) -> None:
         self._model, self._modelled = model, modelled
-        self._unit, self._rows = StackedLossUnit(oracle.num_starts), Rows(oracle.num_starts)
         scale = torch.zeros_like(oracle.read(), dtype=torch.float64)
+        self._unit, self._rows = StackedLossUnit(scale), Rows(len(scale))
         none = scale.new_zeros(len(scale))
         self._rows.put(torch.arange(len(scale)), radius=none + math.nan, largest=none, scale=scale)
 
@@ -53,7 +54,7 @@ class StackedTrustSteps:
         """The starts whose loss fell as the model predicted; their radii are adapted either way."""
         if "loss" not in self._rows:
             return None
-        row, here = self._rows.at(places, STEP), self._unit.of(evaluations, places)
+        row, here = self._rows.at(places, STEP), self.measured(evaluations, places)
         ratio, length, radius = _ratio(here, row), row["length"], row["radius"]
         terrible = ratio == -math.inf
         grown = torch.where(ratio > GAINS[1], torch.maximum(radius, GROWTH * length), radius)
@@ -64,9 +65,7 @@ class StackedTrustSteps:
 
     def update(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
         """Make the models at the new points; then step to their minimisers inside the radii."""
-        here = evaluations.at(places)
-        self._unit.choose(places, here)
-        here = self._unit.of(here, places)
+        here = self.measured(evaluations.at(places), places)
         norm = here.gradient_norm
         largest = torch.maximum(self._rows["largest"][places], norm)
         self._rows.put(places, loss=here.loss, gradient_norm=norm, point=here.point, largest=largest)
@@ -79,6 +78,20 @@ class StackedTrustSteps:
     def retry(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
         """Step to the minimisers of the models there are, inside smaller radii."""
         return self._move(oracle, places)
+
+    def measured(self, evaluations: Evaluations, places: Tensor) -> Evaluations:
+        """The evaluations of some starts in their units; losses and norms are float64."""
+        loss, gradient = self._unit.of(evaluations, places)
+        norm = evaluations.gradient_norm.double() * self.factors(places)
+        return replace(evaluations, loss=loss.to(norm), gradient_norm=norm, gradient=gradient)
+
+    def factors(self, places: Tensor) -> Tensor:
+        """The units of the losses of some starts, float64."""
+        return self._unit.factors(places).to(self._rows["radius"].device)
+
+    def roots(self, places: Tensor) -> Tensor:
+        """Those of their residuals."""
+        return self._unit.roots(places).to(self._rows["radius"].device)
 
     def learning_rate(self) -> Tensor:
         """The radii, in scaled variables."""
@@ -143,7 +156,7 @@ class StackedTrustRegion(StackedTrustSteps):
         self, places: Tensor, here: Evaluations, oracle: StackedOracle, radius: Tensor
     ) -> tuple[Tensor, Tensor]:
         point, gradient = here.point.double(), here.gradient.double()
-        hessian = oracle.hessian_matrix(places).double() * self._unit.factor(places)[:, None, None]
+        hessian = oracle.hessian_matrix(places).double() * self.factors(places)[:, None, None]
         sound = hessian.isfinite().all(-1).all(-1) & gradient.isfinite().all(-1)
         hessian = torch.where(sound[:, None, None], hessian, 0.0)
         scale = scale_of(hessian.diagonal(dim1=-2, dim2=-1).abs().sqrt(), self._rows["scale"][places])
@@ -158,7 +171,7 @@ class StackedTrustRegion(StackedTrustSteps):
     ) -> tuple[Tensor, Tensor]:
         product, gradient = oracle.hessian(places), here.gradient
         assert product is not None, "the first start has second derivatives, and all go through the same operations"
-        factor = self._unit.factor(places).to(gradient).unsqueeze(1)
+        factor = self.factors(places).to(gradient).unsqueeze(1)
 
         def measured(vectors: Tensor, asked: Tensor) -> Tensor:
             return product(vectors, asked) * factor

@@ -14,8 +14,8 @@ from gradopt.loop import iterate
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
-from gradopt.optimisers.lbfgs import Memory
 from gradopt.optimisers.line_search import LineSearch
+from gradopt.optimisers.memory import Memory
 from gradopt.optimisers.second_order import SecondOrder, capped
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
