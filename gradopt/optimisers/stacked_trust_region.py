@@ -26,6 +26,7 @@ from gradopt.optimisers.trust_rules import (
     NOT_FINITE,
     first_radius,
     forcing,
+    takes_whole,
 )
 from gradopt.stacked import Evaluations, StackedOracle
 
@@ -135,13 +136,14 @@ class StackedTrustRegion(StackedTrustSteps):
     """`TrustRegion` of each of many starts.
 
     Args:
-        whole: Whether it takes the whole Hessians, or their products.
+        hessian: "matrix", "products", or "auto", which goes by the unknowns of one start.
 
     Raises:
         Mistake: There are no second derivatives, or bounds and products.
     """
 
-    def __init__(self, oracle: StackedOracle, *, whole: bool) -> None:
+    def __init__(self, oracle: StackedOracle, *, hessian: str) -> None:
+        whole = takes_whole(hessian, oracle.read().shape[1])
         if not oracle.is_curved():
             raise Mistake(NO_CURVATURE)
         if not whole and oracle.lower is not None:

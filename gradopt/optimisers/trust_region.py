@@ -17,7 +17,6 @@ from gradopt.optimisers.trust_rules import (
     CUTS,
     GAINS,
     GROWTH,
-    MATRIX_UP_TO,
     MAX_PRODUCTS,
     NO_BOUNDS,
     NO_CURVATURE,
@@ -26,6 +25,7 @@ from gradopt.optimisers.trust_rules import (
     NOT_FINITE,
     first_radius,
     forcing,
+    takes_whole,
 )
 from gradopt.stacked import StackedOracle
 
@@ -153,12 +153,12 @@ class TrustRegion(TrustSteps):
         self, parameters: Sequence[nn.Parameter], *, hessian: Literal["auto", "matrix", "products"] = "auto"
     ) -> None:
         super().__init__(self._newton, LossUnit())
-        size = sum(parameter.numel() for parameter in parameters)
-        self._whole = hessian == "matrix" or (hessian == "auto" and size <= MATRIX_UP_TO)
+        self._hessian = hessian
+        self._whole = takes_whole(hessian, sum(parameter.numel() for parameter in parameters))
 
     def stacked(self, oracle: StackedOracle) -> StackedTrustRegion:
         """What does the same for many starts at once."""
-        return StackedTrustRegion(oracle, whole=self._whole)
+        return StackedTrustRegion(oracle, hessian=self._hessian)
 
     def _newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         if not self._whole:

@@ -31,6 +31,11 @@ NO_BOUNDS = "trust_region keeps bounds on the whole Hessian only: say optimiser.
 MAX_PRODUCTS = 100
 
 
+def takes_whole(hessian: str, size: int) -> bool:
+    """Whether `hessian=` matrix, products or auto means the whole matrix, for so many unknowns of a start."""
+    return hessian == "matrix" or (hessian == "auto" and size <= MATRIX_UP_TO)
+
+
 def first_radius(point: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
     """The size of the start; at zero ten times the Cauchy step. All in scaled variables, of one start or of many:
     shapes (..., n), (..., n) and (...); the radius is float64.
