@@ -102,10 +102,10 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         starts: Many starts, run at once as one tensor program: what x0 may be with a leading axis, one entry a start
             (by parameter name, or one tensor, for an `Objective`); or how many to draw in the bounds or round x0, or
             `gradopt.Starts(64, sampler="sobol")`. Each ends with a verdict of its own, in a `Results`. The function is
-            still written for one start; elementwise optimisers of torch run them.
+            still written for one start; `lbfgs` and elementwise optimisers of torch run them.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
-            `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups,
-            batches or many starts, Adam at lr 0.01.
+            `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups
+            or batches, Adam at lr 0.01.
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
@@ -131,7 +131,7 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
     plan = starts if starts is None or isinstance(starts, Starts) else _plan(starts)
     first = x0 if plan is None else _first(objective, x0, plan, bounds)
     target, form = _target(objective, first, bounds, constraints, maximise=maximise)
-    chosen, options = _optimiser(target, optimiser, optimiser_options, many=plan is not None)
+    chosen, options = _optimiser(target, optimiser, optimiser_options)
     if maximise and stop is not None and stop.target is not None:
         stop = replace(stop, target=-stop.target)
     if not isinstance(criteria, Sequence):
@@ -450,8 +450,6 @@ def _optimiser(
     target: Objective,
     optimiser: str | Callable[..., Any] | None,
     options: Mapping[str, Any] | None,
-    *,
-    many: bool = False,
 ) -> tuple[str | Callable[..., Any], Mapping[str, Any]]:
     if options is not None and not isinstance(options, Mapping):
         raise Mistake(f"optimiser_options must be a dict, such as {{'lr': 0.1}}, got {options!r}")
@@ -459,7 +457,7 @@ def _optimiser(
         if not (isinstance(optimiser, str) or callable(optimiser)):
             raise Mistake(f"optimiser must be a name or a callable of the parameters, got {optimiser!r}")
         return optimiser, options or {}
-    if many or target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
+    if target.parameter_groups() or target.batches is not None:  # what L-BFGS cannot take
         return "adam", {"lr": 0.01, **(options or {})}
     if target.constraints():
         return "augmented_lagrangian", options or {}

@@ -136,7 +136,7 @@ def refusal(inner: TorchOptimiser, elementwise: bool | None) -> str | None:
         elementwise = name not in COUPLING
     elif elementwise is None:
         elementwise = getattr(optimizer, "elementwise", None)
-    hint = "use an elementwise optimiser such as adam, or run the starts one after another"
+    hint = "use lbfgs, or an elementwise optimiser such as adam, or run the starts one after another"
     if inner.uses_closure or elementwise is False:
         why = COUPLING.get(name, "its step needs a closure" if inner.uses_closure else "it is not elementwise")
         return f"{name} cannot move many starts at once: {why}; {hint}"

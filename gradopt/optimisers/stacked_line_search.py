@@ -106,7 +106,7 @@ class StackedLineSearch:
         return self._numbers[PLACE["step"]]
 
     def walls(self, places: Tensor) -> Tensor:
-        """Which losses that are not finite begin right beside the start of the search: 1 for NaN, 2 for inf, 0: none."""
+        """Which losses that are not finite begin right beside the start of the search: 0 none, 1 NaN, 2 inf."""
         walled_in = self.of("best_step", places).isnan() & (self.of("high_loss", places) == math.inf)
         return torch.where(walled_in, self.of("bad", places), 0.0).long()
 

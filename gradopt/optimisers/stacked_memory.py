@@ -39,7 +39,7 @@ class StackedMemory:
 
         Args:
             steps, changes: Shape (starts, n).
-            moved: Their mask.
+            moved: Their mask; the others have ended, and their H is of no account from here on.
         """
         if not len(self._steps):
             self._steps, self._changes = (steps.new_zeros(self._limit, *self._diagonal.shape) for _ in range(2))

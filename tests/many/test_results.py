@@ -197,7 +197,15 @@ POINTS = torch.ones(3, 1, dtype=torch.float64)
 REFUSED = {
     "cannot be evaluated at many starts at once.*torch.where": (branchy, {}),
     "keeps a state of its own": (Counting(), {}),
-    "lbfgs finds its steps for one start alone": (f.parabola, {"optimiser": "lbfgs"}),
+    "auto finds its steps for one start alone": (f.parabola, {"optimiser": "auto"}),
+    "lbfgs finds its steps itself and takes no clip_norm": (
+        f.parabola,
+        {"optimiser": "lbfgs", "optimiser_options": {"clip_norm": 1.0}},
+    ),
+    "lbfgs finds its steps itself and takes no schedule": (
+        f.parabola,
+        {"optimiser": "lbfgs", "schedule": {"name": "cosine", "T_max": 10}},
+    ),
     "LBFGS cannot move many starts at once": (f.parabola, {"optimiser": "torch_lbfgs"}),
     "reads the loss of one start": (f.parabola, {"schedule": {"name": "plateau"}}),
     "keep no constraints": (f.parabola, {"constraints": gradopt.Constraint(lambda x: x, lower=0.0)}),
