@@ -152,7 +152,7 @@ class StackedOracle:
         here = self._seen(losses, self._joined(parts), self._joined(gradients, parts))
         known = self.best_loss[places], self._best_norm[places]
         better = (here.loss < known[0]) | ((here.loss == known[0]) & (here.gradient_norm < known[1]))
-        better = (better | ~(known[0].abs() < math.inf)) & (here.loss.abs() < math.inf)
+        better = ((better | ~(known[0].abs() < math.inf)) & (here.loss.abs() < math.inf)).cpu()
         those = places[better]
         self.best_loss[those], self._best_norm[those] = here.loss[better], here.gradient_norm[better]
         self.best_point[those] = here.point[better]

@@ -82,23 +82,24 @@ class Memory:
 
     def _follow(self, step: Tensor, change: Tensor, curvature: float) -> None:
         """Let the diagonal follow a pair, unless it would overflow."""
-        square = float(step @ (self._diagonal * step))
+        image = self._diagonal * step
+        square = float(step @ image)
         factor = curvature / square if square > 0 else math.inf
         if not (math.isfinite(factor) and factor > 0):
             return
-        diagonal = followed(self._diagonal, step, change, curvature, factor)
+        diagonal = followed(self._diagonal, image, change, curvature, factor)
         if bool(diagonal.isfinite().all()):
             self._diagonal = diagonal.clamp_(min=SMALLEST_DIAGONAL * float(diagonal.max()))
 
 
-def followed(diagonal: Tensor, step: Tensor, change: Tensor, curvature: Any, factor: Any) -> Tensor:
+def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, factor: Any) -> Tensor:
     """D <- c D - (c D s)^2 / s'y + y^2 / s'y: the diagonal of the BFGS formula.
 
     Args:
-        diagonal, step, change: D, s and y, shape (n, ...).
+        diagonal, image, change: D, D s and y, shape (n, ...).
         curvature, factor: s'y, and c, with which s'(c D)s = s'y: numbers, or tensors of shape (...).
     """
-    image = diagonal * step * factor  # quotients before products, which could overflow
+    image = image * factor  # quotients before products, which could overflow
     return diagonal * factor - image * (image / curvature) + change * (change / curvature)
 
 

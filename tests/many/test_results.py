@@ -284,6 +284,18 @@ def test_from_the_command_line(tmp_path):
     assert kept["x"].shape == (8, 2) and result["fun"] == kept["fun"].min().item()
 
 
+def test_lbfgs_from_the_command_line(tmp_path):
+    overrides = ["objective=rosenbrock", "optimiser=lbfgs", "optimiser.history_size=5", "starts=16"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gradopt", *overrides, f"hydra.run.dir={tmp_path}/run"],
+        capture_output=True, text=True, env={**os.environ, "GRADOPT_PLUGIN_AUTOLOAD": "0"}, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads((Path(tmp_path) / "run/result.json").read_text())
+    assert result["starts"]["counts"] == {"converged": 16} and "16 starts at once" in done.stdout
+
+
 def test_a_sampler_by_name_from_the_command_line(tmp_path):
     overrides = [
         "starts.number=4",
