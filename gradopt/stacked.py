@@ -246,12 +246,14 @@ class StackedOracle:
         weighed by the robust loss if there is one. It counts as a gradient of each.
         """
         self._extra[1, places] += 1
-        parts = [part.detach().requires_grad_() for part in self.split(self.last.point[places])]
-        residuals = self.objective.residuals_at(dict(zip(self.names, parts, strict=True)))
         mask = None if self.last.pinned is None else self.last.pinned[places]
-        constant = mask if mask is not None and bool(mask.any()) else None
-        rows = residuals.reshape(len(places), -1)
-        return Linearisation(rows, parts, self.objective.robust, constant=constant)
+        return self.linearised_at(self.last.point[places], mask if mask is not None and bool(mask.any()) else None)
+
+    def linearised_at(self, points: Tensor, constant: Tensor | None = None) -> Linearisation:
+        """The residuals at points of shape (starts, n), and their Jacobians; not counted. See `Linearisation`."""
+        parts = [part.detach().requires_grad_() for part in self.split(points)]
+        residuals = self.objective.residuals_at(dict(zip(self.names, parts, strict=True)))
+        return Linearisation(residuals.reshape(len(points), -1), parts, self.objective.robust, constant=constant)
 
     @contextmanager
     def alone(self, place: int) -> Iterator[AutogradOracle]:

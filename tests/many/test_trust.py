@@ -1,7 +1,11 @@
 """The law of many starts for trust regions: start i of many ends as a run of its own from there does."""
 
 import functools
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -478,3 +482,47 @@ def test_residuals_that_are_not_those_of_the_loss_are_refused():
 
     with pytest.raises(Mistake, match="not half the sum of squares"):
         gradopt.minimise(Other(valley, starts[0]), starts=starts, optimiser="levenberg_marquardt")
+
+
+@pytest.mark.parametrize("bounds", [None, ((0.1, 0.3, 0.5), (9.0, 3.0, 0.5))], ids=["free", "one fixed"])
+def test_each_fit_has_its_covariance(bounds):
+    starts = torch.tensor([[1.0, 1.0, 0.5], [3.0, 0.5, 0.5]], dtype=torch.float64)
+
+    many = gradopt.least_squares(decay, starts=starts, bounds=bounds)
+
+    assert many.covariance.shape == (2, 3, 3) and many.standard_errors.shape == (2, 3)
+    for one, start in zip(many, starts, strict=True):
+        alone = gradopt.least_squares(decay, start, bounds=bounds)
+        torch.testing.assert_close(one.covariance, alone.covariance, rtol=1e-5, atol=1e-12)
+        torch.testing.assert_close(one.standard_errors, alone.standard_errors, rtol=1e-5, atol=1e-12)
+
+
+def test_a_fit_that_failed_has_no_covariance():
+    def offset(x):
+        return torch.sqrt(x[0]) - T.to(x) - x[1]
+
+    many = gradopt.least_squares(offset, starts=torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64))
+
+    assert many.success.tolist() == [True, False]
+    assert many[1].covariance is None and many[1].standard_errors is None and many[0].covariance is not None
+
+
+def test_fits_from_the_command_line(tmp_path):
+    (tmp_path / "fit.py").write_text(
+        "import torch\n"
+        "T = torch.linspace(0, 4, 20, dtype=torch.float64)\n"
+        "def residuals(x):\n"
+        "    return x[0] * torch.exp(-x[1] * T) - 3 * torch.exp(-0.5 * T)\n"
+    )
+    command = [sys.executable, "-m", "gradopt", "objective=least_squares", "objective.target=fit.py:residuals"]
+    overrides = ["objective.x0=[1.0,1.0]", "optimiser=levenberg_marquardt", "starts=5", "dtype=float64"]
+    environment = {**os.environ, "GRADOPT_PLUGIN_AUTOLOAD": "0"}
+
+    done = subprocess.run(
+        [*command, *overrides, f"hydra.run.dir={tmp_path}/run"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["starts"]["number"] == 5 and result["fun"] < 1e-20
