@@ -351,7 +351,7 @@ class _Callback:
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if not self._function(block):
             return None
-        return Judgement.last(Status.STOPPED, block, step=block.last_step)
+        return Judgement.last(Status.STOPPED, block, step=block.steps)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return f"the callback stopped the run at step {evidence['step']}"

@@ -483,10 +483,12 @@ class Starts:
     Attributes:
         index: Of each, among all starts of the run; shape (starts,), int64, ascending.
         live: Which of them have not ended yet; shape (starts,). What is said of the others is of no account.
+        steps: Of each, the step of its last row in the block: a start may lag behind others. Shape (starts,), int64.
     """
 
     index: Tensor
     live: Tensor
+    steps: Tensor
 
 
 @dataclass(slots=True)
@@ -524,14 +526,8 @@ class Block:
 
     @property
     def last_step(self) -> int:
+        """Of a run of many starts, that of the last of those that are live."""
         return self.first_step + len(self) - 1
-
-    def steps(self, row: int | Tensor, places: Tensor) -> Tensor:
-        """The steps of some starts at a row."""
-        steps = torch.zeros_like(places) + (self.first_step + row)
-        if self.halted is not None:
-            steps -= torch.isin(places, self.halted.places).long()
-        return steps
 
     def halted_by(self, kind: type[Exception]) -> Tensor:
         """A mask of the starts that a cause of this kind has halted."""
@@ -539,6 +535,11 @@ class Block:
         if self.halted is not None:
             mask[self.halted.by(kind)] = True
         return mask
+
+    @property
+    def steps(self) -> Any:
+        """The step of the last row: a number, with many starts a tensor of shape (starts,)."""
+        return self.last_step if self.starts is None else self.starts.steps
 
     def upto(self, row: int) -> "Block":
         """The block without the rows behind `row`."""
@@ -549,14 +550,14 @@ class Block:
 
     def of(self, start: int) -> "Block":
         """The block of one of its starts, by its place in the columns."""
+        assert self.starts is not None
         columns = {name: column[:, start : start + 1] for name, column in self.columns.items()}
         cause = None if self.halted is None else self.halted.cause(start)
-        if cause is None:
-            return Block(self.first_step, columns, self.measured)
-        own = slice(max(1, len(self) - 1))  # without the row that shows the one before once more
-        last = int(self.steps(len(self) - 1, torch.tensor([start])))
+        # Of a halted one without the row that shows the one before once more.
+        own = slice(len(self) if cause is None else max(1, len(self) - 1))
         measured = self.measured[own]
-        return Block(last - len(measured) + 1, {name: c[own] for name, c in columns.items()}, measured, cause)
+        first = int(self.starts.steps[start]) - len(measured) + 1
+        return Block(first, {name: column[own] for name, column in columns.items()}, measured, cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -623,8 +624,10 @@ class Criterion(Protocol):
         """The bands of the columns it watches. Read anew before each block, so they may move."""
         ...
 
-    def due(self, step: int) -> float:
-        """The first step after `step` at which it must be asked; infinity if its bands say enough."""
+    def due(self, step: Any) -> Any:
+        """The first step after `step` at which it must be asked; infinity if its bands say enough. With many starts
+        `step` is a tensor, of shape (starts,), and the answer may be one.
+        """
         ...
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
@@ -648,7 +651,7 @@ class Engine(Protocol):
         """What gives it losses and derivatives."""
         ...
 
-    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+    def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps, each but the first after an update; end at the first row outside `bands`.
 
         The block ends on a row that has been evaluated and not updated. It ends early once `seconds` have gone by,
@@ -670,7 +673,7 @@ class Engine(Protocol):
 
 
 class StartsEngine(Engine, Protocol):
-    """Executes the steps of many starts at once."""
+    """Executes the steps of many starts at once. They may be at different steps: `limit` is then one for each start."""
 
     def retire(self, ended: Tensor) -> Tensor | None:
         """These starts have ended at the last row, a mask over those of the block: nothing moves them any more.

@@ -16,6 +16,7 @@ from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
 from gradopt.result import Result, Results
+from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
 
@@ -80,9 +81,14 @@ class Blocks:
     """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
 
     def __init__(
-        self, engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, number: int = 1
+        self,
+        engine: Engine,
+        criteria: Sequence[Criterion],
+        *,
+        max_rows: int = MAX_ROWS,
+        verdicts: Verdicts | None = None,
     ) -> None:
-        self._blocks = iterate(engine, criteria, max_rows=max_rows, number=number)
+        self._blocks = iterate(engine, criteria, max_rows=max_rows, verdicts=verdicts)
         self.last: Block
         self.ending: Ending
 

@@ -1,8 +1,12 @@
 """The one loop. It knows no part by name: engines advance, criteria judge, whoever listens gets the blocks."""
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from gradopt.contracts import Band, Block, Criterion, Engine, StartsEngine
 from gradopt.verdict import Verdict
@@ -22,7 +26,7 @@ class Ending:
 
 
 def iterate(
-    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, number: int = 1
+    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, verdicts: Verdicts | None = None
 ) -> Generator[Block, None, Ending]:
     """Advance, judge, rewind to the first ending, hand over the block, update; until all starts have a verdict.
 
@@ -30,33 +34,43 @@ def iterate(
     criterion refuses never moves the parameters.
 
     Args:
-        number: Of starts; an engine of more than one is a `StartsEngine`, and its criteria have a `keep`.
+        verdicts: Of many starts, those that have ended so far, by these criteria; the engine of many is a
+            `StartsEngine`, and its criteria have a `keep`.
 
     Raises:
         ValueError: No criterion: the run would never end.
     """
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
-    verdicts = Verdicts(number)
-    limit = 1  # which step comes first is the engine's: a run may go on from a saved state
+    verdicts = Verdicts(criteria) if verdicts is None else verdicts
+    limit: Any = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
         block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
-        step = block.last_step
-        judgements = [criterion.judge(block, engine.oracle) for criterion in criteria]
-        ended = verdicts.add(block, zip(criteria, judgements, strict=True))
+        ended = verdicts.add(block, [criterion.judge(block, engine.oracle) for criterion in criteria])
         if ended is not None:
             engine.rewind(verdicts.row)
             block = block.upto(verdicts.row)
         yield block
         if verdicts.complete:
             return Ending(verdicts, verdicts.row)
+        steps = block.steps
         if ended is not None:
             kept = cast(StartsEngine, engine).retire(ended)
+            steps = steps if kept is None else steps[kept]
             for criterion in criteria if kept is not None else ():
                 criterion.keep(kept)  # type: ignore[attr-defined] - what judges many starts has it
         engine.update()
-        due = min(criterion.due(step) for criterion in criteria)
-        limit = int(min(max_rows, max(1, due - step)))
+        limit = _rows_until([criterion.due(steps) for criterion in criteria], steps, max_rows)
+
+
+def _rows_until(due: Sequence[Any], step: Any, most: int) -> Any:
+    """How many rows may come before somebody must be asked: a number, with many starts one for each."""
+    if not isinstance(step, Tensor):
+        return int(min(most, max(1, min(due) - step)))
+    earliest = torch.full(step.shape, math.inf, dtype=torch.float64)
+    for one in due:
+        earliest = torch.minimum(earliest, torch.as_tensor(one, dtype=torch.float64))
+    return (earliest - step).clamp(1, most).long()
 
 
 def _narrowest(criteria: Sequence[Criterion]) -> Mapping[str, Band]:

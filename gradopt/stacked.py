@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from gradopt.constraints.box import pinned, projected_gradient
 from gradopt.contracts import Evaluation, Objective
 from gradopt.linearisation import Linearisation
-from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
+from gradopt.stacking import check_kind, check_losses, stacked
 
 MAX_ENTRIES = 100_000
 """Of the unknowns of all starts that are evaluated together: half a megabyte or so."""
-
-PROBED = 2
-"""Starts at which the losses of many at once are compared with the loss of one."""
 
 
 @dataclass(slots=True)
@@ -91,14 +88,15 @@ class StackedOracle:
 
     def __init__(self, objective: Objective, starts: Mapping[str, Tensor]) -> None:
         self._one = AutogradOracle(objective)
-        self._check_kind(objective)
+        check_kind(self._one)
         self.objective = objective
         self.names = self._one.names
         self.has_residuals = self._one.has_residuals
         self.has_proofs = type(objective).unbounded_below is not Objective.unbounded_below
         self.box = self._one.box
         self.lower, self.upper = self._one.lower, self._one.upper
-        self.parameters: Sequence[nn.Parameter] = self._stacked(starts)
+        self.parameters: Sequence[nn.Parameter] = stacked(self._one, starts)
+        self._shapes = [tuple(parameter.shape) for parameter in self._one.parameters]
         self.max_evaluations = self.deadline = math.inf
         self.violation_tolerance = self._one.violation_tolerance
         number, like = len(self.parameters[0]), self.parameters[0]
@@ -110,7 +108,7 @@ class StackedOracle:
         self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
         self._best_norm = self.best_loss.clone()
         self.origin, self.best_point = self.read(), self.read()
-        self._probe()
+        check_losses(self._one, self.losses, self.parameters)
 
     @property
     def num_starts(self) -> int:
@@ -392,68 +390,3 @@ class StackedOracle:
         self.best_loss = torch.where(better, loss, self.best_loss)
         self._best_norm = torch.where(better, norm, self._best_norm)
         self.best_point = torch.where(better.unsqueeze(1), self.last.point, self.best_point)
-
-    def _check_kind(self, objective: Objective) -> None:
-        name = objective.describe()
-        if self._one.constraints is not None:
-            raise Mistake(f"many starts keep no constraints, and {name} has some: run its starts one after another")
-        if objective.batches is not None:
-            raise Mistake(f"many starts take no batches of data, and {name} has some: run its starts one after another")
-
-    def _stacked(self, starts: Mapping[str, Tensor]) -> list[nn.Parameter]:
-        own = self._one.parameters
-        self._shapes = [tuple(parameter.shape) for parameter in own]
-        if set(starts) != set(self.names):
-            raise Mistake(f"starts are given for {', '.join(starts)}, but the unknowns are {', '.join(self.names)}")
-        stacked, number = [], None
-        for name, parameter in zip(self.names, own, strict=True):
-            values = starts[name].detach().to(parameter)
-            if values.dim() != parameter.dim() + 1 or values.shape[1:] != parameter.shape:
-                shape = ", ".join(map(str, ("starts", *parameter.shape)))
-                raise Mistake(f"the starts of {name} have shape {tuple(values.shape)}; they must have ({shape})")
-            number = len(values) if number is None else number
-            if len(values) != number:
-                raise Mistake(f"there are {len(values)} starts of {name}, but {number} of {self.names[0]}")
-            stacked.append(nn.Parameter(values.clone()))
-        points = torch.cat([part.detach().reshape(len(part), -1) for part in stacked], dim=1)
-        if not bool(points.isfinite().all()):
-            row = int((~points.isfinite()).any(1).nonzero()[0])
-            raise Mistake(f"start {row} is not finite: {points[row, :8].tolist()}")
-        if self.lower is not None and self.upper is not None:
-            outside = ((points < self.lower) | (points > self.upper)).any(1)
-            if bool(outside.any()):
-                row = int(outside.nonzero()[0])
-                raise Mistake(f"start {row} lies outside the bounds: {points[row, :8].tolist()}; move it or the bounds")
-        return stacked
-
-    def _probe(self) -> None:
-        """Compare the losses of the first starts with those of each by itself.
-
-        Raises:
-            Mistake: They differ, or there is no way to evaluate many at once.
-        """
-        name, few = self.objective.describe(), [parameter.detach()[:PROBED] for parameter in self.parameters]
-        points = torch.cat([part.reshape(len(part), -1) for part in few], dim=1)
-        losses: list[float] = []
-        with self._one.uncounted():
-            for point in points:
-                self._one.write(point)
-                losses.append(self._one.evaluate().loss)
-        try:
-            found = self.losses(few).detach()
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise Mistake(
-                f"{name} cannot be evaluated at many starts at once: {reason} Use torch.where in place of `if`, and no "
-                ".item(); or define losses(parameters); or run its starts one after another"
-            ) from error
-        if found.shape != (len(points),):
-            raise Mistake(
-                f"losses() of {name} must have shape ({len(points)},) for so many starts, not {tuple(found.shape)}"
-            )
-        expected = found.new_tensor(losses)
-        if not torch.allclose(found, expected, rtol=torch.finfo(found.dtype).eps ** 0.5, atol=0.0, equal_nan=True):
-            raise Mistake(
-                f"{name} has other losses at many starts at once, {found.tolist()}, than at each by itself, {losses}: "
-                "it keeps a state of its own, or its losses() is wrong"
-            )

@@ -1,12 +1,12 @@
 """The endings of all starts of a run: kept as tensors, put into words when somebody asks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Block, Criterion, Judgement
+from gradopt.contracts import Block, Criterion, Judgement, State
 from gradopt.verdict import STATUSES, Status, Verdict
 
 
@@ -17,14 +17,19 @@ class Verdicts(Sequence[Verdict]):
         codes: `Status.code` of each start, -1 where it goes on; shape (starts,).
         steps: At which each start ended.
         row: Of the last block that ended a start: where the last of its endings holds.
+
+    Args:
+        criteria: Those that judge; they make the sentences.
+        number: Of starts.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, criteria: Sequence[Criterion], number: int = 1) -> None:
+        self._criteria = criteria
         self.codes = torch.full((number,), -1)
         self.steps = torch.zeros(number, dtype=torch.int64)
         self.row = 0
         self._source = torch.zeros(number, 2, dtype=torch.int64)
-        self._found: list[tuple[Criterion, dict[str, Any]]] = []
+        self._found: list[tuple[int, dict[str, Any]]] = []
         self._going = number
         self._revised: dict[int, Verdict] = {}
 
@@ -33,13 +38,16 @@ class Verdicts(Sequence[Verdict]):
         """Whether every start has ended."""
         return self._going == 0
 
-    def add(self, block: Block, judgements: Iterable[tuple[Criterion, Judgement | None]]) -> Tensor | None:
+    def add(self, block: Block, judgements: Sequence[Judgement | None]) -> Tensor | None:
         """Per start the earliest ending, by precedence of status within a row.
+
+        Args:
+            judgements: Of the criteria, in their order.
 
         Returns:
             A mask over the block's starts of those that have ended just now; None: none has.
         """
-        found = [(criterion, one) for criterion, one in judgements if one is not None]
+        found = [(owner, one) for owner, one in enumerate(judgements) if one is not None]
         if not found:
             return None
         places, codes, rows, owners, entries = (torch.cat(parts) for parts in zip(*_columns(found), strict=True))
@@ -55,12 +63,12 @@ class Verdicts(Sequence[Verdict]):
         first = torch.ones(len(order), dtype=torch.bool)
         first[1:] = places[order][1:] != places[order][:-1]
         chosen = order[first]
-        return self._keep(block, found, chosen, places[chosen], codes, rows, owners, entries)
+        return self._keep(block, judgements, chosen, places[chosen], codes, rows, owners, entries)
 
     def _keep(
         self,
         block: Block,
-        found: Sequence[tuple[Criterion, Judgement]],
+        judgements: Sequence[Judgement | None],
         chosen: Tensor,
         places: Tensor,
         codes: Tensor,
@@ -70,16 +78,17 @@ class Verdicts(Sequence[Verdict]):
     ) -> Tensor:
         index = places if block.starts is None else block.starts.index[places]
         self.codes[index] = codes[chosen]
-        self.steps[index] = block.steps(rows[chosen], places)
+        last = block.steps if block.starts is None else block.steps[places]
+        self.steps[index] = last - (len(block) - 1 - rows[chosen])
         self.row = int(rows[chosen].max())
         for owner in owners[chosen].unique().tolist():
-            criterion, judgement = found[owner]
-            own = owners[chosen] == owner
+            judgement, own = judgements[owner], owners[chosen] == owner
+            assert judgement is not None
             these = entries[chosen][own]
             evidence = {name: _rows(value, these) for name, value in judgement.evidence.items()}
             self._source[index[own], 0] = len(self._found)
             self._source[index[own], 1] = torch.arange(len(these))
-            self._found.append((criterion, evidence))
+            self._found.append((owner, evidence))
         self._going -= len(chosen)
         mask = torch.zeros(block["loss"].shape[1], dtype=torch.bool)
         mask[places] = True
@@ -112,10 +121,10 @@ class Verdicts(Sequence[Verdict]):
         if self.codes[start] < 0:
             raise IndexError(f"start {start} has not ended yet")
         record, entry = self._source[start].tolist()
-        criterion, kept = self._found[record]
+        owner, kept = self._found[record]
         status = STATUSES[int(self.codes[start])]
         evidence = {name: _one(value, entry) for name, value in kept.items()}
-        return Verdict(status, criterion.sentence(status, evidence), evidence)
+        return Verdict(status, self._criteria[owner].sentence(status, evidence), evidence)
 
     def __iter__(self) -> Iterator[Verdict]:
         return (self[start] for start in range(len(self)))
@@ -126,10 +135,22 @@ class Verdicts(Sequence[Verdict]):
         pairs = zip(codes.tolist(), counts.tolist(), strict=True)
         return {STATUSES[code]: count for code, count in sorted(pairs, key=lambda pair: -pair[1])}
 
+    def state_dict(self) -> State:
+        """Of a run that goes on: tensors have the axis (starts)."""
+        tensors = {"codes": self.codes, "steps": self.steps, "source": self._source}
+        found = [(owner, dict(evidence)) for owner, evidence in self._found]  # nothing changes what is in it
+        return {**{name: value.clone() for name, value in tensors.items()}, "row": self.row, "found": found}
 
-def _columns(found: Sequence[tuple[Criterion, Judgement]]) -> Iterator[tuple[Tensor, ...]]:
+    def load_state_dict(self, state: State) -> None:
+        """Take it over; the criteria are built the same way before."""
+        self.codes, self.steps, self._source = (state[name].clone() for name in ("codes", "steps", "source"))
+        self._going = int((self.codes < 0).sum())
+        self.row, self._found = state["row"], [(owner, dict(evidence)) for owner, evidence in state["found"]]
+
+
+def _columns(found: Sequence[tuple[int, Judgement]]) -> Iterator[tuple[Tensor, ...]]:
     """Of each judgement: the starts it speaks of, their codes and rows, whose it is, and where in it they stand."""
-    for owner, (_, judgement) in enumerate(found):
+    for owner, judgement in found:
         entries = torch.arange(len(judgement.code))
         places = entries if judgement.starts is None else judgement.starts
         yield places, judgement.code, judgement.row, torch.full_like(entries, owner), entries

@@ -33,12 +33,12 @@ class MaxSteps:
         return self.last_step
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
-        if block.last_step < self.last_step:
+        spent = torch.as_tensor(block.steps >= self.last_step)
+        if not bool(spent.any()):
             return None
         status = Status.MAX_STEPS if self._epoch is None else Status.MAX_EPOCHS
         found = Judgement.last(status, block, **where(block, oracle), limit=self._limit)
-        if block.halted is not None:  # they are a step behind
-            found.code[block.halted.places] = -1
+        found.code = torch.where(spent, found.code, -1)
         return found
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -191,8 +191,7 @@ def where(block: Block, oracle: Oracle) -> dict[str, Any]:
     """What a person asks first about a run that ended without an answer."""
     if block.starts is not None:
         numbers = {"loss": block["loss"][-1], "gradient_norm": block["gradient_norm"][-1]}
-        steps = block.steps(len(block) - 1, torch.arange(len(numbers["loss"])))
-        return {"step": steps, **numbers, "batch": False, "judged": True, "proof": None}
+        return {"step": block.steps, **numbers, "batch": False, "judged": True, "proof": None}
     return {
         "step": block.last_step,
         "loss": block["loss"][-1, 0].item(),

@@ -38,7 +38,7 @@ class Target:
         row = low.int().argmax(0)  # the first
         loss = block["full_loss"].gather(0, row.unsqueeze(0))[0]
         code = torch.where(reached, Status.TARGET_REACHED.code, -1)
-        return Judgement(code, row, {"loss": loss, "target": self.value, "step": block.first_step + row})
+        return Judgement(code, row, {"loss": loss, "target": self.value, "step": block.steps - (len(block) - 1 - row)})
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return (

@@ -55,12 +55,14 @@ class StackedNonFinite(_PerStart):
         places = bad.nonzero().flatten()
         if not len(places):
             return None
-        before = block["loss"][-2, places] if len(block) > 1 else torch.full((len(places),), math.nan)
-        trial = block.halted_by(NonFiniteTrial)[places]
-        numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before.masked_fill(trial, math.nan)}
-        best, short = oracle.best_loss[places].double().cpu(), _however_short(block)[places]
-        steps = block.steps(len(block) - 1, places)
-        evidence = {**numbers, "best": best, "step": steps, "trial": trial, "however_short": short}
+        before = (
+            block["loss"][-2] if len(block) > 1 else block.columns.get("loss_before", loss.new_full((1,), math.nan))
+        )
+        trial, short = block.halted_by(NonFiniteTrial)[places], _however_short(block)[places]
+        before = before.expand(len(loss))[places].masked_fill(trial, math.nan)
+        numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before}
+        best = oracle.best_loss[places].double().cpu()
+        evidence = {**numbers, "best": best, "step": block.steps[places], "trial": trial, "however_short": short}
         return Judgement.last(Status.NON_FINITE, block, places, **evidence)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
@@ -73,13 +75,13 @@ class StackedDiverged(_PerStart):
     def __init__(self) -> None:
         self._start = self._best = self._scale = torch.empty(0)
         self._alarm_loss = self._alarm_step = self._top = torch.empty(0)
-        self._due, self._next = math.inf, 0
+        self._next = 0
 
     def bands(self) -> Mapping[str, Band]:
         return {"full_loss": Band(high=self._top)} if len(self._top) else {}
 
-    def due(self, step: int) -> float:
-        return self._due
+    def due(self, step: Tensor) -> Tensor | float:
+        return self._alarm_step + Diverged.PATIENCE if len(self._alarm_step) else math.inf
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
         last, live = block["loss"][-1], _live(block)
@@ -91,11 +93,12 @@ class StackedDiverged(_PerStart):
         if not bool(over.any()) and block.last_step < self._next:
             return None
         self._next = block.last_step + (1 if block.last_step < Unbounded.SOON else AGAIN)
-        lowest = torch.where(block["loss"].abs() < math.inf, block["loss"], math.inf).amin(0)
+        losses = block.columns.get("lowest_loss", block["loss"])
+        lowest = torch.where(losses.abs() < math.inf, losses, math.inf).amin(0)
         alarmed = self._alarm_step < math.inf
         self._best = torch.minimum(self._best, lowest)
         self._scale = torch.maximum(self._scale, torch.maximum(self._start.abs(), self._start - self._best))
-        late = alarmed & (block.last_step >= self._alarm_step + Diverged.PATIENCE)
+        late = alarmed & (block.steps >= self._alarm_step + Diverged.PATIENCE)
         higher = alarmed & (last > Diverged.top(self._alarm_loss, self._best))
         back = late & ~higher & (lowest <= self._alarm_loss)
         ends = (higher | late) & ~back & live
@@ -103,14 +106,13 @@ class StackedDiverged(_PerStart):
         self._scale = torch.where(back, torch.maximum(self._scale, self._alarm_loss - self._best), self._scale)
         begins = over & ~alarmed
         self._alarm_loss = torch.where(begins, last, self._alarm_loss)
-        self._alarm_step = torch.where(begins, block.last_step, self._alarm_step)
+        self._alarm_step = torch.where(begins, block.steps.double(), self._alarm_step)
         self._alarm_step = torch.where(back | ends | ~live, math.inf, self._alarm_step)
         self._top = self._limit()
-        self._due = self._alarm_step.min().item() + Diverged.PATIENCE
         if not len(places):
             return None
         numbers = {"loss": last[places], "best": self._best[places], "start": self._start[places]}
-        return Judgement.last(Status.DIVERGED, block, places, **numbers, step=block.last_step)
+        return Judgement.last(Status.DIVERGED, block, places, **numbers, step=block.steps[places])
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return Diverged().sentence(status, evidence)
@@ -126,26 +128,26 @@ class StackedUnbounded(_PerStart):
 
     def __init__(self) -> None:
         self._loss = self._gradient_norm = self._size = self._floor = torch.empty(0)
-        self._next = 0
+        self._next = torch.zeros(1, dtype=torch.int64)
 
     def bands(self) -> Mapping[str, Band]:
         return {"full_loss": Band(low=self._floor)} if len(self._floor) else {}
 
-    def due(self, step: int) -> float:
+    def due(self, step: Tensor) -> Tensor | float:
         return self._next
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
         loss, norm = _with_trials(block), block["gradient_norm"][-1]
-        looked = block.last_step >= self._next
-        if looked:
-            self._next += min(max(self._next, Unbounded.SOON), EVERY)
+        looked = block.steps >= self._next
+        later = torch.minimum(2 * self._next, (self._next // EVERY + 1) * EVERY).clamp(min=Unbounded.SOON)
+        self._next = torch.where(looked, later, self._next)
         falling: Tensor | None = None
         if not len(self._floor):
             self._loss, self._gradient_norm = loss.clone(), norm.clone()
             self._size = oracle.last.point.abs().amax(1).double().cpu()
             self._floor = Unbounded.FLOOR * loss.nan_to_num(neginf=0.0).abs().clamp(min=1.0)
-        elif looked and oracle.has_proofs:
-            falling = (loss < self._loss - self._loss.abs().clamp(min=1.0)) & (loss <= block["loss"][0])
+        elif oracle.has_proofs:
+            falling = looked & (loss < self._loss - self._loss.abs().clamp(min=1.0)) & (loss <= block["loss"][0])
         fallen = (loss < self._floor) if falling is None else falling | (loss < self._floor)
         places = fallen.nonzero().flatten()
         places = places[_live(block)[places]]
@@ -163,7 +165,9 @@ class StackedUnbounded(_PerStart):
             return None
         numbers = {"loss": now[ends], "start": self._loss[places][ends], "size": size[ends], "grown": grown[ends]}
         proof = [proofs[index] for index in ends.nonzero().flatten().tolist()]
-        return Judgement.last(Status.UNBOUNDED, block, places[ends], **numbers, step=block.last_step, proof=proof)
+        return Judgement.last(
+            Status.UNBOUNDED, block, places[ends], **numbers, step=block.steps[places[ends]], proof=proof
+        )
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         return Unbounded().sentence(status, evidence)
@@ -178,7 +182,7 @@ class StackedConvergence:
     def bands(self) -> Mapping[str, Band]:
         return {"full_gradient_norm": Band(low=self._points.needed), "step_norm": Band(low=0.0, high=math.inf)}
 
-    def due(self, step: int) -> float:
+    def due(self, step: Tensor) -> Tensor | float:
         return self._points.due(step)
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
@@ -187,12 +191,12 @@ class StackedConvergence:
             live, still = live.clone(), still.clone()
             live[block.halted.places] = still[block.halted.places] = False
             live |= stuck & _live(block)
-        found = self._points.look(oracle, block.last_step, still, live, stuck)
+        found = self._points.look(oracle, block.steps, still, live, stuck)
         if found is None:
             return None
         row = torch.full_like(found.code, len(block) - 1)
         common = {
-            "step": block.steps(len(block) - 1, found.places),
+            "step": block.steps[found.places],
             "word": "" if oracle.lower is None else "projected ",
             "num_escapes": 0,
         }
@@ -217,12 +221,12 @@ class StackedStalled(_PerStart):
 
     def __init__(self) -> None:
         self._still = self._origin = self._first = torch.empty(0)
-        self._next, self._rested = 0, False
+        self._next = self._before = torch.zeros(1, dtype=torch.int64)
 
     def bands(self) -> Mapping[str, Band]:
         return {}
 
-    def due(self, step: int) -> float:
+    def due(self, step: Tensor) -> Tensor | float:
         return self._next
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
@@ -230,17 +234,15 @@ class StackedStalled(_PerStart):
         if not len(self._origin):
             self._origin, self._first = oracle.last.point, block["loss"][0]
             self._still = torch.zeros(steps.shape[1], dtype=torch.int64)
-        rests = bool((steps == 0).any())
-        for row in steps if rests else ():
+            self._before = torch.full_like(self._still, -1)
+        # What was not recorded of the rows in between has moved: a row without a move ends a block.
+        unseen = block.steps - self._before > len(block)
+        self._still = torch.where(unseen, 0, self._still)
+        for row in steps:
             self._still = torch.where(row == 0, self._still + 1, 0)
-        if self._rested and not rests:
-            self._still = torch.zeros_like(self._still)
-        self._rested = rests
-        looked = block.last_step >= self._next
-        self._next = (block.last_step // EVERY + 1) * EVERY
-        asked = block.halted_by(Stuck)
-        if looked:
-            asked |= self._still >= Stalled.PATIENCE
+        looked = block.steps >= self._next
+        self._before, self._next = block.steps, (block.steps // EVERY + 1) * EVERY
+        asked = (looked & (self._still >= Stalled.PATIENCE)) | block.halted_by(Stuck)
         places = (asked & _live(block)).nonzero().flatten().tolist()
         judged = [(place, self._alone(block, oracle, place)) for place in places]
         found = [(place, one) for place, one in judged if one is not None]

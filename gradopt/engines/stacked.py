@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class StackedEngine:
         self.optimiser = optimiser
         self.step = 0
         number = oracle.num_starts
-        self.starts = Starts(torch.arange(number), torch.ones(number, dtype=torch.bool))
+        self.starts = Starts(torch.arange(number), torch.ones(number, dtype=torch.bool), torch.zeros(number).long())
         self._ended = Ended.room(number, oracle.read())
         self._live = self.starts.index
         self._frozen: tuple[Tensor, Tensor] | None = None
@@ -67,8 +68,10 @@ class StackedEngine:
         self._length = 0
         self._began = time.perf_counter()
 
-    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+    def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps of all starts; see `Engine.advance`."""
+        if isinstance(limit, Tensor):
+            limit = int(limit[self.starts.live].min())
         rows: list[dict[str, Tensor]] = []
         stop = time.perf_counter() + seconds
         most = min(limit, max(1, MAX_VALUES // self.oracle.num_starts))
@@ -86,6 +89,11 @@ class StackedEngine:
         }
         columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         measured = torch.ones(len(rows), dtype=torch.bool)
+        steps = torch.tensor([self.step]).expand(self.oracle.num_starts)
+        if self._halted is not None:  # they show the row before once more
+            steps = steps.clone()
+            steps[self._halted.places] -= 1
+        self.starts = Starts(self.starts.index, self.starts.live, steps)
         return Block(self.step - len(rows) + 1, columns, measured, starts=self.starts, halted=self._halted)
 
     def update(self) -> None:
@@ -110,7 +118,8 @@ class StackedEngine:
         """Note where these starts have ended, and move the others together if they have become few."""
         self._note(ended)
         live = self.starts.live & ~ended
-        self.starts, self._live = Starts(self.starts.index, live), live.nonzero().flatten()
+        self._live = live.nonzero().flatten()
+        self.starts = Starts(self.starts.index, live, self.starts.steps)
         if live.sum() > HALF * len(live):
             rest = (~live).nonzero().flatten()
             self._frozen = rest, self.oracle.last.point[rest]
@@ -118,7 +127,8 @@ class StackedEngine:
         kept = self._live
         self.oracle.keep(kept)
         self.optimiser.keep(kept)
-        self.starts, self._live = Starts(self.starts.index[kept], live[kept]), torch.arange(len(kept))
+        self.starts = Starts(self.starts.index[kept], live[kept], self.starts.steps[kept])
+        self._live = torch.arange(len(kept))
         self._previous = None if self._previous is None else self._previous[kept]
         self._frozen = None
         return kept
@@ -135,7 +145,7 @@ class StackedEngine:
             "parameters": [parameter.detach().clone() for parameter in self.oracle.parameters],
             "optimiser": self.optimiser.state_dict(),
             "oracle": self.oracle.state(),
-            "starts": (self.starts.index, self.starts.live),
+            "starts": (self.starts.index, self.starts.live, self.starts.steps),
             "ended": {name: getattr(self._ended, name).clone() for name in Ended.__slots__},
             "frozen": self._frozen,
             "previous": self._previous,

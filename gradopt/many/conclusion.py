@@ -32,8 +32,10 @@ MAX_ENTRIES = 500_000
 MAX_COVARIANCES = 10_000_000
 """Entries of all fits' covariances up to which they come with the result."""
 
-MOST_ASKED = 8
-"""Saddle points and maxima that are looked into for a wrong gradient: it would be wrong at all of them."""
+MOST_ASKED = 64
+"""Saddle points and maxima that are looked into for a wrong gradient; and starts at which it is wrong, after which
+others are not asked any more.
+"""
 
 
 def concluded(
@@ -135,25 +137,27 @@ def _parts(rows: Tensor, n: int) -> Sequence[Tensor]:
 def _confirm(oracle: StackedOracle, ended: Ended, begin: Tensor, verdicts: Verdicts, patience: Patience) -> None:
     """Put `stalled` in the place of endings that a wrong gradient feigns, and of successes on an edge of the loss.
 
-    What is beside all successes tells which of them to look into. Saddle points and maxima are looked into at a few;
-    once the gradient is shown to be wrong at one start, the others that are suspected are not asked any more.
+    What is beside all successes tells which of them to look into, each by itself. There is an end of it where the
+    gradient was found wrong at many: other successes that are suspected then are none either, and other saddle points
+    and maxima, which are no successes, stay what they are.
     """
-    suspects = _among(verdicts, postmortem.FEIGNED).nonzero().flatten()[:MOST_ASKED].tolist()
+    suspects: list[int] = []
     places = _among(verdicts, postmortem.DOUBTED).nonzero().flatten()
     for these in _parts(places, begin.shape[1]):
         suspects += these[_is_suspect(oracle, ended.point[these], begin[these], ended.loss[these])].tolist()
-    wrong = None
+    suspects += _among(verdicts, postmortem.FEIGNED).nonzero().flatten()[:MOST_ASKED].tolist()
+    wrong, number = None, 0
     for start in suspects:
-        point, loss = ended.point[start], ended.loss[start]
-        if wrong is None:
-            with oracle.at(_evaluation(oracle, point, loss), begin[start]) as one:
-                told = verdicts[start]
-                verdict = postmortem.confirmed(one, told, loss.item(), patience)
-            if verdict is not told:
-                verdicts.revise(start, verdict)
-                wrong = verdict if verdict.evidence.get("gradient_check") == "wrong" else None
-        else:
+        told, point, loss = verdicts[start], ended.point[start], ended.loss[start]
+        if wrong and told.status in postmortem.DOUBTED and (number >= MOST_ASKED or patience.is_over):
             verdicts.revise(start, wrong)
+            continue
+        with oracle.at(_evaluation(oracle, point, loss), begin[start]) as one:
+            verdict = postmortem.confirmed(one, told, loss.item(), patience)
+        if verdict is not told:
+            verdicts.revise(start, verdict)
+        if verdict.evidence.get("gradient_check") == "wrong":
+            wrong, number = verdict, number + 1
 
 
 def _is_suspect(oracle: StackedOracle, point: Tensor, origin: Tensor, loss: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
 from gradopt.result import Results
+from gradopt.verdicts import Verdicts
 
 MAX_ASKED = 1001
 """Starts the median is taken of; of more, evenly chosen ones stand for all."""
@@ -50,7 +51,8 @@ def execute(
         result: Results | None = None
         error: BaseException | None = None
         try:
-            blocks = Blocks(engine, assembly.criteria, number=len(begin))
+            verdicts = Verdicts(assembly.criteria, len(begin))
+            blocks = Blocks(engine, assembly.criteria, verdicts=verdicts)
             for block in blocks:
                 if not opened:
                     watchers.open(_run(assembly, block, directory, config or {}, count))

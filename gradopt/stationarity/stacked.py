@@ -43,9 +43,6 @@ from gradopt.verdict import Status
 MAX_ENTRIES = 500_000
 """Of points, and of Hessians, that are tested together."""
 
-NEVER = 2**62
-"""A step that no run comes to."""
-
 CURVATURES = ("positive", "none", "negative", "held", "unchecked")
 """What `evidence["curvature"]` of a `Finding` may say: the place here is the number in that of `Findings`."""
 
@@ -79,47 +76,48 @@ class StackedPoints:
         StationaryPoints(tolerance)  # it checks
         self._tolerance = tolerance
         self._state: dict[str, Tensor] = {}
-        self._due, self._rested = 0, False
+        self._rested = False
 
     @property
     def needed(self) -> Tensor | float:
         """Per start the gradient norm from which on a test is worth its products."""
         return self._state["needed"] if self._state else 0.0
 
-    def due(self, step: int) -> float:
-        """The first step at which one is made whatever the gradient."""
-        return self._due
+    def due(self, step: Tensor) -> Tensor | float:
+        """The first step of each at which one is made whatever the gradient."""
+        return self._state["due"] if self._state else 0.0
 
-    def look(self, oracle: StackedOracle, step: int, still: Tensor, live: Tensor, stuck: Tensor) -> Findings | None:
+    def look(self, oracle: StackedOracle, steps: Tensor, still: Tensor, live: Tensor, stuck: Tensor) -> Findings | None:
         """What the starts are that are live and for which a test is due; None if none of them is stationary.
 
         Args:
+            steps: At which they are, shape (starts,), int64.
             still: Whether the parameters of a start are where they were at the step before; shape (starts,).
             stuck: Whether its optimiser finds no better point: the test is then made in any case, as one at rest.
         """
         here = oracle.last
         self._begin(here)
-        if step >= self._due:  # also where those that were the first to be due have ended
-            self._due = int(torch.where(live, self._state["due"], NEVER).min())
         state, norm = self._state, here.gradient_norm.double().cpu()
-        asked = ~(norm > state["needed"])
-        if step >= self._due:
-            asked |= state["due"] <= step
-        asked |= self._rests(still & live, step) | stuck
+        asked = ~(norm > state["needed"]) | (state["due"] <= steps)
+        asked |= self._rests(still & live, steps) | stuck
         places = asked.nonzero().flatten()
         places = places[live[places] & (norm[places].abs() < math.inf) & (here.loss[places].abs() < math.inf).cpu()]
         if not len(places):
             return None
         state["_steepest"][places] = torch.maximum(state["_steepest"][places], norm[places])
-        state["due"][places] = max(step + 20, 2 * step)
-        self._due = int(torch.where(live, state["due"], NEVER).min())
-        found = list(self._judged(oracle, step, places, (state["_still"] >= RESTING) | stuck))
+        state["due"][places] = torch.maximum(steps[places] + 20, 2 * steps[places])
+        resting = (state["_still"] >= RESTING) | stuck
+        found = [
+            one
+            for step in steps[places].unique().tolist()
+            for one in self._judged(oracle, step, places[steps[places] == step], resting)
+        ]
         if not found:
             return None
         together = {name: torch.cat([one.evidence[name] for one in found]) for name in found[0].evidence}
         return Findings(torch.cat([one.places for one in found]), torch.cat([one.code for one in found]), together)
 
-    def _rests(self, still: Tensor, step: int) -> Tensor:
+    def _rests(self, still: Tensor, steps: Tensor) -> Tensor:
         """Count the steps without a change, and say which starts are to be asked about for it."""
         state, rested = self._state, self._rested
         self._rested = bool(still.any())
@@ -127,9 +125,9 @@ class StackedPoints:
             if rested:
                 state["_still"] = torch.zeros_like(state["_still"])
             return still
-        again = torch.where(state["_last_still"] == step - 1, state["_still"] + 1, 1)
+        again = torch.where(state["_last_still"] == steps - 1, state["_still"] + 1, 1)
         state["_still"] = torch.where(still, again, 0)
-        state["_last_still"] = torch.where(still, step, state["_last_still"])
+        state["_last_still"] = torch.where(still, steps, state["_last_still"])
         return still & (state["_still"] % RESTING == 0)
 
     def keep(self, kept: Tensor) -> None:
@@ -143,7 +141,7 @@ class StackedPoints:
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         self._state = {name: value.clone() for name, value in state["state"].items()}
-        self._due, self._rested = 0, state["rested"]
+        self._rested = state["rested"]
 
     def _begin(self, here: Evaluations) -> None:
         if self._state:

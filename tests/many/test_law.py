@@ -47,6 +47,59 @@ def cusp(x: Tensor) -> Tensor:
     return torch.sqrt(x[0]) + (x[1] - 1) ** 2
 
 
+class Scaled(torch.autograd.Function):
+    """The sum of squares, with a gradient 1 % too large."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return (x * x).sum()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2.02 * ctx.saved_tensors[0]
+
+
+def partly_wrong(x: Tensor) -> Tensor:
+    """A success rests on a part of the gradient that is wrong."""
+    return Scaled.apply(x - 1) + (x**4).sum()
+
+
+def wrong_on_one_side(x: Tensor) -> Tensor:
+    """Two minima; beside the one at 2 the slope of a part is cut off, which puts the minimum somewhere else."""
+    return ((x**2 - 4) ** 2 + torch.where(x > 0, x.detach(), 0.0)).sum()
+
+
+def saddle_and_wrong(x: Tensor) -> Tensor:
+    """A saddle point at 0, a true one; on the right, where the second unknown is cut off, one is feigned."""
+    return x[0] ** 2 * (x[0] - 2) ** 2 - torch.where(x[0] > 1, 1.0, 0.0) * x[1].detach() + torch.cos(x[1])
+
+
+def pole(x: Tensor) -> Tensor:
+    """Falls without end towards 1, where unknowns hardly grow."""
+    return torch.log((x - 1).abs()).sum()
+
+
+def steep_well(x: Tensor) -> Tensor:
+    """Its losses cannot be told apart near the minimum: the gradient decides."""
+    return 1e6 + (torch.cosh(x) - 1).sum()
+
+
+def vanishing(x: Tensor) -> Tensor:
+    """The gradient underflows far out."""
+    return (1 - torch.exp(-(x**2))).prod() + 1e-3 * (torch.tanh(x) ** 2).sum()
+
+
+def wide(x: Tensor) -> Tensor:
+    """With more unknowns than a whole Hessian is made for; indefinite at 0."""
+    return ((x[1:] - x[:-1]) ** 2).sum() + (x**4 - 0.1 * x**2).sum()
+
+
 @dataclass(frozen=True)
 class Case:
     """Starts of one function, and endings that some of them come to with one optimiser or another."""
@@ -80,6 +133,27 @@ CASES = [
     Case("edge", kinked, ((0.0,), (1.0,), (2.0,)), None, frozenset({"stalled"})),
     Case("quartic", quartic, ((1.0, -0.5), (0.0, 0.0), (0.1, 2.0)), None, frozenset({"converged"})),
     Case("plateau", gaussian, ((0.5, 0.5), (40.0, 0.0), (1.0, -1.0)), None, frozenset({"stalled"})),
+    Case("wrong gradient", partly_wrong, ((1.0, 2.0), (0.0, -1.0)), None, frozenset({"stalled"})),
+    Case(
+        "wrong on one side",
+        wrong_on_one_side,
+        ((3.0,), (-3.0,), (1.5,), (-1.0,)),
+        None,
+        frozenset({"stalled", "converged"}),
+    ),
+    Case(
+        "saddles, true and feigned",
+        saddle_and_wrong,
+        ((2.0, 0.0), (0.1, 0.0), (1.9, 0.0), (-0.2, 0.0)),
+        None,
+        frozenset({"stalled", "saddle_point"}),
+    ),
+    Case("pole", pole, ((0.5,), (3.0,)), None, frozenset({"max_steps"})),
+    Case("no digits in the loss", steep_well, ((0.5, -0.3), (0.0, 0.0), (2.0, 1.0)), None, frozenset({"converged"})),
+    Case("underflow", vanishing, ((0.5, 0.7), (30.0, 30.0), (3.0, -30.0)), None, frozenset({"stalled"})),
+    Case("wide", wide, ((0.0,) * 250, (1.0, -1.0) * 125), None, frozenset({"saddle_point"})),
+    Case("far floor", f.far_floor, ((2.0, 4.0), (3.0, 3.0)), None, frozenset({"converged"})),
+    Case("valley", f.quadratic_1e6, ((2.0, 4.0), (1.0, 1.0)), None, frozenset({"converged"})),
     Case("inflection", f.inflection, ((0.0, 0.0), (1.0, 1.0)), None, frozenset({"saddle_point"})),
 ]
 OPTIMISERS = {

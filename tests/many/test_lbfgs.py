@@ -13,6 +13,7 @@ from gradopt.loop import iterate
 from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.settings import Stop
+from gradopt.verdicts import Verdicts
 from tests import functions as f
 from tests.many.test_law import Case, assert_same, log_well
 
@@ -168,7 +169,8 @@ def assembled(**stop):
 
 def test_what_interrupts_a_search_leaves_every_start_at_its_last_point():
     assembly = assembled()
-    blocks, accepted = iterate(assembly.engine, assembly.criteria, max_rows=1, number=8), None
+    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=Verdicts(assembly.criteria, 8))
+    accepted = None
     for block in blocks:
         if block.last_step == 6:
             accepted = assembly.oracle.last.point.clone(), block.starts.index[block.starts.live]
@@ -186,7 +188,7 @@ def test_what_interrupts_a_search_leaves_every_start_at_its_last_point():
 def test_a_saved_run_goes_on_to_the_last_bit(tmp_path):
     def walk(assembly, until=None):
         points = {}
-        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, number=8):
+        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=Verdicts(assembly.criteria, 8)):
             index = block.starts.index
             points[block.last_step] = torch.full((8, 2), math.nan, dtype=torch.float64)
             points[block.last_step][index] = assembly.oracle.last.point
@@ -211,7 +213,7 @@ def test_a_saved_run_goes_on_to_the_last_bit(tmp_path):
 
 def test_the_state_that_was_saved_does_not_follow_the_run():
     assembly = assembled()
-    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1, number=8)
+    blocks = iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=Verdicts(assembly.criteria, 8))
     for _ in range(5):
         next(blocks)
     state = assembly.engine.state_dict()

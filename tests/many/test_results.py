@@ -17,6 +17,7 @@ from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.rosenbrock import Rosenbrock
 from gradopt.settings import Stop
+from gradopt.verdicts import Verdicts
 from tests import functions as f
 
 ADAM = {"optimiser": "adam", "optimiser_options": {"lr": 0.1}}
@@ -77,7 +78,7 @@ def test_ended_starts_neither_move_nor_cost():
 
     starts = {"x": torch.tensor([[3.0], [3.0], [3.0], [900.0]], dtype=torch.float64)}
     assembly = assemble_starts(Watched(watched, [0.0]), starts, "sgd", {"lr": 0.1, "momentum": 0.9})
-    for _ in iterate(assembly.engine, assembly.criteria, number=4):
+    for _ in iterate(assembly.engine, assembly.criteria, verdicts=Verdicts(assembly.criteria, 4)):
         pass
 
     assert calls[-1] == 1, "only the last start is evaluated when the others have ended"
@@ -88,7 +89,7 @@ def test_a_start_frozen_before_half_have_ended_keeps_its_place():
     starts = {"x": torch.tensor([[3.0], [50.0], [70.0]], dtype=torch.float64)}
     assembly = assemble_starts(FunctionObjective(f.parabola, [0.0]), starts, "adam", {"lr": 0.5})
     seen = []
-    for block in iterate(assembly.engine, assembly.criteria, number=3):
+    for block in iterate(assembly.engine, assembly.criteria, verdicts=Verdicts(assembly.criteria, 3)):
         if block.starts is not None and len(block.starts.index) == 3:
             seen.append(assembly.oracle.read()[0].item())
 
@@ -245,27 +246,32 @@ def test_a_saved_run_goes_on_to_the_last_bit():
             FunctionObjective(f.parabola, [0.0, 0.0]), starts, "adam", {"lr": 0.2}, stop=Stop(max_steps=300)
         )
 
-    def walk(assembly, until=10_000):
-        points = []
-        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, number=4):
-            points.append(assembly.oracle.last.point.clone())
+    def walk(assembly, verdicts, until=10_000):
+        points = {}
+        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=verdicts):
+            points[block.last_step] = assembly.oracle.last.point.clone()
             if block.last_step + 1 == until:
                 break
         return points
 
+    def ended(assembly, verdicts):
+        return [list(verdicts), verdicts.steps.tolist(), assembly.engine.ended().point.tolist()]
+
     whole, first, second = build(), build(), build()
-    reference = walk(whole)
-    walk(first, until=40)
+    judged = [Verdicts(one.criteria, 4) for one in (whole, first, second)]
+    reference = walk(whole, judged[0])
+    walk(first, judged[1], until=40)
     first.engine.update()
     second.engine.load_state_dict(first.engine.state_dict())
+    judged[2].load_state_dict(judged[1].state_dict())
     for one, other in zip(second.criteria, first.criteria, strict=True):
         one.load_state_dict(other.state_dict())
-    steps = 0
-    while steps < 20:
-        block = second.engine.advance(1, {}, 1.0)
-        assert torch.equal(second.oracle.last.point, reference[block.last_step])
-        second.engine.update()
-        steps += 1
+    rest = walk(second, judged[2])
+
+    assert judged[1].codes.tolist() == [Status.CONVERGED.code, -1, -1, -1]
+    assert min(rest) == 40 and max(rest) == max(reference)
+    assert all(torch.equal(point, reference[step]) for step, point in rest.items())
+    assert ended(second, judged[2]) == ended(whole, judged[0])
 
 
 def test_from_the_command_line(tmp_path):
