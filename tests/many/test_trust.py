@@ -22,6 +22,7 @@ from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
 from gradopt.optimisers.stacked_trust_model import StackedBox, StackedKrylov, solve
 from gradopt.optimisers.trust_model import Box, Krylov, Newton, Spectrum, _solve
+from gradopt.verdicts import Verdicts
 from tests import functions as f
 from tests.many.test_law import gaussian, log_well, tilted
 
@@ -296,7 +297,8 @@ def test_a_saved_run_goes_on_to_the_last_bit(case, name, tmp_path):
 
     def walk(assembly, until=None):
         points = {}
-        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, number=number):
+        verdicts = Verdicts(assembly.criteria, number)
+        for block in iterate(assembly.engine, assembly.criteria, max_rows=1, verdicts=verdicts):
             points[block.last_step] = torch.full_like(starts, math.nan)
             points[block.last_step][block.starts.index] = assembly.oracle.last.point
             if block.last_step + 1 == until:
