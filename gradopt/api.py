@@ -102,7 +102,8 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         starts: Many starts, run at once as one tensor program: what x0 may be with a leading axis, one entry a start
             (by parameter name, or one tensor, for an `Objective`); or how many to draw in the bounds or round x0, or
             `gradopt.Starts(64, sampler="sobol")`. Each ends with a verdict of its own, in a `Results`. The function is
-            still written for one start; `lbfgs` and elementwise optimisers of torch run them.
+            still written for one start; `lbfgs`, `trust_region`, `levenberg_marquardt` and elementwise
+            optimisers of torch run them.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
             `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups
             or batches, Adam at lr 0.01.
