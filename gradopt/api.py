@@ -102,7 +102,8 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         starts: Many starts, run at once as one tensor program: what x0 may be with a leading axis, one entry a start
             (by parameter name, or one tensor, for an `Objective`); or how many to draw in the bounds or round x0, or
             `gradopt.Starts(64, sampler="sobol")`. Each ends with a verdict of its own, in a `Results`. The function is
-            still written for one start; `lbfgs` and elementwise optimisers of torch run them.
+            still written for one start; `lbfgs`, `trust_region`, `levenberg_marquardt` and elementwise
+            optimisers of torch run them.
         optimiser: A registered name (`gradopt plugins` lists them), or any callable of the parameters that returns a
             `torch.optim.Optimizer`. Left out: `lbfgs`, with constraints inside `augmented_lagrangian`; with groups
             or batches, Adam at lr 0.01.
@@ -168,10 +169,23 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
     return _negated(result) if maximise else result
 
 
+@overload
 def least_squares(
+    residuals: Callable[..., Tensor] | Objective, x0: Any = None, *, starts: None = None, **options: Any
+) -> Result: ...
+
+
+@overload
+def least_squares(
+    residuals: Callable[..., Tensor] | Objective, x0: Any = None, *, starts: Any, **options: Any
+) -> Results: ...
+
+
+def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options of both are those below
     residuals: Callable[..., Tensor] | Objective,
     x0: Any = None,
     *,
+    starts: Any = None,
     loss: str = "linear",
     f_scale: float = 1.0,
     optimiser: str | Callable[..., Any] = "levenberg_marquardt",
@@ -183,13 +197,14 @@ def least_squares(
     observers: Sequence[Observer] = (),
     callback: Callable[[Block], bool | None] | None = None,
     directory: str | Path | None = None,
-) -> Result:
+) -> Result | Results:
     """Minimise half the sum of squares of residuals, or a robust loss of them, by Levenberg-Marquardt.
 
     The result's `covariance` and `standard_errors` are those of the unknowns.
 
     Args:
         residuals: A function of one start returning the residuals, of any shape; or an `Objective` that has them.
+        starts: Many fits at once, as for `minimise`.
         loss: linear, soft_l1, huber, cauchy or arctan, as in `scipy.optimize.least_squares`.
         f_scale: The size of residual from which on outliers begin, in the units of the residuals.
 
@@ -204,16 +219,19 @@ def least_squares(
     """
     target: Callable[..., Tensor] | Objective = residuals
     if not isinstance(residuals, Objective):
-        if not callable(residuals) or x0 is None:
+        starts = starts if starts is None or isinstance(starts, Starts) else _plan(starts)
+        first = x0 if starts is None else _first(residuals, x0, starts, bounds)
+        if not callable(residuals) or first is None:
             raise Mistake("least_squares needs a function and a start: least_squares(residuals, x0=[1.0, 2.0])")
         with devices.defaults(torch.device("cpu"), torch.float64):
-            target = ResidualObjective(residuals, x0, bounds, robust=RobustLoss(loss, f_scale))
+            target = ResidualObjective(residuals, first, bounds, robust=RobustLoss(loss, f_scale))
         x0 = bounds = None
     elif loss != "linear":
         raise Mistake("an Objective brings its own loss of the residuals: set its `robust`, and leave out loss")
     return minimise(
         target,
         x0,
+        starts=starts,
         optimiser=optimiser,
         optimiser_options=optimiser_options,
         bounds=bounds,

@@ -12,6 +12,7 @@ from torch import Tensor
 from gradopt import postmortem
 from gradopt.assemble import Assembly
 from gradopt.contracts import Block, Objective
+from gradopt.covariance import MAX_UNKNOWNS, covariance
 from gradopt.criteria.optimality import endless, multipliers
 from gradopt.loop import Ending
 from gradopt.objectives.function import FunctionObjective
@@ -23,9 +24,6 @@ from gradopt.verdict import Status
 
 UNPROVED = frozenset({Status.STALLED, Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS})
 """Endings under constraints that multipliers without end may be the reason of."""
-
-MAX_COVARIANCE = 1000
-"""Unknowns up to which a fit comes with its covariance."""
 
 
 def concluded(
@@ -120,11 +118,10 @@ def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tenso
 
 
 def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
-    """s^2 (J'J)^-1 with s^2 = 2 loss / (m - n), by singular values (Press et al., Numerical Recipes, 2007, eq.
-    15.4.20); infinite where the data say nothing, 0 for unknowns that equal bounds fix, which count as constants. Other
-    bounds are not seen. None without residuals, or with no more of them than unknowns.
+    """That of a fit whose unknowns are those of the bounds that leave them room. Other bounds are not seen. None
+    without residuals, or with no more of them than unknowns.
     """
-    if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_COVARIANCE:
+    if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_UNKNOWNS:
         return None
     if oracle.pinned is not None:  # an infinite derivative leaves its unknown no variance, and the rest no meaning
         return None
@@ -134,19 +131,9 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     free = torch.ones(jacobian.shape[1], dtype=torch.bool, device=jacobian.device)
     if oracle.lower is not None and oracle.upper is not None:
         free = oracle.lower < oracle.upper
-    jacobian = jacobian[:, free]
-    rows, columns = jacobian.shape
-    if rows <= columns or not bool(jacobian.isfinite().all()):
+    if len(jacobian) <= int(free.sum()) or not bool(jacobian.isfinite().all()):
         return None
-    scale = torch.linalg.vector_norm(jacobian, dim=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    _, singular, right = torch.linalg.svd(jacobian / scale, full_matrices=False)
-    inverse = torch.where(singular > rows * torch.finfo(torch.float64).eps * singular[0], 1 / singular, torch.inf)
-    half = right.T * inverse
-    half = torch.where(right.T == 0, 0.0, half) / scale[:, None]
-    whole = half.new_zeros(len(free), half.shape[1])
-    whole[free] = half
-    return 2 * loss / (rows - columns) * (whole @ whole.T)
+    return covariance(jacobian, torch.tensor(loss, dtype=torch.float64, device=jacobian.device), free)
 
 
 def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:

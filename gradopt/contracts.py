@@ -110,6 +110,17 @@ class Objective(nn.Module):
 
         return torch.func.vmap(loss, randomness="error")(dict(parameters))
 
+    def residuals_at(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The residuals of many starts at once, shape (starts, ...), as `losses`. Left out: `residuals` by
+        `torch.func.vmap`.
+        """
+        own = _Residuals(self)
+
+        def residuals(one: dict[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(own, {f"objective.{name}": value for name, value in one.items()})
+
+        return torch.func.vmap(residuals, randomness="error")(dict(parameters))
+
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
         """(lower, upper) by parameter name; parameters that are left out are free. Asked once, before the run."""
         return {}
@@ -144,6 +155,17 @@ class Objective(nn.Module):
     def describe(self) -> str:
         """One line for people: the formula, the size."""
         return type(self).__name__
+
+
+class _Residuals(nn.Module):
+    """The residuals of an objective as what a module is called for."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self) -> Tensor | None:
+        return self.objective.residuals()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradopt.contracts import Robust
-from gradopt.unknowns import joined, split
+from gradopt.unknowns import joined, joined_rows, split, split_rows
 
 MAX_ROWS = 64
 """Rows of a Jacobian up to which their scales are exact; those of more are estimated from below by products."""
@@ -15,8 +15,10 @@ MAX_ROWS = 64
 class Linearisation:
     """A `Linearised` by autograd: J'v is a backward pass, J v a backward pass through that one.
 
+    With many starts the parameters have a leading axis, and so have all vectors; each start has its own J.
+
     Args:
-        residuals: Shape (m,), with their graph.
+        residuals: Shape (m,), with many starts (starts, m), with their graph.
         robust: The loss of the residuals that weighs them, if there is one.
         constant: A mask (n,) of unknowns whose columns of J are left out, as zeros: their derivatives are infinite.
     """
@@ -24,12 +26,13 @@ class Linearisation:
     def __init__(
         self,
         residuals: Tensor,
-        parameters: Sequence[nn.Parameter],
+        parameters: Sequence[Tensor],
         robust: Robust | None = None,
         *,
         constant: Tensor | None = None,
     ) -> None:
         self._graph, self._parameters, self._constant = residuals, parameters, constant
+        self._split, self._joined = (split, joined) if residuals.dim() == 1 else (split_rows, joined_rows)
         self._rows: Tensor | None = None
         self.residuals = residuals.detach()
         if robust is not None:
@@ -41,13 +44,15 @@ class Linearisation:
     def jvp(self, vector: Tensor) -> Tensor:
         """J v."""
         if self._constant is not None:  # a product of infinity and 0 would spoil the sum
-            return self.jacobian() @ vector
+            return (self.jacobian() @ vector.unsqueeze(-1)).squeeze(-1)
         if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
             self._dual = torch.zeros_like(self._graph, requires_grad=True)
             self._pulled = torch.autograd.grad(
                 self._graph, self._parameters, self._dual, create_graph=True, allow_unused=True
             )
-        pairs = [(p, v) for p, v in zip(self._pulled, split(vector, self._parameters), strict=True) if p is not None]
+        pairs = [
+            (p, v) for p, v in zip(self._pulled, self._split(vector, self._parameters), strict=True) if p is not None
+        ]
         (image,) = torch.autograd.grad(
             [p for p, _ in pairs], self._dual, [v for _, v in pairs], retain_graph=True, allow_unused=True
         )
@@ -58,7 +63,7 @@ class Linearisation:
         """J' v."""
         weighed = vector if self._rows is None else self._rows * vector
         parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
-        image = joined(parts, self._parameters)
+        image = self._joined(parts, self._parameters)
         return image if self._constant is None else image.masked_fill(self._constant, 0.0)
 
     def scales(self, rows: Tensor, size: Tensor) -> Tensor:
@@ -77,10 +82,13 @@ class Linearisation:
 
     def jacobian(self, rows: Tensor | None = None) -> Tensor:
         """J, or some rows of it; the whole by columns or by rows, whichever are fewer."""
+        like, height = self.residuals, self.residuals.shape[-1]
         if rows is not None:
-            units = torch.nn.functional.one_hot(rows, self.residuals.numel()).to(self.residuals)
-            return torch.stack([self.vjp(unit) for unit in units])
-        height, width = self.residuals.numel(), sum(p.numel() for p in self._parameters)
+            units = torch.nn.functional.one_hot(rows, height).to(like)
+            return torch.stack([self.vjp(unit.expand_as(like)) for unit in units], dim=-2)
+        starts = like.shape[:-1]
+        width = sum(p.numel() for p in self._parameters) // max(1, starts.numel())
         if width <= height and self._constant is None:
-            return torch.stack([self.jvp(v) for v in torch.eye(width).to(self._parameters[0])], dim=1)
-        return torch.stack([self.vjp(v) for v in torch.eye(height).to(self.residuals)])
+            units = torch.eye(width).to(self._parameters[0])
+            return torch.stack([self.jvp(unit.expand(*starts, width)) for unit in units], dim=-1)
+        return torch.stack([self.vjp(unit.expand_as(like)) for unit in torch.eye(height).to(like)], dim=-2)

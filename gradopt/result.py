@@ -120,6 +120,8 @@ class Results:
         seconds: Of the whole run.
         history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
             all (`best_loss`), and how many went on (`going`).
+        covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
+            residuals, and where all together would have more than 1e7 entries.
         minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
         best: The start with the lowest loss; among those that differ by rounding, one that succeeded.
         directory: Where the run wrote its files, None if it wrote none.
@@ -136,8 +138,14 @@ class Results:
     seconds: float
     best: int
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     directory: str | None = None
+
+    @property
+    def standard_errors(self) -> Any:
+        """Of each fit as in `Result`, shape (starts, n); None without covariances."""
+        return None if self.covariance is None else self.covariance.diagonal(dim1=1, dim2=2).sqrt()
 
     @property
     def success(self) -> Any:
@@ -172,6 +180,7 @@ class Results:
     def __getitem__(self, start: int) -> Result:
         if not -len(self) <= start < len(self):
             raise IndexError(f"there is no start {start} among {len(self)}")
+        covariance = None if self.covariance is None else self.covariance[start]
         return Result(
             x=entry(self.x, start),
             fun=self.fun[start].item(),
@@ -182,6 +191,7 @@ class Results:
             njev=int(self.njev[start]),
             nhev=int(self.nhev[start]),
             seconds=self.seconds,
+            covariance=None if covariance is None or bool(covariance.isnan().any()) else covariance,
             directory=self.directory,
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradopt.constraints.box import pinned, projected_gradient
 from gradopt.contracts import Evaluation, Objective
+from gradopt.linearisation import Linearisation
 from gradopt.oracle import AutogradOracle
 from gradopt.stacking import check_kind, check_losses, stacked
 
@@ -175,14 +176,19 @@ class StackedOracle:
         losses = self.losses(parts)
         return self._joined(torch.autograd.grad(losses, parts, torch.ones_like(losses), allow_unused=True), parts)
 
-    def hessian(self, places: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """The map V -> H V at some of the starts where they were last evaluated, each with its own H and row of V; None
-        where second derivatives do not exist. A product is counted for each of them.
-        """
+    def is_curved(self) -> bool:
+        """Whether second derivatives exist; it costs nothing that counts."""
         if self._is_curved is None:  # all starts go through the same operations
             with self._one.uncounted():
                 self._is_curved = self._one.hessian() is not None
-        if not self._is_curved:
+        return self._is_curved
+
+    def hessian(self, places: Tensor) -> Callable[..., Tensor] | None:
+        """The map V -> H V at some of the starts where they were last evaluated, each with its own H and row of V; None
+        where second derivatives do not exist. A product is counted for each of them; or, given a mask as well, only
+        for those in it, and the others' rows are of no account.
+        """
+        if not self.is_curved():
             return None
         parts = [part.detach().requires_grad_() for part in self.split(self.last.point[places])]
         losses = self.losses(parts)
@@ -190,8 +196,8 @@ class StackedOracle:
         curved = [(gradient, index) for index, gradient in enumerate(gradients) if gradient is not None]
         curved = [(gradient, index) for gradient, index in curved if gradient.requires_grad]
 
-        def product(vectors: Tensor) -> Tensor:
-            self._extra[2, places] += 1
+        def product(vectors: Tensor, asked: Tensor | None = None) -> Tensor:
+            self._extra[2, places] += 1 if asked is None else asked.cpu().double()
             if not curved:  # a linear loss
                 return torch.zeros_like(vectors)
             rows = self.split(vectors)
@@ -205,6 +211,47 @@ class StackedOracle:
             return self._joined(outer, parts)
 
         return product
+
+    def hessian_matrix(self, places: Tensor) -> Tensor:
+        """The Hessians at some of the starts where they were last evaluated, shape (starts, n, n), at the cost of n
+        products each; NaN where `Oracle.hessian_matrix` is None.
+        """
+        n = self.last.point.shape[1]
+        matrices = self.last.point.new_full((len(places), n, n), math.nan)
+        rare = torch.zeros_like(places, dtype=torch.bool)
+        if self.last.pinned is not None:
+            rare = self.last.pinned[places].any(1).cpu()
+        for entry in rare.nonzero().flatten().tolist():
+            with self.alone(int(places[entry])) as one:
+                found = one.hessian_matrix()
+            if found is not None:
+                matrices[entry] = found
+        for part in (~rare).nonzero().flatten().split(max(1, MAX_ENTRIES // n)):
+            product = self.hessian(places[part]) if len(part) else None
+            if product is not None:
+                units = torch.eye(n).to(matrices)
+                matrices[part] = torch.stack([product(unit.expand(len(part), n)) for unit in units], dim=1)
+        return matrices
+
+    def num_jacobian_entries(self) -> int:
+        """Of the Jacobian of the residuals of one start."""
+        with torch.no_grad():
+            few = [part.detach()[:1] for part in self.parameters]
+            return self.objective.residuals_at(dict(zip(self.names, few, strict=True))).numel() * self.read().shape[1]
+
+    def linearised(self, places: Tensor) -> Linearisation:
+        """The residuals of some of the starts where they were last evaluated, shape (starts, m), and their Jacobians,
+        weighed by the robust loss if there is one. It counts as a gradient of each.
+        """
+        self._extra[1, places] += 1
+        mask = None if self.last.pinned is None else self.last.pinned[places]
+        return self.linearised_at(self.last.point[places], mask if mask is not None and bool(mask.any()) else None)
+
+    def linearised_at(self, points: Tensor, constant: Tensor | None = None) -> Linearisation:
+        """The residuals at points of shape (starts, n), and their Jacobians; not counted. See `Linearisation`."""
+        parts = [part.detach().requires_grad_() for part in self.split(points)]
+        residuals = self.objective.residuals_at(dict(zip(self.names, parts, strict=True)))
+        return Linearisation(residuals.reshape(len(points), -1), parts, self.objective.robust, constant=constant)
 
     @contextmanager
     def alone(self, place: int) -> Iterator[AutogradOracle]:

@@ -30,6 +30,19 @@ def split(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, parameters, strict=True)]
 
 
+def joined_rows(parts: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:
+    """As `joined` of many starts, shape (starts, n): every part has a leading axis."""
+    dense = [torch.zeros_like(p) if part is None else part for part, p in zip(parts, parameters, strict=True)]
+    rows = [part.detach().reshape(len(part), math.prod(part.shape[1:])) for part in dense]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+
+def split_rows(vectors: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """As `split` of vectors of shape (starts, n)."""
+    pieces = torch.split(vectors, [math.prod(p.shape[1:]) for p in parameters], dim=1)
+    return [piece.reshape(len(piece), *p.shape[1:]) for piece, p in zip(pieces, parameters, strict=True)]
+
+
 def flat(tensor: Tensor) -> Tensor:
     """The tensor as a vector, and itself if it is one."""
     return tensor if tensor.dim() == 1 else tensor.reshape(-1)

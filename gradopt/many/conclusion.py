@@ -11,6 +11,7 @@ from torch import Tensor
 from gradopt import postmortem
 from gradopt.constraints.box import pinned
 from gradopt.contracts import Block, Evaluation
+from gradopt.covariance import MAX_UNKNOWNS, covariance
 from gradopt.differences import Patience
 from gradopt.doubts import Points, are_doubtful
 from gradopt.engines.stacked import Ended
@@ -27,6 +28,9 @@ from gradopt.verdicts import Verdicts
 
 MAX_ENTRIES = 500_000
 """Of points that are evaluated together."""
+
+MAX_COVARIANCES = 10_000_000
+"""Entries of all fits' covariances up to which they come with the result."""
 
 MOST_ASKED = 64
 """Saddle points and maxima that are looked into for a wrong gradient; and starts at which it is wrong, after which
@@ -83,6 +87,7 @@ def concluded(
         seconds=seconds,
         best=best,
         history=history.columns(),
+        covariance=_covariances(oracle, point, loss, _success(verdicts)),
         minima=list(_minima(oracle, point, loss, begin, success, shown)),
         directory=None if directory is None else str(directory),
     )
@@ -96,6 +101,23 @@ def _evaluation(oracle: StackedOracle, point: Tensor, loss: Tensor) -> Evaluatio
     if mask is not None:
         gradient = gradient.masked_fill(mask, 0.0)
     return Evaluation(loss.item(), gradient.abs().max().item(), point, gradient, pinned=mask)
+
+
+def _covariances(oracle: StackedOracle, point: Tensor, loss: Tensor, success: Tensor) -> Tensor | None:
+    """Those of the fits that succeeded, NaN for the others."""
+    number, n = point.shape
+    if not oracle.has_residuals or n > MAX_UNKNOWNS or number * n * n > MAX_COVARIANCES:
+        return None
+    found = torch.full((number, n, n), math.nan, dtype=torch.float64, device=point.device)
+    free = torch.ones(n, dtype=torch.bool, device=point.device)
+    if oracle.lower is not None and oracle.upper is not None:
+        free = oracle.lower < oracle.upper
+    for part in _parts(success.nonzero().flatten(), n):
+        jacobian = oracle.linearised_at(point[part]).jacobian().double()
+        sound = jacobian.isfinite().all(-1).all(-1) & (jacobian.shape[1] > free.sum())
+        rows = part.to(point.device)[sound]
+        found[rows] = covariance(jacobian[sound], loss[rows].double(), free)
+    return found
 
 
 def _success(verdicts: Verdicts) -> Tensor:

@@ -72,7 +72,7 @@ class FunctionObjective(Objective):
 
     def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The function at many starts: it is mapped itself, which takes less time than to map the module."""
-        values = torch.func.vmap(self._function)(self.structured([parameters[key] for key in self._keys()]))
+        values = self._mapped(parameters)
         return -values if self._maximise else values
 
     def bounds(self) -> Mapping[str, tuple[Bound, Bound]]:
@@ -138,6 +138,10 @@ class FunctionObjective(Objective):
                 f"({type(error).__name__}: {error}): take its entries, such as x[{self._names[0]!r}], or give x0 as "
                 "one tensor"
             ) from error
+
+    def _mapped(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """What the function returns at many starts."""
+        return torch.func.vmap(self._function)(self.structured([parameters[key] for key in self._keys()]))
 
     def _keys(self) -> tuple[str, ...]:
         if self._names is None:

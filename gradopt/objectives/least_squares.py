@@ -1,8 +1,9 @@
 """Residuals, given as a plain function, as an objective: from Python, and from a user's file or module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+import torch
 from torch import Tensor
 
 from gradopt.contracts import Objective
@@ -32,6 +33,17 @@ class ResidualObjective(FunctionObjective):
     def residuals(self) -> Tensor:
         """The function at the current unknowns."""
         return self._value()
+
+    def losses(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The losses of the residuals at many starts."""
+        residuals = self.residuals_at(parameters)
+        if self.robust is None:
+            return 0.5 * residuals.square().flatten(1).sum(1)
+        return torch.func.vmap(self.robust.total)(residuals)
+
+    def residuals_at(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The function at many starts: it is mapped itself."""
+        return self._mapped(parameters)
 
 
 class LeastSquares(ResidualObjective):

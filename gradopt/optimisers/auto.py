@@ -11,7 +11,8 @@ from torch import nn
 from gradopt.contracts import Evaluation, NonFiniteTrial, Optimiser, Oracle, State, Stuck
 from gradopt.optimisers.lbfgs import LBFGS
 from gradopt.optimisers.levenberg_marquardt import LevenbergMarquardt
-from gradopt.optimisers.trust_region import MATRIX_UP_TO, TrustRegion
+from gradopt.optimisers.trust_region import TrustRegion
+from gradopt.optimisers.trust_rules import MATRIX_UP_TO
 
 log = logging.getLogger("gradopt")
 

@@ -8,19 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, Oracle, State
-from gradopt.mistakes import Mistake
 from gradopt.optimisers.loss_unit import LossUnit
-from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, room, scale_of
-from gradopt.optimisers.trust_region import MAX_PRODUCTS, TrustSteps, first_radius
-
-MATRIX_ENTRIES = 10_000_000
-"""Entries of the Jacobian up to which `jacobian=auto` takes the whole matrix."""
-
-TINY = torch.finfo(torch.float64).tiny
-"""The smallest number with all its digits."""
-
-BETTER = 3.0
-"""The other model takes over when the error of its prediction is so many times smaller."""
+from gradopt.optimisers.second_order import BETTER, MATRIX_ENTRIES, SecondOrder, capped, check_residuals
+from gradopt.optimisers.stacked_levenberg_marquardt import StackedLevenbergMarquardt
+from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, dot, room, scale_of
+from gradopt.optimisers.trust_region import TrustSteps
+from gradopt.optimisers.trust_rules import MAX_PRODUCTS, first_radius
+from gradopt.stacked import StackedOracle
 
 
 class LevenbergMarquardt(TrustSteps):
@@ -60,7 +54,7 @@ class LevenbergMarquardt(TrustSteps):
         if not isinstance(model, Box) or other is None:
             return accepted
         step, change = (evaluation.point - self._point).double().cpu(), self._unit.of(evaluation).loss - self._loss
-        error, others = (abs(change - one.curvature.change(step)) for one in (model, other))
+        error, others = (abs(change - float(one.curvature.change(step))) for one in (model, other))
         switch = math.isfinite(change) and BETTER * others < error
         if switch:
             self._bends = not self._bends
@@ -83,16 +77,20 @@ class LevenbergMarquardt(TrustSteps):
         self._other = None if state["other"] is None else Box.restored(state["other"])
         self._bends, self._switched, self._origin = state["bends"], state["switched"], state["origin"]
 
+    def stacked(self, oracle: StackedOracle) -> StackedLevenbergMarquardt:
+        """What does the same for many starts at once."""
+        return StackedLevenbergMarquardt(oracle, jacobian=self._jacobian)
+
     def _gauss_newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         linear, unit = oracle.linearised(), self._unit
         if radius != radius:
-            _check(linear.vjp(linear.residuals) * unit.factor, evaluation.gradient)
+            check_residuals(linear.vjp(linear.residuals) * unit.factor, evaluation.gradient)
         entries = linear.residuals.numel() * evaluation.point.numel()
         if self._jacobian == "products" or (self._jacobian == "auto" and entries > MATRIX_ENTRIES):
             gradient = evaluation.gradient
             if radius != radius:
                 image = linear.jvp(gradient) * unit.root
-                radius = first_radius(evaluation.point, gradient, float(image.square().sum()))
+                radius = float(first_radius(evaluation.point, gradient, dot(image, image)))
             return Krylov(
                 lambda v: linear.vjp(linear.jvp(v) * unit.root) * unit.root,
                 gradient,
@@ -107,69 +105,13 @@ class LevenbergMarquardt(TrustSteps):
         scale = self._scale = scale_of(torch.linalg.vector_norm(jacobian, dim=0), self._scale)
         if self._origin is None:
             self._origin = point
-        scale = _capped(scale, point, self._origin)
+        scale = capped(scale, point, self._origin)
         if radius != radius:
             slope = gradient / scale
-            radius = first_radius(scale * point, slope, float((jacobian @ (slope / scale)).square().sum()))
+            image = jacobian @ (slope / scale)
+            radius = float(first_radius(scale * point, slope, dot(image, image)))
         space = room(point, oracle.lower, oracle.upper)
         second = self._second.learn(point, gradient, residuals, jacobian)
         flat, bent = (Box(GaussNewton(residuals, jacobian, scale, s), scale, space) for s in (None, second))
         model, self._other = (bent, flat) if self._bends else (flat, bent)
         return model, radius
-
-
-class SecondOrder:
-    """S, (n, n): the sum of each residual times its Hessian, learnt from how J'r changes from point to point.
-
-    The symmetric secant update of NL2SOL (Dennis, Gay and Welsch, 1981, section 3), after S has been sized down to the
-    curvature along the last step, so that it vanishes where the residuals do.
-    """
-
-    def __init__(self) -> None:
-        self._matrix = torch.empty(0)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def learn(self, point: Tensor, gradient: Tensor, residuals: Tensor, jacobian: Tensor) -> Tensor:
-        """S at a new point, where the gradient is J'r."""
-        last, self._last = self._last, (point, gradient, jacobian)
-        if last is None:
-            self._matrix = torch.zeros(len(point), len(point), dtype=point.dtype)
-            return self._matrix
-        step, turn = point - last[0], gradient - last[1]
-        along = float(step @ turn)
-        if along <= torch.finfo(point.dtype).eps * float(step.norm() * turn.norm()) or along**2 < TINY:
-            return self._matrix  # nothing is learnt from a turn that is rounding, or underflows
-        wanted, had = gradient - last[2].T @ residuals, self._matrix @ step
-        curvature = float(step @ had)
-        size = min(1.0, abs(float(step @ wanted) / curvature)) if curvature != 0 else 1.0
-        rest = wanted - size * had
-        pair = torch.outer(rest, turn) / along
-        self._matrix = size * self._matrix + pair + pair.T - float(step @ rest) / along**2 * torch.outer(turn, turn)
-        return self._matrix
-
-    def state_dict(self) -> State:
-        return dict(vars(self))
-
-    def load_state_dict(self, state: State) -> None:
-        vars(self).update(state)
-
-
-def _capped(scale: Tensor, point: Tensor, origin: Tensor) -> Tensor:
-    """The scale D, raised to |D s| / s_i: a step as long as the size |D s| moves no unknown by more than its own size.
-
-    An unknown of weak influence would else be thrown so far that it has none any more, and nothing leads back. Its
-    size is s = max(|x|, distance from the start); of one that started at zero none is known, and it is left alone.
-    """
-    size = torch.maximum(point.abs(), (point - origin).abs())
-    needed = torch.linalg.vector_norm(scale * size) / size
-    return torch.where(origin == 0, scale, torch.maximum(scale, needed))
-
-
-def _check(expected: Tensor, gradient: Tensor) -> None:
-    """Refuse residuals that are not those of the loss: its gradient must be J'r."""
-    error, size = (expected - gradient).abs().max().item(), gradient.abs().max().item()
-    if error > torch.finfo(expected.dtype).eps ** 0.25 * max(size, expected.abs().max().item()):
-        raise Mistake(
-            "the loss is not half the sum of squares of residuals(): J'r differs from its gradient by "
-            f"{error:.2g} of {size:.2g}; leave forward() out, or use lbfgs"
-        )

@@ -27,9 +27,16 @@ class StackedLossUnit:
             self._choose(loss, gradient, places)
         if self._is_plain:
             return loss, gradient
-        exponents = self._exponents[places]
-        factors = torch.ldexp(torch.ones_like(loss), torch.where(exponents == UNKNOWN, 0, exponents))
+        factors = self.factors(places)
         return loss * factors, gradient * factors.to(gradient).unsqueeze(1)
+
+    def factors(self, places: Tensor) -> Tensor:
+        """The powers of two of these starts, float64 on the CPU; 1 where none is chosen."""
+        return _powers(self._chosen(places))
+
+    def roots(self, places: Tensor) -> Tensor:
+        """The units of their residuals."""
+        return _powers(torch.div(self._chosen(places), 2, rounding_mode="floor"))
 
     def keep(self, kept: Tensor) -> None:
         """Hold only the starts at these places from here on."""
@@ -55,6 +62,14 @@ class StackedLossUnit:
             self._exponents[places[entry]] = UNKNOWN if found is None else found
         self._look()
 
+    def _chosen(self, places: Tensor) -> Tensor:
+        exponents = self._exponents[places]
+        return torch.where(exponents == UNKNOWN, 0, exponents)
+
     def _look(self) -> None:
         self._is_known = bool((self._exponents != UNKNOWN).all())
         self._is_plain = not bool(self._exponents.any())
+
+
+def _powers(exponents: Tensor) -> Tensor:
+    return torch.ldexp(torch.ones(len(exponents), dtype=torch.float64), exponents)

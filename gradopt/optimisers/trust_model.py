@@ -9,27 +9,38 @@ from torch import Tensor
 
 from gradopt.contracts import State
 
+INSIDE = 1e-6
+"""A step is on the sphere if its length is, to this part of the radius."""
+
+NARROW = 1e-14
+"""An interval of dampings is a point if it is no wider than this part of them."""
+
+MAX_DAMPINGS = 50
+
+LEAST = 1e-300
+"""What is divided by is no smaller."""
+
 
 class Spectrum(NamedTuple):
-    """A quadratic in scaled variables.
+    """A quadratic in scaled variables; with many starts, those of all of them.
 
     Attributes:
-        values: Eigenvalues in ascending order, (k,).
-        vectors: (n, k).
-        along: The gradient along them, (k,).
-        rounding: Of the eigenvalues: from it down they may be zero.
+        values: Eigenvalues in ascending order, (..., k).
+        vectors: (..., n, k).
+        along: The gradient along them, (..., k).
+        rounding: Of the eigenvalues: from it down they may be zero; (...).
     """
 
     values: Tensor
     vectors: Tensor
     along: Tensor
-    rounding: float
+    rounding: Tensor
 
     @classmethod
     def of(cls, hessian: Tensor, gradient: Tensor) -> "Spectrum":
         values, vectors = torch.linalg.eigh(hessian)
-        rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max().item()
-        return cls(values, vectors, vectors.T @ gradient, rounding)
+        rounding = hessian.shape[-1] * torch.finfo(values.dtype).eps * values.abs().amax(-1)
+        return cls(values, vectors, times(vectors.mT, gradient), rounding)
 
 
 class Model(Protocol):
@@ -45,18 +56,23 @@ class Model(Protocol):
 
 
 class Curvature(Protocol):
-    """The quadratic g'p + p'Bp / 2 of a model, restricted to free unknowns where asked."""
+    """The quadratic g'p + p'Bp / 2 of a model, restricted to free unknowns where asked.
 
-    def spectrum(self, free: Tensor, shift: Tensor) -> Spectrum:
-        """Of the free unknowns (indices), round the point moved by `shift`."""
+    With many starts it is that of all of them: every tensor has a leading axis.
+    """
+
+    def spectrum(self, free: Tensor | None, shift: Tensor) -> Spectrum:
+        """Of the free unknowns, a mask (..., n), or of all, round the point moved by `shift`. In it the others are
+        there too, along eigenvectors without a gradient.
+        """
         ...
 
     def slope(self, step: Tensor) -> Tensor:
-        """The gradient of the model after a step."""
+        """The gradient of the model after a step, (..., n)."""
         ...
 
-    def change(self, step: Tensor) -> float:
-        """The change of the loss that the model predicts for a step."""
+    def change(self, step: Tensor) -> Tensor:
+        """The change of the loss that the model predicts for a step, (...)."""
         ...
 
     def state_dict(self) -> State:
@@ -65,61 +81,61 @@ class Curvature(Protocol):
 
 
 class Newton:
-    """The curvature of a Hessian, in float64 on the CPU; shapes (n, n), (n,), and the scale (n,)."""
+    """The curvature of a Hessian, in float64; shapes (..., n, n), (..., n), and the scale (..., n)."""
 
     def __init__(self, hessian: Tensor, gradient: Tensor, scale: Tensor) -> None:
         self.hessian, self.gradient, self.scale = hessian, gradient, scale
 
-    def spectrum(self, free: Tensor, shift: Tensor) -> Spectrum:
-        scale = self.scale[free]
-        hessian = self.hessian[free][:, free] / (scale[:, None] * scale)
-        return Spectrum.of(hessian, self.slope(shift)[free] / scale)
+    def spectrum(self, free: Tensor | None, shift: Tensor) -> Spectrum:
+        return Spectrum.of(*_restricted(_scaled(self.hessian, self.scale), self.slope(shift) / self.scale, free))
 
     def slope(self, step: Tensor) -> Tensor:
-        return self.gradient + self.hessian @ step
+        return self.gradient + times(self.hessian, step)
 
-    def change(self, step: Tensor) -> float:
-        return float(self.gradient @ step + 0.5 * (step @ (self.hessian @ step)))
+    def change(self, step: Tensor) -> Tensor:
+        return dot(step, self.gradient + 0.5 * times(self.hessian, step))
 
     def state_dict(self) -> State:
         return {"hessian": self.hessian, "gradient": self.gradient, "scale": self.scale}
 
 
 class GaussNewton:
-    """The curvature J'J of residuals r, (m,), with Jacobian J, (m, n), or J'J + S with their second derivatives.
+    """The curvature J'J of residuals r, (..., m), with Jacobian J, (..., m, n), or J'J + S with their second
+    derivatives.
 
     Without S J'J is never formed: it would square J's condition.
 
     Args:
-        second: S, (n, n): the sum of each residual times its Hessian, or None.
+        second: S, (..., n, n): the sum of each residual times its Hessian, or None.
     """
 
     def __init__(self, residuals: Tensor, jacobian: Tensor, scale: Tensor, second: Tensor | None = None) -> None:
         self.residuals, self.jacobian, self.scale, self.second = residuals, jacobian, scale, second
 
-    def spectrum(self, free: Tensor, shift: Tensor) -> Spectrum:
-        scaled = self.jacobian[:, free] / self.scale[free]
-        moved = self.residuals + self.jacobian @ shift
-        if self.second is None:
-            left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
-            rounding = max(scaled.shape) * torch.finfo(singular.dtype).eps * singular[0].item()
-            along = torch.where(singular > rounding, singular * (left.T @ moved), 0.0)
-            return Spectrum(singular.square().flip(0), right.T.flip(1), along.flip(0), rounding**2)
-        scale = self.scale[free]
-        second = self.second[free] / scale[:, None]
-        return Spectrum.of(scaled.T @ scaled + second[:, free] / scale, scaled.T @ moved + second @ shift)
+    def spectrum(self, free: Tensor | None, shift: Tensor) -> Spectrum:
+        scaled = self.jacobian / self.scale.unsqueeze(-2)
+        if self.second is not None:
+            hessian = scaled.mT @ scaled + _scaled(self.second, self.scale)
+            return Spectrum.of(*_restricted(hessian, self.slope(shift) / self.scale, free))
+        if free is not None:
+            scaled = torch.where(free.unsqueeze(-2), scaled, 0.0)
+        left, singular, right = torch.linalg.svd(scaled, full_matrices=False)
+        rounding = max(scaled.shape[-2:]) * torch.finfo(singular.dtype).eps * singular[..., 0]
+        moved = self.residuals + times(self.jacobian, shift)
+        along = torch.where(singular > rounding.unsqueeze(-1), singular * times(left.mT, moved), 0.0)
+        return Spectrum(singular.square().flip(-1), right.mT.flip(-1), along.flip(-1), rounding.square())
 
     def slope(self, step: Tensor) -> Tensor:
-        first = self.jacobian.T @ (self.residuals + self.jacobian @ step)
-        return first if self.second is None else first + self.second @ step
+        first = times(self.jacobian.mT, self.residuals + times(self.jacobian, step))
+        return first if self.second is None else first + times(self.second, step)
 
-    def change(self, step: Tensor) -> float:
-        image = self.jacobian @ step
-        first = float(image @ self.residuals + 0.5 * (image @ image))
-        return first if self.second is None else first + 0.5 * float(step @ (self.second @ step))
+    def change(self, step: Tensor) -> Tensor:
+        image = times(self.jacobian, step)
+        first = dot(image, self.residuals + 0.5 * image)
+        return first if self.second is None else first + 0.5 * dot(step, times(self.second, step))
 
     def state_dict(self) -> State:
-        return dict(vars(self))
+        return {name: getattr(self, name) for name in ("residuals", "jacobian", "scale", "second")}
 
 
 class Box:
@@ -135,6 +151,12 @@ class Box:
     """
 
     MAX_FACES = 20
+    PATH = tuple(0.25**k for k in range(12))
+    """Of the radius: how far along steepest descent is looked."""
+
+    BACK = tuple(0.5**k for k in range(1, 8))
+    """Of the way to the minimiser on a face: what else is looked at."""
+
     ENOUGH = 1e-3
     """Another face is tried while the last one has gained more than this part of the change."""
 
@@ -145,7 +167,7 @@ class Box:
 
     def minimiser(self, radius: float) -> tuple[Tensor, float, float]:
         step = self._exact(radius) if self._room is None else self._within(radius, *self._room)
-        return step, self._length(step), self.curvature.change(step)
+        return step, self._length(step), float(self.curvature.change(step))
 
     def state_dict(self) -> State:
         return {"curvature": self.curvature.state_dict(), "scale": self._scale, "room": self._room}
@@ -162,7 +184,7 @@ class Box:
 
     def _exact(self, radius: float) -> Tensor:
         if self._whole is None:  # a rejected step asks again with a smaller radius
-            self._whole = self.curvature.spectrum(torch.arange(len(self._zero)), self._zero)
+            self._whole = self.curvature.spectrum(None, self._zero)
         return _solve(self._whole, radius) / self._scale
 
     def _within(self, radius: float, lower: Tensor, upper: Tensor) -> Tensor:
@@ -172,11 +194,12 @@ class Box:
             held = ((step <= lower) & (slope > 0)) | ((step >= upper) & (slope < 0))
             target = self._on_face(radius, lower, upper, held, step)
             trials = [*self._steepest(radius, lower, upper, step, slope.masked_fill(held, 0.0)), target]
-            trials += [step + 0.5**k * (target - step) for k in range(1, 8)]
-            best, before = min(trials, key=self.curvature.change), change
-            if not self.curvature.change(best) < change:
+            trials += [step + part * (target - step) for part in self.BACK]
+            changes = [float(self.curvature.change(trial)) for trial in trials]
+            lowest = min(range(len(trials)), key=changes.__getitem__)
+            if not changes[lowest] < change:
                 break
-            step, change = best, self.curvature.change(best)
+            step, change, before = trials[lowest], changes[lowest], change
             if before - change <= self.ENOUGH * -change:
                 break
         return step
@@ -185,13 +208,12 @@ class Box:
         """The minimiser with the unknowns in `held` left where they are, and those that would cross a bound on it."""
         fixed, shift = held.clone(), torch.where(held, step, 0.0)
         while True:
-            free = (~fixed).nonzero().flatten()
+            free = ~fixed
             left = math.sqrt(max(radius**2 - self._length(shift) ** 2, 0.0))
-            if not len(free) or left == 0:
-                return shift * min(1.0, radius / max(self._length(shift), 1e-300))
-            step = shift.clone()
-            step[free] = _solve(self.curvature.spectrum(free, shift), left) / self._scale[free]
-            over = ((step < lower) | (step > upper)) & ~fixed
+            if not bool(free.any()) or left == 0:
+                return shift * min(1.0, radius / max(self._length(shift), LEAST))
+            step = shift + torch.where(free, _solve(self.curvature.spectrum(free, shift), left) / self._scale, 0.0)
+            over = ((step < lower) | (step > upper)) & free
             if not bool(over.any()):
                 return step
             shift = torch.where(over, step.clamp(lower, upper), shift)
@@ -203,8 +225,8 @@ class Box:
         length = self._length(direction)
         if length == 0:
             return []
-        path = [(step + radius / length * 0.25**k * direction).clamp(lower, upper) for k in range(12)]
-        return [point * min(1.0, radius / max(self._length(point), 1e-300)) for point in path]
+        path = [(step + radius / length * part * direction).clamp(lower, upper) for part in self.PATH]
+        return [point * min(1.0, radius / max(self._length(point), LEAST)) for point in path]
 
 
 class Krylov:
@@ -280,24 +302,50 @@ def restored(state: State) -> Model:
 
 
 def room(point: Tensor, lower: Tensor | None, upper: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """How far each unknown can move down (<= 0) and up (>= 0), in float64 on the CPU; None without bounds."""
+    """How far each unknown can move down (<= 0) and up (>= 0) from a point (..., n); None without bounds."""
     if lower is None or upper is None:
         return None
-    return lower.double().cpu() - point, upper.double().cpu() - point
+    return lower.to(point) - point, upper.to(point) - point
 
 
 def scale_of(diagonal: Tensor, before: Tensor | None) -> Tensor:
-    """The running maximum of the scale of each unknown; one without influence takes the largest."""
-    largest = diagonal.max()
-    scale = torch.where(diagonal > 0, diagonal, largest if bool(largest > 0) else torch.ones_like(largest))
-    scale = scale.clamp(min=torch.finfo(scale.dtype).eps * largest.item())
+    """The running maximum of the scale of each unknown, (..., n); one without influence takes the largest."""
+    largest = diagonal.amax(-1, keepdim=True)
+    scale = torch.where(diagonal > 0, diagonal, torch.where(largest > 0, largest, 1.0))
+    scale = torch.maximum(scale, torch.finfo(scale.dtype).eps * largest)
     return scale if before is None else torch.maximum(scale, before)
+
+
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """The product of (..., m, n) and (..., n)."""
+    return matrix @ vector if vector.dim() == 1 else (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """The inner product of vectors (..., n)."""
+    return one @ other if one.dim() == 1 else (one * other).sum(-1)
+
+
+def _scaled(matrix: Tensor, scale: Tensor) -> Tensor:
+    """A Hessian (..., n, n) in scaled variables."""
+    return matrix / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
+
+
+def _restricted(hessian: Tensor, slope: Tensor, free: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A quadratic that is the same on free unknowns, and has no gradient along the others. The curvature of these is
+    the largest on the diagonal, which is neither the least nor more than the largest of the free ones.
+    """
+    if free is None:
+        return hessian, slope
+    hessian = torch.where(free.unsqueeze(-1) & free.unsqueeze(-2), hessian, 0.0)
+    largest = hessian.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True)
+    return hessian + torch.diag_embed(torch.where(free, 0.0, largest)), torch.where(free, slope, 0.0)
 
 
 def _solve(spectrum: Spectrum, radius: float) -> Tensor:
     """The minimiser of a quadratic in a ball, in scaled variables (Moré and Sorensen, 1983, with eigenvalues)."""
-    values, vectors, along, tiny = spectrum
-    lowest = values[0].item()
+    values, vectors, along, _ = spectrum
+    lowest, tiny = values[0].item(), float(spectrum.rounding)
     if lowest > tiny or bool((along[values <= tiny] == 0).all() and lowest >= -tiny):
         newton = torch.where(values > tiny, -along / values, torch.zeros_like(along))
         if float(newton.norm()) <= radius:
@@ -305,18 +353,19 @@ def _solve(spectrum: Spectrum, radius: float) -> Tensor:
     shift = max(0.0, -lowest)
     low = max(0.0, -lowest + abs(along[0].item()) / radius)
     high = max(0.0, -lowest + float(along.norm()) / radius)
-    damping = max(low, shift + max(tiny, 1e-300))
+    least = shift + max(tiny, LEAST)
+    damping = max(low, least)
     coefficients, length = -along, math.nan
-    for _ in range(50):
+    for _ in range(MAX_DAMPINGS):
         coefficients = -along / (values + damping)
         length = float(coefficients.norm())
-        if abs(length - radius) <= 1e-6 * radius or high - low <= 1e-14 * high:
+        if abs(length - radius) <= INSIDE * radius or high - low <= NARROW * high:
             break
         low, high = (damping, high) if length > radius else (low, damping)
         derivative = float((coefficients.square() / (values + damping)).sum())
-        damping += (length / radius - 1) * length * length / max(derivative, 1e-300)
+        damping += (length / radius - 1) * length * length / max(derivative, LEAST)
         if not low < damping < high:
-            damping = max(0.5 * (low + high), shift + max(tiny, 1e-300))
+            damping = max(0.5 * (low + high), least)
     if length < radius and lowest < 0:  # the hard case: the rest of the way along the lowest curvature
         rest = math.sqrt((radius - length) * (radius + length))
         coefficients[0] += math.copysign(rest, coefficients[0].item() or 1.0)

@@ -10,21 +10,24 @@ from torch import Tensor, nn
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.loss_unit import LossUnit
+from gradopt.optimisers.stacked_trust_region import StackedTrustRegion
 from gradopt.optimisers.trust_model import Box, Krylov, Model, Newton, restored, room, scale_of
-
-ACCEPT = 1e-4
-"""A trial is accepted if the loss falls by more than this part of what the model predicts."""
-
-NOISE = 10
-"""Differences of losses up to this many roundings are noise."""
-
-MATRIX_UP_TO = 200
-"""Unknowns up to which `hessian=auto` takes the whole matrix."""
-
-GROWTH = 3.0
-"""Of the radius over the last step, where the model predicts the loss well."""
-
-MAX_PRODUCTS = 100
+from gradopt.optimisers.trust_rules import (
+    ACCEPT,
+    CUTS,
+    GAINS,
+    GROWTH,
+    MAX_PRODUCTS,
+    NO_BOUNDS,
+    NO_CURVATURE,
+    NO_STEP,
+    NOISE,
+    NOT_FINITE,
+    first_radius,
+    forcing,
+    takes_whole,
+)
+from gradopt.stacked import StackedOracle
 
 KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_not_finite", "_largest")
 
@@ -59,10 +62,10 @@ class TrustSteps:
         loss = evaluation.loss
         self._not_finite = None if ratio != -math.inf else math.nan if math.isfinite(loss) else loss
         if ratio == -math.inf:
-            self._radius = 0.1 * self._length
-        elif ratio < 0.25:
-            self._radius = (0.25 if ratio < 0 else 0.5) * self._length
-        elif ratio > 0.75:
+            self._radius = CUTS[0] * self._length
+        elif ratio < GAINS[0]:
+            self._radius = (CUTS[1] if ratio < 0 else CUTS[2]) * self._length
+        elif ratio > GAINS[1]:
             self._radius = max(self._radius, GROWTH * self._length)
         self._accepted = ratio > ACCEPT
         return self._accepted
@@ -80,7 +83,7 @@ class TrustSteps:
             self._point = evaluation.point
             self._model, self._radius = self._modelled(evaluation, oracle, self._radius)
         if self._radius == 0:  # halved away
-            raise Stuck("no step inside the trust region lowers the loss in this dtype")
+            raise Stuck(NO_STEP)
         step, self._length, self._change = self._model.minimiser(self._radius)
         trial = self._point + step.to(self._point)
         if oracle.lower is not None:
@@ -88,16 +91,14 @@ class TrustSteps:
         if torch.equal(trial, self._point) or not self._change < 0:
             if self._not_finite is not None:
                 raise NonFiniteTrial(self._not_finite, however_short=True)
-            raise Stuck("no step inside the trust region lowers the loss in this dtype")
+            raise Stuck(NO_STEP)
         self._accepted = False
         oracle.write(trial)
 
     def forcing(self, evaluation: Evaluation) -> float:
-        """How far conjugate gradients must reduce the residual: superlinear (Nocedal and Wright, 2006, eq. 7.3), with
-        the gradient relative to the largest so far, so that the units of the loss do not matter.
-        """
+        """How far conjugate gradients must reduce the residual."""
         self._largest = max(self._largest, evaluation.gradient_norm)
-        return min(0.25, math.sqrt(evaluation.gradient_norm / self._largest)) if self._largest > 0 else 0.25
+        return float(forcing(*torch.tensor([evaluation.gradient_norm, self._largest], dtype=torch.float64)))
 
     def learning_rate(self) -> float:
         """The radius, in scaled variables."""
@@ -152,47 +153,40 @@ class TrustRegion(TrustSteps):
         self, parameters: Sequence[nn.Parameter], *, hessian: Literal["auto", "matrix", "products"] = "auto"
     ) -> None:
         super().__init__(self._newton, LossUnit())
-        size = sum(parameter.numel() for parameter in parameters)
-        self._whole = hessian == "matrix" or (hessian == "auto" and size <= MATRIX_UP_TO)
+        self._hessian = hessian
+        self._whole = takes_whole(hessian, sum(parameter.numel() for parameter in parameters))
+
+    def stacked(self, oracle: StackedOracle) -> StackedTrustRegion:
+        """What does the same for many starts at once."""
+        return StackedTrustRegion(oracle, hessian=self._hessian)
 
     def _newton(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         if not self._whole:
             return self._by_products(evaluation, oracle, radius)
         hessian = oracle.hessian_matrix()
         if hessian is None and oracle.pinned is not None:
-            raise Stuck("the second derivatives are not finite where a first one is infinite (lbfgs needs none)")
+            raise Stuck(NOT_FINITE)
         if hessian is None:
-            raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
+            raise Mistake(NO_CURVATURE)
         hessian, gradient, point = (t.double().cpu() for t in (hessian, evaluation.gradient, evaluation.point))
         hessian = hessian * self._unit.factor
         scale = self._scale = scale_of(hessian.diagonal().abs().sqrt(), self._scale)
         if radius != radius:
             slope = gradient / scale
-            radius = first_radius(scale * point, slope, float(slope @ (hessian @ (slope / scale) / scale)))
+            radius = float(first_radius(scale * point, slope, slope @ (hessian @ (slope / scale) / scale)))
         return Box(Newton(hessian, gradient, scale), scale, room(point, oracle.lower, oracle.upper)), radius
 
     def _by_products(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
         if oracle.lower is not None:
-            raise Mistake(
-                "trust_region keeps bounds on the whole Hessian only: say optimiser.hessian=matrix, or use lbfgs"
-            )
+            raise Mistake(NO_BOUNDS)
         product = oracle.hessian()
         if product is None:
-            raise Mistake("trust_region needs second derivatives, and this objective has none; use lbfgs")
+            raise Mistake(NO_CURVATURE)
         gradient, factor = evaluation.gradient, self._unit.factor
 
         def measured(vector: Tensor) -> Tensor:
             return product(vector) * factor
 
         if radius != radius:
-            radius = first_radius(evaluation.point, gradient, float(gradient @ measured(gradient)))
+            radius = float(first_radius(evaluation.point, gradient, gradient @ measured(gradient)))
         return Krylov(measured, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS), radius
-
-
-def first_radius(point: Tensor, slope: Tensor, curvature: float) -> float:
-    """The size of the start; at zero ten times the Cauchy step. All in scaled variables."""
-    size = float(point.norm())
-    if size > 0:
-        return size
-    square = float(slope @ slope)
-    return 10 * math.sqrt(square) * (square / curvature if curvature > 0 else 1.0)

@@ -14,9 +14,9 @@ from gradopt.loop import iterate
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import LOSSES, RobustLoss
-from gradopt.optimisers.levenberg_marquardt import SecondOrder, _capped
 from gradopt.optimisers.line_search import LineSearch
 from gradopt.optimisers.memory import Memory
+from gradopt.optimisers.second_order import SecondOrder, capped
 from gradopt.optimisers.trust_model import Box, GaussNewton, Newton, Spectrum, _solve
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -619,11 +619,11 @@ def test_the_scale_lets_a_step_as_long_as_the_point_move_no_unknown_beyond_its_s
     scale = torch.tensor([10.0, 1e-8, 3.0], dtype=torch.float64) / unit
     point, origin = (torch.tensor(x, dtype=torch.float64) * unit for x in ([1.0, 1.0, 2.0], [1.0, -3.0, 0.0]))
     size = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64) * unit
-    capped = _capped(scale, point, origin)
+    raised = capped(scale, point, origin)
     longest = (scale * size).norm()
-    assert bool((longest / capped <= size * (1 + 1e-12))[:2].all())
-    assert capped[2] == scale[2]  # it started at zero: nothing is known of its size
-    assert bool((capped >= scale).all())
+    assert bool((longest / raised <= size * (1 + 1e-12))[:2].all())
+    assert raised[2] == scale[2]  # it started at zero: nothing is known of its size
+    assert bool((raised >= scale).all())
 
 
 def test_large_residuals_make_levenberg_marquardt_learn_their_curvature(monkeypatch):
