@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ class StackedOracle:
         num_losses, num_gradients, num_hessian_products: Of each start, shape (starts,), float64.
         has_residuals: Whether its loss is made of residuals.
         has_proofs: Whether the objective can prove that a start is unbounded below.
-        best_loss, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
+        num_evaluations: Of all starts together or each, shape (starts,), where they are at steps of their own.
+        best_loss, best_norm, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
         origin: Where each start began, shape (starts, n).
 
     Raises:
@@ -100,13 +102,13 @@ class StackedOracle:
         self.max_evaluations = self.deadline = math.inf
         self.violation_tolerance = self._one.violation_tolerance
         number, like = len(self.parameters[0]), self.parameters[0]
-        self.num_evaluations = 0
+        self.num_evaluations: Any = 0
         self._is_curved: bool | None = None
         self._has_best = False
         self._extra = torch.zeros(3, number, dtype=torch.float64)
         self.last = Evaluations(like.new_zeros(0), like.new_zeros(0), like.new_zeros(0), like.new_zeros(0))
         self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
-        self._best_norm = self.best_loss.clone()
+        self.best_norm = self.best_loss.clone()
         self.origin, self.best_point = self.read(), self.read()
         check_losses(self._one, self.losses, self.parameters)
 
@@ -131,7 +133,7 @@ class StackedOracle:
         """Forward and backward of every start."""
         losses = self._backward()
         self.num_evaluations += 1
-        here = self._seen(losses, self.read(), self._joined([parameter.grad for parameter in self.parameters]))
+        here = self._seen(losses, self.read(), self.joined([parameter.grad for parameter in self.parameters]))
         if here.pinned is not None:
             for parameter, part in zip(self.parameters, self.split(here.gradient), strict=True):
                 parameter.grad = part
@@ -147,12 +149,12 @@ class StackedOracle:
         parts = [parameter.detach()[rows].clone() for parameter in self.parameters]
         losses, gradients = self._slopes(parts)
         self._extra[:2, places] += 1
-        here = self._seen(losses, self._joined(parts), self._joined(gradients, parts))
-        known = self.best_loss[places], self._best_norm[places]
+        here = self._seen(losses, self.joined(parts), self.joined(gradients, parts))
+        known = self.best_loss[places], self.best_norm[places]
         better = (here.loss < known[0]) | ((here.loss == known[0]) & (here.gradient_norm < known[1]))
         better = ((better | ~(known[0].abs() < math.inf)) & (here.loss.abs() < math.inf)).cpu()
         those = places[better]
-        self.best_loss[those], self._best_norm[those] = here.loss[better], here.gradient_norm[better]
+        self.best_loss[those], self.best_norm[those] = here.loss[better], here.gradient_norm[better]
         self.best_point[those] = here.point[better]
         return here
 
@@ -174,7 +176,7 @@ class StackedOracle:
         """The gradients at other points, shape (starts, n); not counted."""
         parts = [part.detach().requires_grad_() for part in self.split(points)]
         losses = self.losses(parts)
-        return self._joined(torch.autograd.grad(losses, parts, torch.ones_like(losses), allow_unused=True), parts)
+        return self.joined(torch.autograd.grad(losses, parts, torch.ones_like(losses), allow_unused=True), parts)
 
     def is_curved(self) -> bool:
         """Whether second derivatives exist; it costs nothing that counts."""
@@ -208,7 +210,7 @@ class StackedOracle:
                 retain_graph=True,
                 allow_unused=True,
             )
-            return self._joined(outer, parts)
+            return self.joined(outer, parts)
 
         return product
 
@@ -256,12 +258,12 @@ class StackedOracle:
     @contextmanager
     def alone(self, place: int) -> Iterator[AutogradOracle]:
         """The oracle of one start, where it was last evaluated: for what is asked of few. What it spends is counted."""
-        made = self.num_evaluations
+        made = int(self.num_losses[place] - self._extra[0, place])
         before = [int(extra) + count for extra, count in zip(self._extra[:, place], (made, made, 0), strict=True)]
         with self.at(self.last.of(place), self.origin[place]) as one:
             one.num_losses, one.num_gradients, one.num_hessian_products = before
             one.max_evaluations, one.deadline = self.max_evaluations, self.deadline
-            best = self.best_loss[place].item(), self._best_norm[place].item(), self.best_point[place]
+            best = self.best_loss[place].item(), self.best_norm[place].item(), self.best_point[place]
             one.best = Evaluation(*best, self.last.gradient[place])
             yield one
             after = one.num_losses, one.num_gradients, one.num_hessian_products
@@ -282,7 +284,7 @@ class StackedOracle:
 
     def read(self) -> Tensor:
         """The unknowns of all starts, shape (starts, n): a copy."""
-        return self._joined([parameter.detach().clone() for parameter in self.parameters])
+        return self.joined([parameter.detach().clone() for parameter in self.parameters])
 
     def write(self, places: Tensor, points: Tensor) -> None:
         """Set the parameters of some starts, in place."""
@@ -303,12 +305,14 @@ class StackedOracle:
             parameter.grad = None if gradient is None else gradient[kept]
         self.last = self.last.at(kept)
         self._extra = self._extra[:, kept]
-        self.best_loss, self._best_norm = self.best_loss[kept], self._best_norm[kept]
+        if isinstance(self.num_evaluations, Tensor):
+            self.num_evaluations = self.num_evaluations[kept]
+        self.best_loss, self.best_norm = self.best_loss[kept], self.best_norm[kept]
         self.best_point, self.origin = self.best_point[kept], self.origin[kept]
 
     def state(self) -> dict[str, object]:
         """What it remembers, to be saved."""
-        names = ("num_evaluations", "_has_best", "_extra", "best_loss", "_best_norm", "best_point", "origin")
+        names = ("num_evaluations", "_has_best", "_extra", "best_loss", "best_norm", "best_point", "origin")
         values = {name: getattr(self, name) for name in names}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
 
@@ -368,7 +372,8 @@ class StackedOracle:
         low, high = projected.amin(1), projected.amax(1)
         return Evaluations(losses, torch.maximum(high, -low), point, gradient, mask)
 
-    def _joined(self, parts: Sequence[Tensor | None], like: Sequence[Tensor] | None = None) -> Tensor:
+    def joined(self, parts: Sequence[Tensor | None], like: Sequence[Tensor] | None = None) -> Tensor:
+        """Tensors shaped like the stacked parameters as vectors of unknowns, shape (starts, n)."""
         like = self.parameters if like is None else like
         filled = [torch.zeros_like(other) if part is None else part for part, other in zip(parts, like, strict=True)]
         rows = [part.detach().reshape(len(part), math.prod(part.shape[1:])) for part in filled]
@@ -377,16 +382,16 @@ class StackedOracle:
     def _keep_best(self) -> None:
         loss, norm = self.last.loss, self.last.gradient_norm
         if self.num_evaluations == 1:
-            self.best_loss, self._best_norm, self.best_point = loss, norm, self.last.point
+            self.best_loss, self.best_norm, self.best_point = loss, norm, self.last.point
             self._has_best = bool((loss.abs() < math.inf).all())
             return
         better = loss < self.best_loss
         tied = loss == self.best_loss
         if bool(tied.any()):
-            better |= tied & (norm < self._best_norm)
+            better |= tied & (norm < self.best_norm)
         if not self._has_best:  # of a start whose loss was not finite, any is better that is
             better |= ~(self.best_loss.abs() < math.inf)
         better &= loss.abs() < math.inf
         self.best_loss = torch.where(better, loss, self.best_loss)
-        self._best_norm = torch.where(better, norm, self._best_norm)
+        self.best_norm = torch.where(better, norm, self.best_norm)
         self.best_point = torch.where(better.unsqueeze(1), self.last.point, self.best_point)

@@ -55,11 +55,12 @@ class StackedNonFinite(_PerStart):
         places = bad.nonzero().flatten()
         if not len(places):
             return None
-        before = (
-            block["loss"][-2] if len(block) > 1 else block.columns.get("loss_before", loss.new_full((1,), math.nan))
-        )
+        if len(block) > 1:
+            before = block["loss"][-2, places]
+        else:
+            before = block.columns.get("loss_before", torch.full_like(block["loss"], math.nan))[0, places]
         trial, short = block.halted_by(NonFiniteTrial)[places], _however_short(block)[places]
-        before = before.expand(len(loss))[places].masked_fill(trial, math.nan)
+        before = before.masked_fill(trial, math.nan)
         numbers = {"loss": loss[places], "gradient_norm": norm[places], "before": before}
         best = oracle.best_loss[places].double().cpu()
         evidence = {**numbers, "best": best, "step": block.steps[places], "trial": trial, "however_short": short}

@@ -1,5 +1,6 @@
 """The parts of a run of many starts."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,11 @@ from gradopt.criteria.stacked import (
     StackedStalled,
     StackedUnbounded,
 )
+from gradopt.engines.choice import KINDS
+from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
+from gradopt.engines.native.lanes_program import LanesProgram
 from gradopt.engines.stacked import StackedEngine
+from gradopt.engines.tracing import trace
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.stacked import StackedOptimiser, StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
@@ -29,6 +34,8 @@ from gradopt.oracle import AutogradOracle
 from gradopt.settings import Starts, Stop
 from gradopt.stacked import StackedOracle
 from gradopt.stationarity.stacked import StackedPoints
+
+log = logging.getLogger("gradopt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,8 @@ def assemble_starts(
         Mistake: As `assemble`; or what cannot be done for many starts at once, with the reason.
     """
     check_engine(engine)
-    if engine not in ("eager", "auto"):
-        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=eager, or engine=auto")
+    if engine not in ("eager", "auto", "native"):
+        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=native, eager or auto")
     stop = checked(stop, extra_criteria)
     for criterion in extra_criteria:
         if not callable(getattr(criterion, "keep", None)):
@@ -96,9 +103,10 @@ def assemble_starts(
     if on_saddle != "stop":
         raise Mistake("on_saddle=escape is for one start: leave it out, or run the starts one after another")
     oracle = StackedOracle(target, starts)
+    given = optimiser_options or {}
     interrupt, budgets = Interrupt(oracle), list(budgets_of(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
-    built, label = _optimiser(oracle, target, optimiser, optimiser_options or {}, schedule, steps, engine)
+    built, label = _optimiser(oracle, target, optimiser, given, schedule, steps, engine)
     judges: list[Any] = [
         *([] if stop.target is None else [Target(stop.target)]),
         StackedUnbounded(),
@@ -115,8 +123,54 @@ def assemble_starts(
     if stop.max_seconds is not None:
         oracle.deadline = time.perf_counter() + stop.max_seconds
     facts = {"objective": target.describe(), "optimiser": f"{label}, of {oracle.num_starts} starts at once"}
-    facts["engine"] = "eager"
-    return StartsAssembly(oracle, StackedEngine(oracle, built), judges, interrupt, facts, steps)
+
+    if not isinstance(built, StackedTorchOptimiser):
+        if engine == "native":
+            raise Mistake(
+                f"engine=native runs many starts of an elementwise optimiser such as adam, not of {label}: use "
+                "engine=eager or auto"
+            )
+        return StartsAssembly(
+            oracle, StackedEngine(oracle, built), judges, interrupt, {**facts, "engine": "eager"}, steps
+        )
+
+    def few() -> Parts:
+        some = StackedOracle(target, {name: points[:GATE_STARTS] for name, points in starts.items()})
+        moved = _optimiser(some, target, optimiser, given, schedule, steps, engine)[0]
+        assert isinstance(moved, StackedTorchOptimiser), "as of all starts"
+        return Parts(some, moved)
+
+    def program() -> LanesProgram:
+        one = AutogradOracle(target)
+        made = LanesProgram(trace(one, _of_one(one, target, optimiser, given, schedule, steps)))
+        prove(made, few)
+        log.info("engine: native, as the first starts give the same records as by eager")
+        return made
+
+    facts["engine"] = "eager" if engine == "eager" else "native" if engine == "native" else "auto, begins eager"
+    patience = {"eager": math.inf, "native": 0.0, "auto": KINDS["native"].patience}[engine]
+    executed = LanesEngine(Parts(oracle, built), program, patience)
+    return StartsAssembly(oracle, executed, judges, interrupt, facts, steps)
+
+
+def _of_one(
+    one: AutogradOracle,
+    target: Objective,
+    optimiser: str | Mapping[str, Any] | Callable[..., Any],
+    given: Mapping[str, Any],
+    schedule: str | Mapping[str, Any] | None,
+    steps: float,
+) -> TorchOptimiser:
+    """The optimiser of one start, whose step is traced."""
+    made = make(one, list(target.parameter_groups()), optimiser, given, "eager")
+    scheduler, every, _ = scheduled(made.optimizer, schedule, steps)
+    return TorchOptimiser(
+        made.optimizer,
+        scheduler=scheduler,
+        schedule_every=every,
+        clip_norm=made.extras["clip_norm"],
+        clip_value=made.extras["clip_value"],
+    )
 
 
 def _optimiser(

@@ -78,7 +78,7 @@ class StackedTorchOptimiser:
     makes_trials = False
 
     def __init__(self, inner: TorchOptimiser, *, elementwise: bool | None, clip_norm: float | None) -> None:
-        self._inner = inner
+        self.inner = inner
         self._clip_norm = clip_norm
         if reason := refusal(inner, elementwise):
             raise Mistake(reason)
@@ -95,16 +95,16 @@ class StackedTorchOptimiser:
         """Move the parameters of all starts, in place, also of those that have ended: the engine puts them back."""
         if self._clip_norm is not None:
             _clip(oracle, self._clip_norm)
-        self._inner.clip(oracle.parameters)  # each value on its own
-        self._inner.step()
+        self.inner.clip(oracle.parameters)  # each value on its own
+        self.inner.step()
 
     def learning_rate(self) -> float:
         """For the log."""
-        return self._inner.learning_rate()
+        return self.inner.learning_rate()
 
     def keep(self, kept: Tensor) -> None:
         """Forget what is remembered of the starts that are not at these places. The parameters are as small already."""
-        optimizer = self._inner.optimizer
+        optimizer = self.inner.optimizer
         states = {
             parameter: {name: _kept(value, parameter, kept) for name, value in state.items()}
             for parameter, state in optimizer.state.items()
@@ -114,11 +114,11 @@ class StackedTorchOptimiser:
 
     def state_dict(self) -> State:
         """Everything the next update needs; state tensors have the axes (starts, parameter)."""
-        return self._inner.state_dict()
+        return self.inner.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
-        self._inner.load_state_dict(state)
+        self.inner.load_state_dict(state)
 
 
 def _kept(value: Any, parameter: Tensor, kept: Tensor) -> Any:

@@ -210,7 +210,6 @@ REFUSED = {
     "LBFGS cannot move many starts at once": (f.parabola, {"optimiser": "torch_lbfgs"}),
     "reads the loss of one start": (f.parabola, {"schedule": {"name": "plateau"}}),
     "keep no constraints": (f.parabola, {"constraints": gradopt.Constraint(lambda x: x, lower=0.0)}),
-    "engine=native runs one start alone": (f.parabola, {"engine": "native"}),
     "on_saddle=escape is for one start": (f.parabola, {"on_saddle": "escape"}),
     "start 1 lies outside the bounds": (f.parabola, {"bounds": (0.0, 6.0), "x": 6.5}),
     "start 1 is not finite": (f.parabola, {"x": float("inf")}),

@@ -1,0 +1,191 @@
+"""Many starts by the native engine: what eager does, to the last bits, with each start at a step of its own."""
+
+import logging
+
+import pytest
+import torch
+
+import gradopt
+from gradopt import Mistake
+from gradopt.engines.choice import KINDS, Kind
+from gradopt.engines.lanes import LanesEngine, Parts, prove
+from gradopt.engines.native.lanes_program import LanesProgram
+from gradopt.engines.purity import Refusal
+from gradopt.engines.tracing import trace
+from gradopt.loop import iterate
+from gradopt.many import assembly as assemblies
+from gradopt.many.assembly import assemble_starts
+from gradopt.objectives.function import FunctionObjective
+from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.optimisers.torch import TorchOptimiser
+from gradopt.oracle import AutogradOracle
+from gradopt.settings import Stop
+from gradopt.stacked import StackedOracle
+from gradopt.verdicts import Verdicts
+from tests import functions as f
+from tests.many.test_law import CASES, assert_same, log_well, pair
+
+CLASSES = {
+    "sgd": {"lr": 1e-3, "momentum": 0.5, "nesterov": True},
+    "adam": {"amsgrad": True, "weight_decay": 0.01},
+    "adamw": {},
+    "rmsprop": {"momentum": 0.5, "centered": True},
+    "adagrad": {"lr": 0.1, "lr_decay": 0.01},
+    "nadam": {},
+    "radam": {},
+    "adamax": {},
+    "adadelta": {},
+    "rprop": {},
+    "asgd": {"lr": 1e-3},
+}
+
+
+def hollow(x):
+    return (x[0] - 1) ** 2 + 10 * (x[1] + x[0] ** 2) ** 2 + 0.1 * torch.cos(3 * x[1])
+
+
+def drawn(number, n=2, dtype=torch.float64):
+    return torch.rand(number, n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4 - 2
+
+
+def both(function, starts, **options):
+    """The same by eager and by the program."""
+    return [gradopt.minimise(function, starts=starts, engine=engine, **options) for engine in ("eager", "native")]
+
+
+def assert_equal(one, other, bits=1e-12):
+    assert torch.equal(one.verdicts.codes, other.verdicts.codes)
+    assert torch.equal(one.nit, other.nit) and torch.equal(one.nfev, other.nfev)
+    torch.testing.assert_close(one.x, other.x, rtol=bits, atol=bits)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_elementwise_class_steps_as_by_eager(name):
+    options = {"optimiser": name, "optimiser_options": CLASSES[name], "stop": gradopt.Stop(max_steps=60)}
+
+    assert_equal(*both(hollow, drawn(150), **options))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name != "wide"], ids=lambda case: case.name)
+def test_each_start_ends_as_it_does_alone(case):
+    starts = torch.tensor(case.starts, dtype=torch.float64)
+    options = {"optimiser": "adam", "optimiser_options": {"lr": 0.05}, "stop": gradopt.Stop(max_steps=450)}
+
+    many = gradopt.minimise(case.function, starts=starts, engine="native", bounds=case.bounds, **options)
+
+    for one, single in zip(many, pair(case, "adam", torch.float64)[1], strict=True):
+        assert_same(one, single)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bounds": (-1.5, 1.8)},
+        {"schedule": {"name": "cosine", "T_max": 100}},
+        {"optimiser_options": {"clip_norm": 0.3}},
+        {"optimiser_options": {"clip_value": 0.3}},
+        {"stop": Stop(max_evaluations=77)},
+        {"stop": Stop(target=3.0, max_steps=50)},
+        {"callback": lambda block: block.last_step >= 30},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_asked_of_a_run_holds_for_each_start(options):
+    common = {"optimiser": "adam", "stop": gradopt.Stop(max_steps=130), **options}
+
+    assert_equal(*both(hollow, drawn(40).clamp(-1.4, 1.7), **common))
+
+
+def test_starts_that_converge_one_by_one_lag_behind_and_end_where_they_do_by_eager():
+    starts = torch.linspace(-60, 60, 121, dtype=torch.float64).unsqueeze(1)
+
+    eager, native = both(f.parabola, starts, optimiser="adam", optimiser_options={"lr": 0.5})
+
+    assert_equal(eager, native)
+    assert bool(native.success.all()) and len(native.nit.unique()) > 30
+    steps = native.history["step"]
+    assert bool((steps[1:] > steps[:-1]).all()) and len(steps) < len(eager.history["step"])
+    assert native.history["going"][-1] < 121
+
+
+def test_unknowns_of_several_shapes():
+    starts = {"a": drawn(30, 1)[:, 0], "b": drawn(30, 6).reshape(30, 2, 3)}
+
+    def loss(p):
+        return (p["a"] - 1) ** 2 + ((p["b"] - p["a"]) ** 2 * p["b"].exp()).sum()
+
+    eager, native = both(loss, starts, optimiser="adam", stop=gradopt.Stop(max_steps=50))
+
+    torch.testing.assert_close(native.x, eager.x, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_and_a_start_that_turns_nan():
+    starts = torch.tensor([[2.0], [-1.0], [0.5]])
+
+    eager, native = both(log_well, starts, optimiser="adam", optimiser_options={"lr": 0.05, "clip_norm": 0.1})
+
+    assert [status.value for status in native.status] == ["converged", "non_finite", "converged"]
+    torch.testing.assert_close(native.x, eager.x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_saved_run_goes_on_to_the_last_bit():
+    def build():
+        starts = {"x": torch.linspace(-40, 50, 12, dtype=torch.float64).unsqueeze(1)}
+        assembly = assemble_starts(FunctionObjective(f.parabola, [0.0]), starts, "adam", {"lr": 0.2}, engine="native")
+        return assembly, Verdicts(assembly.criteria, 12)
+
+    def walk(assembly, verdicts, until=10_000):
+        for number, _ in enumerate(iterate(assembly.engine, assembly.criteria, max_rows=7, verdicts=verdicts)):
+            if number == until:
+                return
+
+    (whole, judged), (first, before), (second, after) = build(), build(), build()
+    walk(whole, judged)
+    walk(first, before, until=40)
+    first.engine.update()
+    second.engine.load_state_dict(first.engine.state_dict())
+    after.load_state_dict(before.state_dict())
+    for one, other in zip(second.criteria, first.criteria, strict=True):
+        one.load_state_dict(other.state_dict())
+    walk(second, after)
+
+    assert 0 < int((before.codes < 0).sum()) < 12
+    assert list(after) == list(judged) and torch.equal(after.steps, judged.steps)
+    assert torch.equal(second.engine.ended().point, whole.engine.ended().point)
+
+
+def test_auto_goes_on_with_a_program_where_a_run_lasts(monkeypatch, caplog):
+    monkeypatch.setattr(assemblies, "KINDS", {"native": Kind(KINDS["native"].build, patience=1e-9)})
+    caplog.set_level(logging.INFO, "gradopt")
+    options = {"optimiser": "adam", "optimiser_options": {"fused": False}, "stop": gradopt.Stop(max_steps=60)}
+
+    auto = gradopt.minimise(hollow, starts=drawn(40), engine="auto", **options)
+
+    assert_equal(gradopt.minimise(hollow, starts=drawn(40), engine="eager", **options), auto)
+    assert "engine: native" in caplog.text and len(auto.history["step"]) < 60
+
+
+def test_what_is_no_program_is_refused_or_runs_eagerly():
+    wide = next(case for case in CASES if case.name == "wide")
+    starts = torch.tensor(wide.starts, dtype=torch.float64)
+    options = {"optimiser": "adam", "stop": gradopt.Stop(max_steps=3)}
+
+    with pytest.raises(Mistake, match="engine=native cannot run this: a step of more than"):
+        gradopt.minimise(wide.function, starts=starts, engine="native", **options)
+    with pytest.raises(Mistake, match="runs one start alone"):
+        gradopt.minimise(wide.function, starts=starts, engine="compiled", **options)
+
+
+def test_a_program_that_gives_other_records_is_refused():
+    other = AutogradOracle(FunctionObjective(lambda x: (x**2).sum(), torch.zeros(1, dtype=torch.float64)))
+    program = LanesProgram(trace(other, TorchOptimiser(torch.optim.SGD(other.parameters, lr=0.1))))
+
+    def parts():
+        starts = {"x": torch.ones(3, 1, dtype=torch.float64)}
+        oracle = StackedOracle(FunctionObjective(f.parabola, torch.zeros(1, dtype=torch.float64)), starts)
+        adapter = TorchOptimiser(torch.optim.SGD(oracle.parameters, lr=0.1))
+        return Parts(oracle, StackedTorchOptimiser(adapter, elementwise=None, clip_norm=None))
+
+    assert LanesEngine(parts(), lambda: program, 0.0).name == "eager"
+    with pytest.raises(Refusal, match="its loss is not that of eager"):
+        prove(program, parts)
