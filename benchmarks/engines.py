@@ -41,7 +41,7 @@ def built(case: str, engine: str, steps: int) -> Assembly:
 def seconds_a_step(case: str, engine: str) -> float:
     steps = STEPS[engine] // (10 if case == "digits MLP" else 1)
     if engine == "bare":
-        return bare(CASES[case], torch.optim.Adam, LR, steps) / steps
+        return bare(CASES[case])(steps) / steps
     assembly = built(case, engine, steps)
     began = time.process_time()
     result = execute(assembly, [], form_of(assembly.oracle.objective))

@@ -8,7 +8,7 @@ import torch
 from gradopt.contracts import Band, Block, Criterion, Engine, Judgement
 from gradopt.verdict import STATUSES, Verdict
 
-MAX_ROWS = 1000
+MAX_ROWS = 10_000
 PULSE_SECONDS = 0.1
 """How long Ctrl-C, the clock and the progress line wait at most, unless one evaluation takes longer."""
 
