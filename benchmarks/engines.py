@@ -8,6 +8,7 @@ took: cold, and in a second process, which finds the compiler's output on disk. 
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from gradopt.settings import Stop
 LR = 1e-5
 ENGINES = ("eager", "compiled", "native")
 TARGETS = {"polynomial": 0.03, "rosenbrock(2)": 0.03, "rosenbrock(100)": 0.03, "digits MLP": 0.2}
-"""Of `compiled`."""
+"""Of a program."""
 
 CASES = {"polynomial": Polynomial, **LARGER}
 STEPS = {"bare": 2000, "eager": 2000, "compiled": 20_000, "native": 20_000}
@@ -94,12 +95,16 @@ def main() -> None:
         for engine in engines:
             pace = statistics.median(one[engine] for one in rounds)
             ratio = statistics.median(one[engine] / one["bare"] for one in rounds)
-            target = f"{TARGETS[case]}" if engine == "compiled" else ""
+            target = "" if engine == "eager" or case not in TARGETS else f"{TARGETS[case]}"
             cold, warm = (f"{s:.1f}" for s in build_seconds(case, engine)) if engine != "eager" else ("", "")
             times = f"{1e6 * usual:.0f} | {engine} | {1e6 * pace:.3g}"
             lines.append(f"| {case} | {times} | {ratio:.4f} | {target} | {cold} | {warm} |")
             print(lines[-1], flush=True)
-    report = f"torch {torch.__version__}, one thread, {asked.rounds} rounds, CPU time.\n\n" + "\n".join(lines) + "\n"
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    report = (
+        f"torch {torch.__version__}, one thread, {asked.rounds} rounds, CPU time; builds in wall time. Load average at "
+        f"the end: {load}, on {os.cpu_count()} cores.\n\n" + "\n".join(lines) + "\n"
+    )
     print(report)
     if asked.write:
         place = Path(__file__).parent / "results" / f"engines-{time.strftime('%Y-%m-%d')}.md"
