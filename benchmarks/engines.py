@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--steps-only", action="store_true", help="leave out how long programs take to build")
     parser.add_argument("--write", action="store_true", help="write a dated result beside the others")
     parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -96,7 +97,8 @@ def main() -> None:
             pace = statistics.median(one[engine] for one in rounds)
             ratio = statistics.median(one[engine] / one["bare"] for one in rounds)
             target = "" if engine == "eager" or case not in TARGETS else f"{TARGETS[case]}"
-            cold, warm = (f"{s:.1f}" for s in build_seconds(case, engine)) if engine != "eager" else ("", "")
+            measured = engine != "eager" and not asked.steps_only
+            cold, warm = (f"{s:.1f}" for s in build_seconds(case, engine)) if measured else ("", "")
             times = f"{1e6 * usual:.0f} | {engine} | {1e6 * pace:.3g}"
             lines.append(f"| {case} | {times} | {ratio:.4f} | {target} | {cold} | {warm} |")
             print(lines[-1], flush=True)

@@ -225,9 +225,9 @@ def main() -> None:
         f"# Steps of programs, {time.strftime('%Y-%m-%d')}",
         "",
         f"torch {torch.__version__}, jax and optax {jax.versions}; float32, CPU nanoseconds a step on one thread, "
-        f"median of {chosen.rounds} rounds in turn{load}. Native (compiled for the digits) tests every row against bands "
-        f"on three columns, records it and keeps the best point, in blocks of {BLOCK} rows ({block_of(NETWORK)} of the "
-        "digits); JAX keeps the losses; eager keeps nothing. "
+        f"median of {chosen.rounds} rounds in turn{load}. Native (compiled for the digits) tests every row against "
+        f"bands on three columns, records it and keeps the best point, in blocks of {BLOCK} rows "
+        f"({block_of(NETWORK)} of the digits); JAX keeps the losses; eager keeps nothing. "
         "Build is in seconds, from graph to object.",
         "",
         "| objective | optimiser | ours | JAX scan | eager | ours / JAX | ours / eager | build |",
