@@ -39,16 +39,16 @@ def test_the_loop_with_everything_costs_less_than_a_bare_one(case):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_step_of_many_unknowns_costs_the_memory_it_moves(name):
-    scale = benchmark("scale")
+    scale, n = benchmark("scale"), 10_000_000
+    most_faults = 4 * n / 4096 / 10  # a tenth of a vector's pages: memory that is kept faults once, not at each step
 
-    def ratio_to_bound():
-        found = scale.measure(10_000_000, name, rounds=2)
-        assert found["faults"] < 100, "a step asks the system for memory"
-        return found["without best us"] / found["bound us"]
+    def share_of_what_is_allowed():
+        found = scale.measure(n, name, rounds=2)
+        return max(found["without best us"] / found["bound us"] / scale.TARGET, found["faults"] / most_faults)
 
-    ratio, ratios = best_of(4, ratio_to_bound, scale.TARGET)
+    share, shares = best_of(4, share_of_what_is_allowed, 1.0)
 
-    assert ratio <= scale.TARGET, ratios
+    assert share <= 1, shares
 
 
 @pytest.mark.slow
