@@ -37,7 +37,6 @@ def both(monkeypatch, program, problem, name, *, options=None, **others):
     [
         ("polynomial", torch.float64),
         ("rosenbrock2", torch.float64),
-        ("perceptron", torch.float64),
         ("perceptron", torch.float32),
     ],
     ids=str,
@@ -117,7 +116,7 @@ def test_a_loss_that_is_no_number_in_the_middle_of_a_call_moves_nothing(monkeypa
 
 
 @pytest.mark.parametrize("program", QUICK)
-@pytest.mark.parametrize("target", [54.0, 20.0, -31.9])
+@pytest.mark.parametrize("target", [54.0, -31.9])
 def test_a_target_that_is_reached_in_the_middle_of_a_call_ends_there(monkeypatch, program, target):
     ours, eager = both(monkeypatch, program, "polynomial", "adam", options={"lr": 1e-2}, stop=Stop(target=target))
 
