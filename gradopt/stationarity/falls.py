@@ -47,7 +47,7 @@ def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvat
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
     try:
-        floor = _inside(point + curvature.newton_move(gradient), oracle)
+        floor = inside(point + curvature.newton_move(gradient), oracle)
         base = oracle.loss(floor)
         if not base <= loss:
             floor, base = point, loss
@@ -58,7 +58,7 @@ def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvat
             if part == 1.0 and not promised > 2 * noise:
                 return True
             for sign in (1.0, -1.0):
-                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
+                beside = oracle.loss(inside(floor + sign * length * direction, oracle))
                 if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
                     return True
     except BudgetSpent:
@@ -87,7 +87,7 @@ def fall(
     moves += _mixtures(curvature, way)
     for number, move in enumerate(moves):
         for sign in (1.0, -1.0):
-            there = _inside(point + sign * move, oracle)
+            there = inside(point + sign * move, oracle)
             step = there - point
             try:
                 lower = oracle.loss(there)
@@ -117,7 +117,7 @@ def _mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
 def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
     """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
     try:
-        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
+        return all(oracle.loss(inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
     except BudgetSpent:
         return False
 
@@ -130,8 +130,8 @@ def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
     eps = torch.finfo(way.dtype).eps
 
     def round_bend(move: Tensor) -> tuple[Tensor, float]:
-        beside = _inside(point + move, oracle)
-        there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
+        beside = inside(point + move, oracle)
+        there = inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
         return there - point, oracle.loss(there)
 
     for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
@@ -183,7 +183,7 @@ def falls_as_promised(
             return False
         length = max(0.1 / max((move.abs() / way).max().item(), TINY), 5 * (noise * abs(loss) + least) / abs(slope))
         for part in (1.0, 2.0):
-            there = _inside(point - math.copysign(part * length, slope) * move, oracle)
+            there = inside(point - math.copysign(part * length, slope) * move, oracle)
             promised, lower = -(gradient @ (there - point)).item(), oracle.loss(there)
             seen = promised > noise * max(abs(loss), abs(lower)) + least
             if not (seen and 0.5 * promised <= loss - lower <= 2 * promised):
@@ -208,7 +208,7 @@ def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way:
     for index in suspects.nonzero().flatten()[:NUM_DENSE]:
         step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
         for move in (step, -step):
-            there = _inside(point + move, oracle)
+            there = inside(point + move, oracle)
             try:
                 rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
             except BudgetSpent:
@@ -220,7 +220,8 @@ def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way:
     return False
 
 
-def _inside(point: Tensor, oracle: Landscape) -> Tensor:
+def inside(point: Tensor, oracle: Landscape) -> Tensor:
+    """The point, moved into the bounds."""
     if oracle.lower is None or oracle.upper is None:
         return point
     return point.clamp(oracle.lower, oracle.upper)
