@@ -7,16 +7,13 @@ from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
 from gradopt.stationarity.curvature import NUM_DENSE, TINY, Curvature
-from gradopt.stationarity.falls import NUM_BENT, REACH, Landscape, inside
+from gradopt.stationarity.falls import NUM_BENT, REACH, inside, scatter
 
 NUM_CORRECTIONS = 3
 """Newton steps at most that bring a point beside back to the floor."""
 
 REACHES = (0.5, 1.0)
 """Parts of its way that a direction is followed to see a change of the loss, where eps^`REACH` of it shows none."""
-
-NUM_SCATTERED = 6
-"""Points within rounding of another that show how far the loss is rounded."""
 
 
 def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
@@ -50,7 +47,7 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
 
     try:
         bottom, base = floor(evaluation.point)
-        rounding = 4 * _scatter(bottom, base, oracle, way)
+        rounding = 4 * scatter(bottom, base, oracle, way)
 
         def noise(*losses: float) -> float:
             return rounding + 2 * eps * max(map(abs, losses))
@@ -67,15 +64,6 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
     except BudgetSpent:
         pass
     return False
-
-
-def _scatter(point: Tensor, loss: float, oracle: Landscape, way: Tensor) -> float:
-    """The largest change of the loss at a point when every unknown moves by one rounding of its way: that of its terms,
-    however far they cancel.
-    """
-    signs = torch.randint(0, 2, (NUM_SCATTERED, len(way)), generator=torch.Generator().manual_seed(2)) * 2 - 1
-    step = torch.finfo(way.dtype).eps * way
-    return max(abs(oracle.loss(inside(point + row * step, oracle)) - loss) for row in signs.to(way))
 
 
 def _falls(along: Callable[[float], float], base: float, noise: Callable[..., float], eps: float) -> bool:

@@ -274,14 +274,17 @@ def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Te
 def gradient_scale(hessian: Callable[[Tensor], Tensor], size: Tensor, seed: int, enough: float = 0.0) -> Tensor:
     """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs.
 
-    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`.
+    Two are enough to see that the gradient is far too large: when the scale they give is below `enough`. The second is
+    uneven, as signs alone may point along the floor of a valley: that of (x y - 1)^2 is (x, -y).
     """
     generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
     scale = torch.zeros_like(size)
-    for _ in range(3):
+    for pattern in range(3):
         signs = torch.randint(0, 2, size.shape, generator=generator, dtype=torch.int8).to(size) * 2 - 1
+        if pattern == 1:
+            signs = signs * (0.5 + 0.5 * torch.rand(size.shape, generator=generator).to(size))
         scale = torch.maximum(scale, hessian(size * signs).abs())
-        if scale.max().item() < enough:
+        if pattern and scale.max().item() < enough:
             break
     return scale
 
