@@ -11,8 +11,9 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.stationarity.curvature import examine, sizes, ways
+from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
 from gradopt.stationarity.falls import falls_as_promised
+from gradopt.stationarity.floors import falls_along_floor
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -259,8 +260,8 @@ class Stalled:
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
     zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
-    it came, nor where an unknown has run off so far that the loss no longer depends on it, or the gradient underflows:
-    gradient and rounding vanish there together.
+    it came or along the floor of a valley, nor where an unknown has run off so far that the loss no longer depends on
+    it, or the gradient underflows: gradient and rounding vanish there together.
     """
 
     PATIENCE = 50
@@ -302,8 +303,10 @@ class Stalled:
             rounding = _rounding(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
-            fallen = abs(self._first - loss)
-            noise = rounding.hides and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+            fallen, reach = abs(self._first - loss), ways(point, self._origin)
+            noise = rounding.hides and not falls_as_promised(here, oracle, [way], reach, fallen)
+            if noise and rounding.curvature is not None:
+                noise = not falls_along_floor(here, oracle, rounding.curvature, reach)
         else:
             missed = {"violation": block["violation"][-1, 0].item()}
             missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
@@ -402,12 +405,14 @@ class Rounding:
         underflows: Whether it is below the smallest normal number far around, too: its digits are lost, and nothing
             can be said of it.
         gain: What a Newton step would take from the loss; NaN where no curvature would end it.
+        curvature: What has been found of it, None if it was not asked.
     """
 
     scatter: float = 0.0
     hides: bool = False
     underflows: bool = False
     gain: float = math.nan
+    curvature: Curvature | None = None
 
 
 def _rounding(oracle: Oracle) -> Rounding:
@@ -452,4 +457,4 @@ def _rounding(oracle: Oracle) -> Rounding:
     slopes = found.slopes(gradient)
     gain = found.decrease(slopes)
     ends = bool(found.is_curved[slopes > 0].all())
-    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan)
+    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan, curvature=found)
