@@ -319,7 +319,8 @@ def check(
     constraints: Constraint | Sequence[Constraint] = (),
 ) -> Report:
     """Examine an objective at its start, before a run: its gradient against differences of the loss, determinism,
-    scale, what the dtype resolves, second derivatives, residuals, bounds, what it can prove.
+    scale, what the dtype resolves, second derivatives, residuals, bounds, constraints and their gradients, what it can
+    prove.
 
     The arguments are those of `minimise`. The objective's parameters stay where they are.
 

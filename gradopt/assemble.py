@@ -33,8 +33,7 @@ EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
 
 KEEPS = (
-    "use augmented_lagrangian (optimiser=augmented_lagrangian on the command line), which wraps lbfgs or trust_region "
-    "(inner), or make them a penalty of the loss"
+    "say optimiser=augmented_lagrangian, which wraps lbfgs or trust_region (inner), or make them a penalty of the loss"
 )
 
 
@@ -319,7 +318,7 @@ def check_own(
         raise Mistake(f"{name} finds its steps itself and takes no {asked[0]}; use one such as adam, or leave it out")
     if bool(getattr(optimiser, "constraints", False)) != (oracle.constraints is not None):
         what = "constraints, and this objective has none" if oracle.constraints is None else None
-        raise Mistake(f"{name} is for {what}; use lbfgs" if what else f"{name} keeps no constraints; {KEEPS}")
+        raise Mistake(f"{name} is for {what}; use lbfgs" if what else f"{name} keeps no constraints: {KEEPS}")
     if oracle.box is not None and not getattr(optimiser, "bounds", False):
         raise Mistake(f"{name} cannot keep bounds; use lbfgs, trust_region or adam, or drop the bounds")
     if oracle.objective.batches is not None:
@@ -377,7 +376,7 @@ def _inner(title: str, node: Any, oracle: AutogradOracle | StackedOracle) -> Cal
 
 def _refuse(optimizer: torch.optim.Optimizer, oracle: AutogradOracle, elementwise: bool | None) -> None:
     if oracle.constraints is not None:
-        raise Mistake(f"{type(optimizer).__name__} keeps no constraints; {KEEPS}")
+        raise Mistake(f"{type(optimizer).__name__} keeps no constraints: {KEEPS}")
     sparse_only = type(optimizer).__name__ == "SparseAdam"
     if sparse_only:  # whether gradients are sparse is known only from one; it is not counted
         oracle.micro_batches = None if oracle.objective.batches is None else oracle.objective.batches.at(0)

@@ -35,6 +35,9 @@ SPREAD = 0.25
 MAX_LARGER = 6
 """Larger steps added at most, where the loss hardly changes over the others."""
 
+MAX_STEPS = 60
+"""Steps at most where it does not change at all: its terms may cancel to the same number round the point."""
+
 
 def tolerance(dtype: torch.dtype) -> float:
     """Relative error of a slope from which on a gradient is wrong, unless the differences are off by as much.
@@ -210,6 +213,8 @@ class Neighbourhood:
         count = int(math.log(self._eps ** (1 / 8 - 5 / 6), 4)) + 1
         self._steps = [self._eps ** (5 / 6) * 4.0**k for k in range(count)]
         self._point, self.size = _inside(probe.oracle, point, sizes(point, point), self._steps[-1])
+        origin = point if probe.oracle.origin is None else probe.oracle.origin
+        self._stretch = sizes(point, origin) / self.size  # an unknown near zero has come a longer way than its size
         self.loss = probe.loss(self._point)
         self.gradient = probe.gradient(self._point)
         self.unjudged = ""
@@ -245,11 +250,17 @@ class Neighbourhood:
         table = [self._difference(direction, step) for step in self._steps]
         while table[-1] is not None and len(table) < len(self._steps) + MAX_LARGER and table[-1].change < 1e4 * noise:
             table.append(self._difference(direction, 4 * table[-1].step))
+        if claimed:
+            while table[-1] is not None and len(table) < MAX_STEPS and _is_still(table):
+                table.append(self._difference(direction, 4 * table[-1].step))
         # Where steps are smallest, the two sides cancel but for rounding and noise.
-        noise = max([noise, *(2 * abs(one.bend) for one in table[:3] if one is not None)])
+        noise = max([noise, *(2 * abs(one.bend) for one in table[:3] if one is not None), 2 * _quantum(table)])
         found = _agreement(table, claimed, noise, self._tolerance)
         if found is not None:
             return found
+        reach = self._steps[-1] * self._stretch.cpu()[direction != 0].min().item()
+        while table[-1] is not None and len(table) < MAX_STEPS and 4 * table[-1].step <= reach:
+            table.append(self._difference(direction, 4 * table[-1].step))
         found = _discrepancy(table, noise)
         if found is None:
             return _rough_agreement(table, claimed, noise)
@@ -380,6 +391,15 @@ def _refined(table: Sequence[_Difference], centre: float, noise: float) -> tuple
     ]
     error, discrepancy = min(pairs)
     return discrepancy, error
+
+
+def _quantum(table: Sequence[_Difference | None]) -> float:
+    """The smallest change of a loss that the smallest steps leave as it is: the rounding of terms that cancel."""
+    first = table[0]
+    if first is None or not first.ahead == 0 == first.behind:
+        return 0.0
+    changes = (abs(side) for one in table if one is not None for side in (one.ahead, one.behind))
+    return min((change for change in changes if change), default=0.0)
 
 
 def _is_still(table: Sequence[_Difference | None]) -> bool:

@@ -114,7 +114,9 @@ def check_gradient(oracle: AutogradOracle, patience: Patience | None = None, *, 
     return _asked(Probe(oracle, patience), one_by_one)
 
 
-def check_constraints(oracle: AutogradOracle, patience: Patience | None = None) -> Iterator[GradientCheck]:
+def check_constraints(
+    oracle: AutogradOracle, patience: Patience | None = None, *, one_by_one: int = 0
+) -> Iterator[GradientCheck]:
     """The same for each constraint, one after the other; of one with many values, for a random sum of these."""
     if oracle.constraints is None:
         return
@@ -122,7 +124,7 @@ def check_constraints(oracle: AutogradOracle, patience: Patience | None = None) 
     weights = 0.5 + torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for name, rows in oracle.constraints.by_name(torch.arange(count)).items():
         of_rows = torch.zeros_like(weights).index_put((rows.reshape(-1),), weights[rows.reshape(-1)])
-        found = _asked(ConstraintProbe(oracle, of_rows / of_rows.max(), patience), one_by_one=0)
+        found = _asked(ConstraintProbe(oracle, of_rows / of_rows.max(), patience), one_by_one)
         yield replace(found, constraint=name)
 
 

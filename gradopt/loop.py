@@ -12,7 +12,7 @@ from gradopt.contracts import Band, Block, Criterion, Engine, StartsEngine
 from gradopt.verdict import Verdict
 from gradopt.verdicts import Verdicts
 
-MAX_ROWS = 1000
+MAX_ROWS = 10_000
 PULSE_SECONDS = 0.1
 """How long Ctrl-C, the clock and the progress line wait at most, unless one evaluation takes longer."""
 

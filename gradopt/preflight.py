@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gradopt.assemble import Assembly
-from gradopt.contracts import Constraint, Evaluation
+from gradopt.constraints.functions import excess
+from gradopt.contracts import Evaluation
 from gradopt.differences import TOLERANCE, Probe
-from gradopt.gradient_check import check_gradient
+from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
 from gradopt.oracle import AutogradOracle
 from gradopt.stationarity.curvature import sizes
 
@@ -115,8 +116,7 @@ def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterato
             if oracle.has_residuals:
                 yield _residuals(oracle, start)
         yield from _bounds(oracle)
-        for constraint in oracle.objective.constraints():
-            yield _constraint(constraint)
+        yield from _constraints(oracle)
         yield from _facts(oracle, start)
 
 
@@ -169,12 +169,21 @@ def _gradient(oracle: AutogradOracle) -> Finding:
     check = check_gradient(oracle, one_by_one=ONE_BY_ONE)
     if check.unjudged:
         return Finding("gradient", "warning", f"cannot be judged: {check.unjudged}")
-    worst = check.worst
-    numbers = {"claimed": worst.claimed, "measured": worst.measured, "error": worst.error}
     if check.is_wrong:
-        return Finding("gradient", "failed", check.sentence(), numbers)
-    relative = abs(worst.measured - worst.claimed) / (worst.scale or 1.0)
-    return Finding("gradient", "passed", f"agrees with differences of the loss to {relative:.1g} of itself", numbers)
+        return Finding("gradient", "failed", check.sentence(), _slopes(check))
+    text = f"agrees with differences of the loss to {_discrepancy(check):.1g} of itself"
+    return Finding("gradient", "passed", text, _slopes(check))
+
+
+def _slopes(check: GradientCheck) -> dict[str, float | str]:
+    worst = check.worst
+    return {"claimed": worst.claimed, "measured": worst.measured, "error": worst.error}
+
+
+def _discrepancy(check: GradientCheck) -> float:
+    """By how much of itself the gradient is another than differences say."""
+    worst = check.worst
+    return abs(worst.measured - worst.claimed) / (worst.scale or 1.0)
 
 
 def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:
@@ -293,22 +302,29 @@ def _bounds(oracle: AutogradOracle) -> Iterator[Finding]:
     yield Finding("bounds", "warning" if fixed else "passed", text, numbers)
 
 
-def _constraint(constraint: Constraint) -> Finding:
-    title = constraint.name or getattr(constraint.function, "__name__", type(constraint.function).__name__)
-    name = f"constraint {title}"
-    with torch.no_grad():
-        values = constraint.function()
-    low = torch.as_tensor(-math.inf if constraint.lower is None else constraint.lower).to(values)
-    high = torch.as_tensor(math.inf if constraint.upper is None else constraint.upper).to(values)
-    if bool((low > high).any()):
-        return Finding(name, "failed", "leaves no room: its lower limit is above its upper one")
-    if not bool(values.isfinite().all()):
-        return Finding(name, "failed", "is not finite at the start: move x0 into its domain")
-    violation = torch.maximum(low - values, values - high).clamp(min=0).max().item()
-    if violation > 0:
-        text = f"does not hold at the start, by {violation:.3g}: the run has to find a point where it does"
-        return Finding(name, "warning", text, {"violation": violation})
-    return Finding(name, "passed", "holds at the start", {"violation": 0.0})
+def _constraints(oracle: AutogradOracle) -> Iterator[Finding]:
+    """Whether each holds at the start, and its gradient against differences of its value. That its value is finite and
+    its limits leave room has been seen to already.
+    """
+    if oracle.constraints is None:
+        return
+    values, lower, upper = oracle.linearised_constraints().residuals, oracle.constraints.lower, oracle.constraints.upper
+    missed = oracle.constraints.by_name(excess(values, lower, upper).abs())
+    for check in check_constraints(oracle, one_by_one=ONE_BY_ONE):
+        name, violation = f"constraint {check.constraint}", missed[check.constraint].max().item()
+        numbers: dict[str, float | str] = {"violation": violation}
+        holds = "holds at the start"
+        if violation > 0:
+            holds = f"does not hold at the start, by {violation:.3g}: the run has to find a point where it does"
+        if check.unjudged:
+            yield Finding(name, "warning", f"{holds}; its gradient cannot be judged: {check.unjudged}", numbers)
+            continue
+        numbers |= _slopes(check)
+        if check.is_wrong:
+            yield Finding(name, "failed", f"{check.sentence()}; it {holds}", numbers)
+            continue
+        text = f"{holds}; its gradient agrees with differences of its value to {_discrepancy(check):.1g} of itself"
+        yield Finding(name, "warning" if violation > 0 else "passed", text, numbers)
 
 
 def _facts(oracle: AutogradOracle, start: Evaluation) -> Iterator[Finding]:

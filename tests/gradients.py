@@ -66,5 +66,9 @@ RIGHT = {
     "a cusp": (lambda x: x.abs().sqrt().sum(), [1e-8, 0.5]),
     "a domain's edge": (lambda x: x.sqrt().sum(), [1e-20, 1.0]),
     "a jump": (lambda x: torch.where(x > 1, x, x + 1).square().sum(), [1.0, 2.0]),
+    "cosh - 1 beside its minimum": (lambda x: (torch.cosh(x) - 1).sum(), [1e-9, -3e-6]),
+    "1 - cos beside its minimum": (lambda x: (1 - torch.cos(x)).sum(), [1e-10]),
+    "log cosh beside its minimum": (lambda x: 1e4 * torch.log(torch.cosh(x)).sum(), [1e-12, 1e-5]),
+    "squares that cancel": (lambda x: ((1 + x) ** 2 - 2 * x - 1).sum(), [1e-9, 2e-5]),
     "a dead zone": (lambda x: torch.relu(x.abs() - 1e-5).sum(), [0.0, 0.5]),
 }

@@ -294,11 +294,20 @@ def test_no_file_is_written_unless_asked(tmp_path, monkeypatch):
         ),
         ({"objective": f.parabola, "x0": [1.0, 2.0], "bounds": [(0, 9), (0, 8)]}, r"bounds=\(\[0, 0\], \[9, 8\]\)"),
         ({"objective": f.parabola, "x0": [1.0] * 30, "bounds": [(0, 9)] * 30}, r"bounds=tuple\(zip\(\*bounds\)\)"),
+        (
+            {"objective": f.parabola, "x0": [1.0, 2.0, 3.0], "bounds": torch.tensor([[0.0, 9.0]] * 3)},
+            r"not a pair for each unknown as in SciPy",
+        ),
         ({"objective": f.parabola, "x0": [1.0], "bounds": optimize.Bounds([0], [9])}, r"bounds=\(b.lb, b.ub\)"),
         ({"objective": f.parabola, "x0": [1.0], "bounds": (0, 1, 2)}, r"must be \(lower, upper\), each a number"),
         ({"objective": f.parabola, "x0": {"a": torch.ones(2)}}, r"a dict of tensors, as x0 is one.*x\['a'\]"),
         ({"objective": f.parabola, "x0": (torch.ones(2), torch.ones(1))}, r"a tuple of tensors, as x0 is one.*x\[0\]"),
         ({"objective": lambda x: x[0], "x0": {"a": torch.ones(2)}}, r"KeyError: 0.*x\['a'\]"),
+        pytest.param(
+            {"objective": lambda x: x["a"] ** 2, "x0": [1.0, 2.0]},
+            r"takes it for a dict: take its entries by number",
+            marks=pytest.mark.filterwarnings("ignore:Using a non-tuple sequence"),
+        ),
         (
             {"objective": f.parabola, "x0": [1.0], "constraints": f.parabola},
             r"wrap it into gradopt.Constraint\(function",

@@ -61,6 +61,48 @@ def test_one_factor_throughout_is_named(factor, dtype):
         assert "(scale 0.5)" in check.sentence()
 
 
+CANCELLING = {
+    "cosh - 1": lambda x: (torch.cosh(x) - 1).sum(),
+    "1 - cos": lambda x: (1 - torch.cos(x)).sum(),
+    "1 - exp(-x^2)": lambda x: 1 - torch.exp(-(x @ x)),
+    "sqrt(1 + x^2) - 1": lambda x: (torch.sqrt(1 + x**2) - 1).sum(),
+    "x - log(1 + x)": lambda x: ((1 + x) - torch.log(1 + x) - 1).sum(),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("function", CANCELLING.values(), ids=CANCELLING)
+def test_a_right_gradient_beside_a_minimum_where_terms_cancel_is_never_called_wrong(function, dtype):
+    for power in range(-12, 1):
+        for x0 in ([10.0**power], [3 * 10.0**power, -(10.0**power)], [10.0**power, 0.3]):
+            check = check_gradient(oracle_of(function, x0, dtype))
+            assert not check.is_wrong, (x0, check.sentence())
+
+
+@dtypes
+@pytest.mark.parametrize("function", CANCELLING.values(), ids=CANCELLING)
+@pytest.mark.parametrize("factor", [-1.0, 1.5, 0.0])
+def test_a_wrong_gradient_where_terms_cancel_is_named_as_soon_as_the_loss_can_be_resolved(function, factor, dtype):
+    def bent(x):
+        return function(factor * x + (1 - factor) * x.detach())
+
+    assert check_gradient(oracle_of(bent, [0.3, -0.2], dtype)).is_wrong
+
+
+@dtypes
+def test_a_gradient_along_which_the_loss_never_changes_is_wrong(dtype):
+    check = check_gradient(oracle_of(lambda x: (x[0] - 3) ** 2 + x[1] - x[1].detach(), [1.0, 2.0], dtype))
+
+    assert [name for name, _ in check.culprits] == ["x[1]"]
+
+
+def test_a_run_that_ends_where_rounding_bends_the_loss_does_not_accuse_its_gradient():
+    oracle = oracle_of(lambda x: (torch.exp(x) - 1 - x).sum(), [1e-9, 1e-10], torch.float32)
+    oracle.origin = torch.tensor([1.0, -2.0])  # over steps of the unknowns' own size the loss is -x, to rounding
+
+    assert not check_gradient(oracle).is_wrong
+
+
 def _rounded(check):
     return check.sentence().replace("35.88", "35.9").replace("35.89", "35.9")
 

@@ -337,6 +337,49 @@ def test_constraints_are_held_against_the_start():
     assert report["constraint product"].sentence.startswith("does not hold at the start, by 1.2")
 
 
+class BentConstraint(ConstrainedFit):
+    def __init__(self, bent, weights=1.0):
+        super().__init__(own_loss=False)
+        self.shift = torch.nn.Parameter(torch.tensor([0.5, 2.0], dtype=torch.float64))
+        self.bent, self.weights = bent, weights
+
+    def residuals(self):
+        return torch.cat([super().residuals(), self.shift])
+
+    def constraints(self):
+        kept = gradopt.Constraint(lambda: self.x.sum() + self.shift.sum(), upper=10.0, name="kept")
+        return kept, gradopt.Constraint(lambda: self.weights * self.bent(self.x, self.shift), lower=0.0, name="bent")
+
+
+@pytest.mark.parametrize(
+    ("bent", "where"),
+    [
+        (lambda x, shift: (x**2).sum() * shift.detach().sum(), "in shift"),
+        (lambda x, shift: x[0] ** 2 + x[1].detach() * shift.sum() + 9, "in x[1]"),
+        (lambda x, shift: x.exp().sum() * shift[0] * shift[1].detach(), "in shift[1]"),
+    ],
+    ids=["a whole block", "an entry of a sum", "an entry of a product"],
+)
+@pytest.mark.parametrize("values", [1, 3])
+def test_a_wrong_gradient_of_a_constraint_is_named_with_its_block(bent, where, values):
+    report = gradopt.check(BentConstraint(bent, torch.arange(1.0, values + 1, dtype=torch.float64)))
+
+    assert not report.passed
+    finding = report["constraint bent"]
+    assert finding.status == "failed"
+    assert finding.sentence.startswith("the gradient of constraint bent is wrong: ")
+    assert where in finding.sentence
+    assert "between the unknowns and its value" in finding.sentence
+    assert report["gradient"].status == report["constraint kept"].status == "passed"
+
+
+def test_a_right_gradient_of_a_constraint_is_confirmed():
+    report = gradopt.check(BentConstraint(lambda x, shift: (x.exp() * shift).sum() + 9))
+
+    assert report.passed
+    assert report["constraint bent"].sentence.startswith("holds at the start; its gradient agrees with differences")
+
+
 def test_bounds_without_room_are_warned_of():
     report = gradopt.check(f.parabola, [1.0, 2.0], bounds=([1.0, 0.0], [1.0, None]))
 

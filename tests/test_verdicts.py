@@ -547,3 +547,73 @@ def test_what_falls_along_constraints_is_no_minimum(function, kept, status, x0, 
     )
 
     assert result.status is status, result
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd", "lbfgs", "trust_region"])
+@pytest.mark.parametrize("flat", [1e-3, 1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("x0", [[1.0, 1.0], [1.0, -1.0], [-2.0, 5.0]])
+def test_a_success_on_a_ridge_is_at_its_minimum_however_flat_it_is(optimiser, flat, x0):
+    options = {"lr": 1e-5} if optimiser == "sgd" else {}
+
+    result = run(
+        lambda x: 1e4 * (x[0] + x[1]) ** 2 + flat * (x[0] - x[1] - 3) ** 2, x0, optimiser, torch.float32, **options
+    )
+
+    minimiser = torch.tensor([1.5, -1.5])
+    way = torch.maximum(minimiser.abs(), (torch.tensor(x0) - minimiser).abs())
+    is_there = bool(((result.x - minimiser).abs() <= 0.03 * way).all())
+    assert is_there or (not result.success and result.status is not Status.SADDLE_POINT), result
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_ridge_that_is_level_is_a_minimum_and_says_that_it_is_flat(optimiser):
+    result = run(lambda x: 1e6 * (3 * x[0] + x[1] - 1) ** 2, [1.0, -1.0], optimiser, torch.float32)
+
+    assert result.status is Status.CONVERGED
+    assert "1 direction flat to rounding" in result.message
+
+
+def test_a_run_that_rests_on_a_ridge_far_from_its_minimum_stalls_and_proposes_float64():
+    result = run(
+        lambda x: 1e4 * (x[0] + x[1]) ** 2 + 1e-4 * (x[0] - x[1] - 3) ** 2, [1.0, -1.0], "sgd", torch.float32, lr=1e-5
+    )
+
+    assert result.status is Status.STALLED
+    assert "float64" in result.message
+
+
+def twin_amplitudes(x):
+    t = torch.linspace(0, 2, 12, dtype=x.dtype)
+    return (x[0] + x[1]) * torch.exp(-x[2] * t) - (2 * torch.exp(-t) + 0.05 * torch.sin(9 * t))
+
+
+def amplitude_and_shift(x):
+    t = torch.linspace(0, 2, 12, dtype=x.dtype)
+    return x[0] * torch.exp(x[1] - x[2] * t) - (2 * torch.exp(-t) + 0.05 * torch.sin(9 * t))
+
+
+def products(x):
+    return torch.stack([x[0] * x[1] - 1, x[1] * x[2] - 2, x[0] * x[1] + x[1] * x[2] - 2.5])
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["levenberg_marquardt", "lbfgs", "trust_region", "auto"])
+@pytest.mark.parametrize("residuals", [twin_amplitudes, amplitude_and_shift, products])
+def test_a_fit_whose_minimum_is_a_floor_is_no_saddle_point(residuals, optimiser, dtype):
+    for x0 in ([1.2, 0.7, 1.1], [0.6, 1.5, 0.8], [1.0, 1.0, 1.0]):
+        result = gradopt.least_squares(residuals, torch.tensor(x0, dtype=dtype), optimiser=optimiser)
+        least = gradopt.least_squares(residuals, torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)).fun
+
+        assert result.success, result
+        assert result.fun == pytest.approx(least, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "faint"), [(torch.float32, 1e-4), (torch.float64, 1e-11)], ids=["float32", "float64"]
+)
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_saddle_point_whose_fall_the_loss_cannot_show_is_one_all_the_same(optimiser, dtype, faint):
+    result = run(lambda x: 1 + (x[0] - 1) ** 2 - faint * x[1] ** 2 + x[1] ** 4, [3.0, 0.0], optimiser, dtype)
+
+    escaped = result.x[1].abs().item() == pytest.approx((faint / 2) ** 0.5, rel=1e-2)
+    assert result.status is (Status.CONVERGED if escaped else Status.SADDLE_POINT), result

@@ -122,7 +122,7 @@ class Convergence:
             )
         curvature = {
             "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g})",
+            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g}{_flat(evidence)})",
             "held": "every unknown is held by a bound",
             "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]
@@ -134,3 +134,8 @@ class Convergence:
     def load_state_dict(self, state: State) -> None:
         self._points.load_state_dict(state["points"])
         self._overdue = state["overdue"]
+
+
+def _flat(evidence: Mapping[str, Any]) -> str:
+    count = evidence.get("num_flat", 0)
+    return f"; {count} direction{'s' * (count > 1)} flat to rounding" if count else ""

@@ -11,8 +11,9 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, NonFiniteTrial, Oracle, State, Stuck
-from gradopt.stationarity.curvature import examine, sizes, ways
+from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
 from gradopt.stationarity.falls import falls_as_promised
+from gradopt.stationarity.floors import falls_along_floor
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -20,7 +21,17 @@ ROUNDINGS = 100
 """Falls of the loss up to this many of its roundings are lost to a solver that compares losses."""
 
 EVERY = 100
-"""Steps between two looks of the criteria that watch a trend."""
+"""Steps between two looks of the criteria that watch a trend, at least."""
+
+
+def next_look(step: int) -> int:
+    """The first step behind `step` at which a trend is looked at: a function of the step alone, so that every engine
+    finds it at the same one. 20, 40, 80, then every `EVERY`, then at least 16 times while the steps double.
+    """
+    if step < 80:
+        return next(look for look in (20, 40, 80) if look > step)
+    spacing = EVERY << max(0, (step // (16 * EVERY)).bit_length() - 1)
+    return (step // spacing + 1) * spacing
 
 
 class NonFinite:
@@ -169,10 +180,10 @@ class Unbounded:
     By evidence: the loss is -inf; or it is 1e15 times below the start's (at least -1e15) while the unknowns have grown
     and the gradient has not shrunk. By proof: the objective shows that descent from here never ends, and the loss has
     been falling for a while. Never by evidence when every unknown is bounded on both sides.
-    """
 
-    SOON = 20
-    """Steps to its second look; from there on it looks as seldom as the steps double, up to every `EVERY`."""
+    It asks for a proof once the loss has fallen by more than its size at the start (at least 1), and then at the steps
+    of `next_look` at which it is lower than at the last.
+    """
 
     FLOOR = -1e15
     """Times the loss at the start, at least 1: the loss below which the evidence counts."""
@@ -182,35 +193,36 @@ class Unbounded:
         self._gradient_norm = math.nan
         self._size = 0.0
         self._floor = -math.inf
-        self._next = 0
+        self._low = -math.inf
+        self._is_low = False
+        self._seen = math.inf
 
     def bands(self) -> Mapping[str, Band]:
-        return {"full_loss": Band(low=self._floor)}
+        return {"full_loss": Band(low=self._floor if self._is_low else self._low)}
 
     def due(self, step: int) -> float:
-        return self._next
+        return next_look(step) if self._is_low else math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         last = len(block) - 1
         loss = block["full_loss"][last, 0].item()
         gradient_norm = block["full_gradient_norm"][last, 0].item()
-        looked = block.last_step >= self._next
-        if looked:
-            # On the steps at which others look: a block for each of them apart would cost twice as much.
-            self._next = max(self.SOON, min(2 * self._next, (self._next // EVERY + 1) * EVERY))
         if isinstance(block.cut_short, NonFiniteTrial) and block.cut_short.loss == -math.inf:
             loss = -math.inf
         elif not block.measured[last]:
             return None
         if self._loss != self._loss:
             self._loss, self._gradient_norm, self._size = loss, gradient_norm, oracle.read().abs().max().item()
-            self._floor = self.FLOOR * max(1.0, abs(loss))
+            self._floor, self._low = self.FLOOR * max(1.0, abs(loss)), loss - max(1.0, abs(loss))
             if loss != -math.inf:
                 return None
+        self._is_low |= loss <= self._low
         if oracle.constraints is not None and not block["violation"][last, 0] <= oracle.violation_tolerance:
             return None  # a loss may fall for ever where the constraints are missed
-        # Only at its own steps: where other criteria or the clock end a block must change no verdict.
-        falling = looked and loss < self._loss - max(1.0, abs(self._loss)) and loss <= block["full_loss"][0, 0].item()
+        falling = False
+        if next_look(block.last_step - 1) == block.last_step:  # where others end a block must change no verdict
+            falling = loss < self._low and loss <= self._seen
+            self._seen = loss
         if not (falling or loss < self._floor or loss == -math.inf):
             return None
         return self._look(block, oracle, loss, gradient_norm, falling=falling)
@@ -263,36 +275,33 @@ class Stalled:
 
     Where the gradient itself changes as much under perturbations by one rounding as it is large, it cannot be told from
     zero in this dtype: `noise_floor`. Not so where the curvature is negative, where the loss goes on falling the way
-    it came, nor where an unknown has run off so far that the loss no longer depends on it, or the gradient underflows:
-    gradient and rounding vanish there together.
+    it came or along the floor of a valley, nor where an unknown has run off so far that the loss no longer depends on
+    it, or the gradient underflows: gradient and rounding vanish there together.
     """
 
     PATIENCE = 50
 
     def __init__(self) -> None:
         self._still = 0
-        self._next = 0
         self._origin: Tensor | None = None
         self._first = math.nan
 
     def bands(self) -> Mapping[str, Band]:
-        return {}
+        return {"step_norm": Band(low=0.0)}
 
     def due(self, step: int) -> float:
-        return self._next
+        return (step // EVERY + 1) * EVERY if self._still else math.inf
 
     def judge(self, block: Block, oracle: Oracle) -> Judgement | None:
         if self._origin is None:
             self._origin, self._first = oracle.read(), block["loss"][0, 0].item()
         moved = (block["step_norm"][:, 0] != 0).nonzero()
         self._still = self._still + len(block) if not len(moved) else len(block) - 1 - int(moved[-1])
-        looked = block.last_step >= self._next
-        self._next = (block.last_step // EVERY + 1) * EVERY
         if block.searching:
             self._still = 0
             return None
         stuck = block.cut_short if isinstance(block.cut_short, Stuck) else None
-        if stuck is None and (not looked or self._still < self.PATIENCE):
+        if stuck is None and (block.last_step % EVERY or self._still < self.PATIENCE):
             return None
         gradient_norm = block["gradient_norm"][-1, 0].item()
         loss = block["loss"][-1, 0].item()
@@ -309,8 +318,10 @@ class Stalled:
             rounding = _rounding(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
             gone = tail(here, oracle, self._origin)
-            fallen = abs(self._first - loss)
-            noise = rounding.hides and not falls_as_promised(here, oracle, [way], ways(point, self._origin), fallen)
+            fallen, reach = abs(self._first - loss), ways(point, self._origin)
+            noise = rounding.hides and not falls_as_promised(here, oracle, [way], reach, fallen)
+            if noise and rounding.curvature is not None:
+                noise = not falls_along_floor(here, oracle, rounding.curvature, reach)
         else:
             missed = {"violation": block["violation"][-1, 0].item()}
             missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)
@@ -409,12 +420,14 @@ class Rounding:
         underflows: Whether it is below the smallest normal number far around, too: its digits are lost, and nothing
             can be said of it.
         gain: What a Newton step would take from the loss; NaN where no curvature would end it.
+        curvature: What has been found of it, None if it was not asked.
     """
 
     scatter: float = 0.0
     hides: bool = False
     underflows: bool = False
     gain: float = math.nan
+    curvature: Curvature | None = None
 
 
 def _rounding(oracle: Oracle) -> Rounding:
@@ -459,4 +472,4 @@ def _rounding(oracle: Oracle) -> Rounding:
     slopes = found.slopes(gradient)
     gain = found.decrease(slopes)
     ends = bool(found.is_curved[slopes > 0].all())
-    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan)
+    return Rounding(largest, hides=gain <= noise, gain=gain if ends else math.nan, curvature=found)

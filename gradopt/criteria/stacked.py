@@ -23,6 +23,18 @@ AGAIN = 10
 """Steps after which the scales of losses are brought up to date, once the first steps are over."""
 
 
+FIRST_STEPS = 20
+"""As long as these last they are brought up to date at each step."""
+
+
+def next_looks(steps: Tensor) -> Tensor:
+    """`next_look` of each start."""
+    lengths = torch.frexp((steps // (16 * EVERY)).double()).exponent.long()
+    spacing = EVERY * 2 ** (lengths - 1).clamp(min=0)
+    soon = torch.where(steps < 20, 20, torch.where(steps < 40, 40, 80))
+    return torch.where(steps < 80, soon, (steps // spacing + 1) * spacing)
+
+
 class _PerStart:
     """Remembers tensors with a leading axis of starts, and numbers that are the same for all."""
 
@@ -93,7 +105,7 @@ class StackedDiverged(_PerStart):
         over = (last >= self._top) & (last < math.inf)
         if not bool(over.any()) and block.last_step < self._next:
             return None
-        self._next = block.last_step + (1 if block.last_step < Unbounded.SOON else AGAIN)
+        self._next = block.last_step + (1 if block.last_step < FIRST_STEPS else AGAIN)
         losses = block.columns.get("lowest_loss", block["loss"])
         lowest = torch.where(losses.abs() < math.inf, losses, math.inf).amin(0)
         alarmed = self._alarm_step < math.inf
@@ -128,27 +140,29 @@ class StackedUnbounded(_PerStart):
     """`Unbounded` of each start."""
 
     def __init__(self) -> None:
-        self._loss = self._gradient_norm = self._size = self._floor = torch.empty(0)
-        self._next = torch.zeros(1, dtype=torch.int64)
+        self._loss = self._gradient_norm = self._size = self._floor = self._low = self._seen = torch.empty(0)
+        self._is_low = torch.zeros(1, dtype=torch.bool)
 
     def bands(self) -> Mapping[str, Band]:
-        return {"full_loss": Band(low=self._floor)} if len(self._floor) else {}
+        return {"full_loss": Band(low=torch.where(self._is_low, self._floor, self._low))} if len(self._floor) else {}
 
     def due(self, step: Tensor) -> Tensor | float:
-        return self._next
+        return torch.where(self._is_low, next_looks(step).double(), math.inf)
 
     def judge(self, block: Block, oracle: StackedOracle) -> Judgement | None:
         loss, norm = _with_trials(block), block["gradient_norm"][-1]
-        looked = block.steps >= self._next
-        later = torch.minimum(2 * self._next, (self._next // EVERY + 1) * EVERY).clamp(min=Unbounded.SOON)
-        self._next = torch.where(looked, later, self._next)
         falling: Tensor | None = None
         if not len(self._floor):
             self._loss, self._gradient_norm = loss.clone(), norm.clone()
             self._size = oracle.last.point.abs().amax(1).double().cpu()
-            self._floor = Unbounded.FLOOR * loss.nan_to_num(neginf=0.0).abs().clamp(min=1.0)
-        elif oracle.has_proofs:
-            falling = looked & (loss < self._loss - self._loss.abs().clamp(min=1.0)) & (loss <= block["loss"][0])
+            scale = loss.nan_to_num(neginf=0.0).abs().clamp(min=1.0)
+            self._floor, self._low = Unbounded.FLOOR * scale, loss - scale
+            self._seen, self._is_low = torch.full_like(loss, math.inf), torch.zeros_like(loss, dtype=torch.bool)
+        self._is_low |= loss <= self._low
+        if oracle.has_proofs:
+            looked = next_looks(block.steps - 1) == block.steps  # where others end a block must change no verdict
+            falling = looked & (loss < self._low) & (loss <= self._seen)
+            self._seen = torch.where(looked, loss, self._seen)
         fallen = (loss < self._floor) if falling is None else falling | (loss < self._floor)
         places = fallen.nonzero().flatten()
         places = places[_live(block)[places]]

@@ -6,13 +6,17 @@ The compiler keeps what it has made on disk, by the content of the graph: anothe
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._guards import detect_fake_mode
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gradopt.engines.graph import LOSS, STEP_NORM, Watch
 from gradopt.engines.purity import Refusal
@@ -38,6 +42,7 @@ def compiled(graph: StepGraph) -> "StepProgram":
     """
     small = sum(parameter.numel() for parameter in graph.parameters) <= SMALL
     try:
+        graph = replace(graph, module=_held(graph.module))
         step = _compile(graph.module, graph.inputs)
         if not small:
             return StepProgram(graph, step)
@@ -65,18 +70,20 @@ class StepProgram:
         self.best: tuple[float, Tensor] | None = None
         self._graph, self._step, self._chunk = graph, step, chunk
         self._count = len(graph.parameters)
+        self._forms = [_form(tensor) for tensor in graph.inputs[: -graph.num_groups]]
         self._behind: Sequence[Tensor] = ()
 
     def run(self, rates: Tensor, watched: Sequence[Watch], stop: float) -> Tensor:
         """See `Program.run`."""
-        here: Sequence[Tensor] = [*[parameter.detach() for parameter in self._graph.parameters], *self._graph.state()]
+        here = self._live()
+        chunks = rates.contiguous().split(CHUNK) if self._chunk is not None else ()
         records: list[float] = []
         lowest = _Lowest(here)
         careful = 0  # rows before this one are made one by one
         done = 0
         while True:
             if self._chunk is not None and careful <= done < len(rates) - CHUNK and time.perf_counter() < stop:
-                out = self._chunk(*here, rates[done : done + CHUNK].contiguous())
+                out = self._chunk(*here, chunks[done // CHUNK])
                 rows = out[0].tolist()
                 norms = [self.step_norm, *rows[STEP_NORM::COLUMNS]]
                 rows[STEP_NORM::COLUMNS] = norms[:-1]  # the norm of an update belongs to the row behind it
@@ -116,6 +123,12 @@ class StepProgram:
         for row in range(lowest.first, lowest.row):
             here = self._next(self._step(*here, *rates[row].unbind()))
         return lowest.loss, torch.cat([part.reshape(-1) for part in here[: self._count]])
+
+    def _live(self) -> Sequence[Tensor]:
+        live = [*[parameter.detach() for parameter in self._graph.parameters], *self._graph.state()]
+        if [_form(tensor) for tensor in live] != self._forms:  # the code reads them as what it was made for
+            raise RuntimeError("an unknown or a state has another shape, stride or type than when it was traced")
+        return live
 
     def _next(self, out: Sequence[Tensor]) -> Sequence[Tensor]:
         return out[COLUMNS + self._count :]
@@ -157,11 +170,34 @@ def chunk_of(graph: StepGraph) -> Step:
     return steps
 
 
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _held(module: GraphModule) -> GraphModule:
+    """The same graph, whose results are written to memory as they are made: the compiler would else make a gradient
+    anew in each of the updates that read it.
+    """
+    with _quiet():
+        from torch._inductor.inductor_prims import force_stride_order  # late, as below
+    graph = Graph()
+    results = graph.graph_copy(module.graph, {})
+    for node in dict.fromkeys(tree_leaves(results)[COLUMNS:]):
+        if node.op == "call_function":
+            with graph.inserting_after(node):
+                held = graph.call_function(force_stride_order, (node, node.meta["val"].stride()))
+            held.meta = dict(node.meta)
+            node.replace_all_uses_with(held, lambda user, held=held: user is not held)
+            results = tree_map(lambda one, node=node, held=held: held if one is node else one, results)
+    graph.output(results)
+    return GraphModule(module, graph)
+
+
 def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Step:
     """Compile a function of tensors without side effects. Tensors it reads besides become inputs: they stay alive."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of torch against itself
-        from torch._inductor.compile_fx import compile_fx_inner  # late: it takes more than a second to import
+    with _quiet():
+        from torch._inductor import config  # late: it takes more than a second to import
+        from torch._inductor.compile_fx import compile_fx_inner
         from torch._inductor.decomposition import select_decomp_table
 
     table = select_decomp_table()
@@ -169,21 +205,33 @@ def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]
     constants = _lift(module)
     mode = detect_fake_mode(inputs)
     assert mode is not None, "the inputs of a graph are fake"
-    with torch.no_grad():
+    with torch.no_grad(), config.patch(size_asserts=False):  # whoever calls it has looked at the forms
         code = compile_fx_inner(module, [*inputs, *[mode.from_tensor(constant) for constant in constants]])
-    return lambda *values: code([*values, *constants])
+    call = getattr(code, "current_callable", None) or code  # without what only profilers and autotuning need
+    return lambda *values: call([*values, *constants])
 
 
 def _lift(module: GraphModule) -> list[Tensor]:
-    """Make the tensors that a graph reads inputs of it, behind the others."""
+    """Make the tensors that a graph reads inputs of it, behind the others, each once."""
     last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
-    constants = []
+    constants: dict[tuple[Any, ...], tuple[Tensor, Node]] = {}
     for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
-        constants.append(getattr(module, str(node.target)).detach())
-        with module.graph.inserting_after(last):
-            last = module.graph.placeholder(f"constant_{len(constants)}")
-        last.meta = node.meta
-        node.replace_all_uses_with(last)
+        tensor = getattr(module, str(node.target)).detach()
+        key = (tensor.data_ptr(), *_form(tensor))
+        if key not in constants:
+            with module.graph.inserting_after(last):
+                last = module.graph.placeholder(f"constant_{len(constants)}")
+            last.meta = node.meta
+            constants[key] = tensor, last
+        node.replace_all_uses_with(constants[key][1])
         module.graph.erase_node(node)
     module.recompile()
-    return constants
+    return [tensor for tensor, _ in constants.values()]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Importing parts of torch warns of what others of its parts do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

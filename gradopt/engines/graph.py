@@ -18,6 +18,9 @@ from gradopt.unknowns import largest
 
 LOSS, GRADIENT_NORM, STEP_NORM, LEARNING_RATE, EVALUATIONS, SECONDS = range(len(COLUMNS))
 
+FEW_RATES = 100
+"""Learning rates that a schedule is asked for at once, or twice as many as the last block has used."""
+
 Watch = tuple[int, float, float]
 """A column of the records, and the open interval in which its values need nobody's attention; NaN lies outside."""
 
@@ -74,7 +77,10 @@ class GraphEngine:
         oracle, start = self.oracle, time.perf_counter()
         if oracle.num_losses >= oracle.max_evaluations or start >= oracle.deadline:
             return self._spent()
-        rates = self._rates.ahead(int(min(limit, oracle.max_evaluations - oracle.num_losses)))
+        limit = int(min(limit, oracle.max_evaluations - oracle.num_losses))
+        if self._rates.are_asked:  # what is asked for rows that the time does not allow is asked for again
+            limit = min(limit, max(FEW_RATES, 2 * self._length))
+        rates = self._rates.ahead(limit)
         known = self._known(rates, bands)
         stop = min(start + seconds, oracle.deadline, self._began + bands.get("seconds", Band()).high)
         records = self._program.run(rates[: len(known)], _watched(bands), stop)

@@ -27,6 +27,11 @@ class Rates:
         self._before: tuple[Any, ...] | None = None
         self._asked = 1
 
+    @property
+    def are_asked(self) -> bool:
+        """Whether there is a schedule, which takes time for each of them."""
+        return self._optimiser.scheduler is not None
+
     def check(self) -> None:
         """Look ahead, and leave everything as it is.
 

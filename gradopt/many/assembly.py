@@ -92,16 +92,8 @@ def assemble_starts(
     Raises:
         Mistake: As `assemble`; or what cannot be done for many starts at once, with the reason.
     """
-    check_engine(engine)
-    if engine not in ("eager", "auto", "native"):
-        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=native, eager or auto")
+    _check_request(engine, extra_criteria, on_saddle)
     stop = checked(stop, extra_criteria)
-    for criterion in extra_criteria:
-        if not callable(getattr(criterion, "keep", None)):
-            name = type(criterion).__name__
-            raise Mistake(f"the criterion {name} judges one start alone (it has no `keep`): run the starts one by one")
-    if on_saddle != "stop":
-        raise Mistake("on_saddle=escape is for one start: leave it out, or run the starts one after another")
     oracle = StackedOracle(target, starts)
     given = optimiser_options or {}
     interrupt, budgets = Interrupt(oracle), list(budgets_of(stop, target))
@@ -151,6 +143,19 @@ def assemble_starts(
     patience = {"eager": math.inf, "native": 0.0, "auto": KINDS["native"].patience}[engine]
     executed = LanesEngine(Parts(oracle, built), program, patience)
     return StartsAssembly(oracle, executed, judges, interrupt, facts, steps)
+
+
+def _check_request(engine: str, extra_criteria: Sequence[Criterion], on_saddle: str) -> None:
+    """Refuse what is for one start alone."""
+    check_engine(engine)
+    if engine not in ("eager", "auto", "native"):
+        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=native, eager or auto")
+    for criterion in extra_criteria:
+        if not callable(getattr(criterion, "keep", None)):
+            name = type(criterion).__name__
+            raise Mistake(f"the criterion {name} judges one start alone (it has no `keep`): run the starts one by one")
+    if on_saddle != "stop":
+        raise Mistake("on_saddle=escape is for one start: leave it out, or run the starts one after another")
 
 
 def _of_one(

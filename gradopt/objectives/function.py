@@ -121,15 +121,20 @@ class FunctionObjective(Objective):
         """What the function returns at the current unknowns.
 
         Raises:
-            Mistake: It takes the unknowns for one tensor, and they are a dict or tuple. What else it raises is passed
-                on.
+            Mistake: It takes the unknowns for one tensor, and they are a dict or tuple, or the other way round. What
+                else it raises is passed on.
         """
         unknowns = self.unknowns()
-        if self._names is None:
-            return self._function(unknowns)
         try:
             return self._function(unknowns)
         except (TypeError, AttributeError, KeyError) as error:
+            if self._names is None:
+                if "data type 'str'" not in str(error):  # torch's words for x["a"]
+                    raise
+                raise Mistake(
+                    f"{self.describe()} is called with one tensor, as x0 is one, and takes it for a dict: take its "
+                    "entries by number, such as x[0], or give x0 as a dict"
+                ) from error
             form = "tuple" if self._tuple else "dict"
             if not re.search(rf"\b{form}\b", str(error)) and error.args[:1] not in ((0,), (1,)):
                 raise
@@ -298,6 +303,8 @@ def _pair(bounds: Any, number: int) -> tuple[Any, Any]:
     """The two sides of the bounds of so many unknowns."""
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         raise Mistake("bounds must be (lower, upper): of scipy.optimize.Bounds say bounds=(b.lb, b.ub)")
+    if number != 2 and tuple(getattr(bounds, "shape", ())) == (number, 2):
+        bounds = bounds.tolist()
     entries = list(bounds) if isinstance(bounds, tuple | list) else []
     pairs = all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries)
     tuples = isinstance(bounds, list) and all(isinstance(entry, tuple) for entry in entries)

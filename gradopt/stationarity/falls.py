@@ -20,6 +20,9 @@ sixth order shows above the rounding of the loss.
 NUM_BENT = 4
 """Flat directions that are followed that far."""
 
+NUM_SCATTERED = 6
+"""Points within rounding of another that show how far the loss is rounded."""
+
 NUM_SLOPES = 4
 """Directions without curvature along which a slope is looked into, the steepest first."""
 
@@ -39,15 +42,15 @@ class Landscape(Protocol):
         ...
 
 
-def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, way: Tensor) -> bool:
+def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
     """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
     floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
-    what the curvature promises.
+    what the curvature promises, and it is as negative on the floor.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
     try:
-        floor = _inside(point + curvature.newton_move(gradient), oracle)
+        floor = inside(point + curvature.newton_move(gradient), oracle)
         base = oracle.loss(floor)
         if not base <= loss:
             floor, base = point, loss
@@ -56,14 +59,28 @@ def is_lower_beside(evaluation: Evaluation, oracle: Landscape, curvature: Curvat
             promised = -0.5 * curvature.along(0) * length**2
             noise = 10 * eps * max(abs(base), abs(base - loss))
             if part == 1.0 and not promised > 2 * noise:
-                return True
+                return _is_negative_on_floor(floor, oracle, curvature)
             for sign in (1.0, -1.0):
-                beside = oracle.loss(_inside(floor + sign * length * direction, oracle))
+                beside = oracle.loss(inside(floor + sign * length * direction, oracle))
                 if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
                     return True
     except BudgetSpent:
         return True
     return False
+
+
+def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature) -> bool:
+    """Whether the curvature is negative there, too, in that direction. The floor of a bent valley is level: what is
+    left of the gradient gives its tangent a curvature of either sign.
+    """
+    here = oracle.read()
+    direction = curvature.move(curvature.vectors[:, 0], here)
+    try:
+        oracle.write(inside(floor + curvature.newton_move(oracle.gradient(floor)), oracle))
+        hessian = oracle.hessian()
+        return hessian is None or (direction @ hessian(direction)).item() < -curvature.threshold
+    finally:
+        oracle.write(here)
 
 
 def fall(
@@ -87,7 +104,7 @@ def fall(
     moves += _mixtures(curvature, way)
     for number, move in enumerate(moves):
         for sign in (1.0, -1.0):
-            there = _inside(point + sign * move, oracle)
+            there = inside(point + sign * move, oracle)
             step = there - point
             try:
                 lower = oracle.loss(there)
@@ -99,7 +116,7 @@ def fall(
             if is_lower(lower, loss, (gradient @ step).item(), astray, eps) and _keeps_falling(
                 step, loss, point, oracle
             ):
-                return step
+                return step if _is_seen(loss - lower, evaluation, oracle, way) else None
     return None
 
 
@@ -126,10 +143,27 @@ def is_lower(lower: Any, loss: Any, slope: Any, astray: Any, eps: float) -> Any:
     return lower < loss - 10 * eps * (largest + astray) - 2 * abs(slope)
 
 
+def scatter(point: Tensor, loss: float, oracle: Landscape, way: Tensor) -> float:
+    """The largest change of the loss at a point when every unknown moves by one rounding of its way: that of its terms,
+    however far they cancel.
+    """
+    signs = torch.randint(0, 2, (NUM_SCATTERED, len(way)), generator=torch.Generator().manual_seed(2)) * 2 - 1
+    step = torch.finfo(way.dtype).eps * way
+    return max(abs(oracle.loss(inside(point + row * step, oracle)) - loss) for row in signs.to(way))
+
+
+def _is_seen(fall: float, evaluation: Evaluation, oracle: Landscape, way: Tensor) -> bool:
+    """Whether a fall is more than the rounding of the loss's terms, which may cancel, as data and a model do."""
+    try:
+        return fall > 4 * scatter(evaluation.point, evaluation.loss, oracle, way)
+    except BudgetSpent:
+        return True
+
+
 def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
     """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
     try:
-        return all(oracle.loss(_inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
+        return all(oracle.loss(inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
     except BudgetSpent:
         return False
 
@@ -142,8 +176,8 @@ def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
     eps = torch.finfo(way.dtype).eps
 
     def round_bend(move: Tensor) -> tuple[Tensor, float]:
-        beside = _inside(point + move, oracle)
-        there = _inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
+        beside = inside(point + move, oracle)
+        there = inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
         return there - point, oracle.loss(there)
 
     for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
@@ -155,7 +189,7 @@ def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
                 slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
                 falls = lower < loss - slack - 2 * abs((gradient @ step).item())
                 if falls and round_bend(0.5 * sign * move)[1] <= loss:  # and not beyond a rise
-                    return step
+                    return step if _is_seen(loss - lower, evaluation, oracle, way) else None
             except BudgetSpent:
                 return None
     return None
@@ -195,7 +229,7 @@ def falls_as_promised(
             return False
         length = max(0.1 / max((move.abs() / way).max().item(), TINY), 5 * (noise * abs(loss) + least) / abs(slope))
         for part in (1.0, 2.0):
-            there = _inside(point - math.copysign(part * length, slope) * move, oracle)
+            there = inside(point - math.copysign(part * length, slope) * move, oracle)
             promised, lower = -(gradient @ (there - point)).item(), oracle.loss(there)
             seen = promised > noise * max(abs(loss), abs(lower)) + least
             if not (seen and 0.5 * promised <= loss - lower <= 2 * promised):
@@ -220,7 +254,7 @@ def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way:
     for index in suspects.nonzero().flatten()[:NUM_DENSE]:
         step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
         for move in (step, -step):
-            there = _inside(point + move, oracle)
+            there = inside(point + move, oracle)
             try:
                 rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
             except BudgetSpent:
@@ -232,7 +266,8 @@ def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way:
     return False
 
 
-def _inside(point: Tensor, oracle: Landscape) -> Tensor:
+def inside(point: Tensor, oracle: Landscape) -> Tensor:
+    """The point, moved into the bounds."""
     if oracle.lower is None or oracle.upper is None:
         return point
     return point.clamp(oracle.lower, oracle.upper)

@@ -13,6 +13,7 @@ from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
 from gradopt.stationarity.falls import fall, fall_round_bend, falls_as_promised, is_lower_beside, is_plateau, unhindered
+from gradopt.stationarity.floors import falls_along_floor
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -205,7 +206,7 @@ class StationaryPoints:
         size, way, slopes = sizes(point, self._origin), ways(point, self._origin), found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
-        evidence |= {"curvature_error": found.error}
+        evidence |= {"curvature_error": found.error, "num_flat": int((~found.is_curved).sum())}
         direction = found.direction(point)
         evidence |= {"newton_decrease": decrease, "direction": direction[None]}
         evidence |= {"length": (direction.abs() @ size).item()}
@@ -245,11 +246,15 @@ class StationaryPoints:
         return status if bool(settled) else None
 
     def _goes_on(self, found: Curvature, unscaled: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
-        """Whether the loss falls all the same, along a slope that is small against the scale of the others alone."""
+        """Whether the loss falls all the same, along a slope that is small against the scale of the others alone, or
+        that is lost in their rounding.
+        """
         assert self._origin is not None
         way = ways(evaluation.point, self._origin)
         moves = unhindered(evaluation.gradient, found, unscaled, way)
-        return falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss))
+        if falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss)):
+            return True
+        return falls_along_floor(evaluation, oracle, found, way)
 
 
 def default_tolerance(dtype: torch.dtype, *, resting: bool) -> float:
@@ -328,15 +333,19 @@ def gradient_scale(
 ) -> Tensor:
     """(|H| s)_i, from below: the largest |H (s * signs)|_i over three patterns of signs; shape (..., n) as `size`.
 
-    One pattern is enough to see that the gradient is far too large: when the scale it gives is below `enough`, of
-    shape (...).
+    Two are enough to see that the gradient is far too large: when the scale they give is below `enough`, of shape
+    (...). The second is uneven, as signs alone may point along the floor of a valley: that of (x y - 1)^2 is (x, -y).
     """
     generator = torch.Generator().manual_seed(seed)  # new patterns each time: none is blind for ever
     scale, goes_on = torch.zeros_like(size), None
-    for _ in range(3):
+    for pattern in range(3):
         signs = torch.randint(0, 2, size.shape[-1:], generator=generator, dtype=torch.int8).to(size) * 2 - 1
+        if pattern == 1:
+            signs = signs * (0.5 + 0.5 * torch.rand(size.shape[-1:], generator=generator).to(size))
         wider = torch.maximum(scale, hessian(size * signs).abs())
         scale = wider if goes_on is None else torch.where(goes_on, wider, scale)
+        if not pattern:
+            continue
         goes_on = ~(scale.amax(-1) < enough).unsqueeze(-1)
         if not bool(goes_on.any()):
             break

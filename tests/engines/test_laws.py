@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 import gradopt
-from gradopt.engines import choice
+from gradopt.engines import choice, compiled
 from gradopt.mistakes import Mistake
 from gradopt.settings import Stop
 from tests.engines.runs import PROBLEMS, PROGRAMS, agree, built, told, use
 
-QUICK = ("traced", "chunked", "masked", "native")
+QUICK = ("chunked", "masked", "native")
+"""A chunk is made of traced steps."""
+
 ELEMENTWISE = (
     "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop", "rprop", "sgd",
 )  # fmt: skip
@@ -30,8 +32,15 @@ def both(monkeypatch, program, problem, name, *, options=None, **others):
     return ours, eager
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(
+    ("problem", "dtype"),
+    [
+        ("polynomial", torch.float64),
+        ("rosenbrock2", torch.float64),
+        ("perceptron", torch.float32),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_the_graph_of_every_class_of_torch_optim_is_its_step(monkeypatch, name, problem, dtype):
     ours, eager = both(monkeypatch, "traced", problem, name, dtype=dtype, stop=Stop(max_steps=40))
@@ -42,9 +51,11 @@ def test_the_graph_of_every_class_of_torch_optim_is_its_step(monkeypatch, name, 
         assert torch.equal(ours.best[1], eager.best[1])
 
 
-@pytest.mark.parametrize("program", ["chunked", "masked", "native"])
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("program", QUICK)
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [("polynomial", "sgd"), ("rosenbrock2", "sgd"), ("rosenbrock100", "adam"), ("perceptron", "adam")],
+)
 def test_programs_give_the_records_of_eager(monkeypatch, name, problem, program):
     ours, eager = both(monkeypatch, program, problem, name, stop=Stop(max_steps=100))
 
@@ -105,7 +116,7 @@ def test_a_loss_that_is_no_number_in_the_middle_of_a_call_moves_nothing(monkeypa
 
 
 @pytest.mark.parametrize("program", QUICK)
-@pytest.mark.parametrize("target", [54.0, 50.0, 20.0, 8.0, -31.9])
+@pytest.mark.parametrize("target", [54.0, -31.9])
 def test_a_target_that_is_reached_in_the_middle_of_a_call_ends_there(monkeypatch, program, target):
     ours, eager = both(monkeypatch, program, "polynomial", "adam", options={"lr": 1e-2}, stop=Stop(target=target))
 
@@ -115,7 +126,7 @@ def test_a_target_that_is_reached_in_the_middle_of_a_call_ends_there(monkeypatch
 
 
 @pytest.mark.parametrize("program", QUICK)
-@pytest.mark.parametrize("limit", [1, 2, 6, 7, 8, 14, 15, 16, 17, 33, 117])
+@pytest.mark.parametrize("limit", [1, 2, 7, 8, 15, 17, 117])
 def test_budgets_are_kept_to_the_last_evaluation(monkeypatch, program, limit):
     use(monkeypatch, program)
     eager = told(built("rosenbrock2", stop=Stop(max_evaluations=limit)))
@@ -145,8 +156,14 @@ def test_a_deadline_between_two_blocks_ends_at_the_row_before(monkeypatch, progr
 
 
 @pytest.mark.parametrize("program", QUICK)
-@pytest.mark.parametrize(("first", "second"), [("eager", "compiled"), ("compiled", "eager"), ("compiled", "compiled")])
-@pytest.mark.parametrize("schedule", [None, {"name": "exponential", "gamma": 0.99}], ids=["constant", "exponential"])
+@pytest.mark.parametrize(
+    ("first", "second", "schedule"),
+    [
+        ("eager", "compiled", {"name": "exponential", "gamma": 0.99}),
+        ("compiled", "eager", {"name": "exponential", "gamma": 0.99}),
+        ("compiled", "compiled", None),
+    ],
+)
 def test_a_state_saved_under_one_engine_goes_on_under_another(monkeypatch, program, first, second, schedule):
     use(monkeypatch, program)
     given = {"schedule": schedule, "stop": Stop(max_steps=90)}
@@ -195,7 +212,9 @@ def test_compiled_steps_are_those_of_eager(monkeypatch, name, problem, dtype):
 
 
 def test_the_compiler_runs_the_first_problem_in_chunks(monkeypatch):
-    calls = []
+    calls, lifted = [], []
+    lift = compiled._lift
+    monkeypatch.setattr(compiled, "_lift", lambda module: lifted.append(lift(module)) or lifted[-1])
 
     def watched(graph):
         program = PROGRAMS["compiled"](graph)
@@ -208,6 +227,7 @@ def test_the_compiler_runs_the_first_problem_in_chunks(monkeypatch):
 
     agree(ours, eager, tolerance=1e-12)
     assert 8 * calls.count("_chunk") > calls.count("_step")
+    assert [len(constants) for constants in lifted] == [2, 2]  # the bounds, however often a step reads them
 
 
 def test_python_can_ask_for_an_engine():

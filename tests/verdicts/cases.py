@@ -145,6 +145,15 @@ def bowl(condition: float, n: int, turn: Tensor | None = None) -> Function:
     return function
 
 
+def ridge(steep: float, flat: float) -> Function:
+    """A quadratic so steep along x + y that float32 rounds away what it does along x - y."""
+    return lambda x: steep * (x[0] + x[1]) ** 2 + flat * (x[0] - x[1] - 3) ** 2
+
+
+def skew_ridge(x):
+    return 1e4 * (3 * x[0] + x[1] - 1) ** 2 + 1e-6 * (x[0] - 2 * x[1] - 3) ** 2
+
+
 def shifted(x):
     return ((x - 3) ** 2).sum()
 
@@ -284,6 +293,12 @@ QUADRATICS = [
     Case(name="condition 1e8 turned", function=bowl(1e8, 5, rotation(5)), start=[0.0] * 5, minima=[0.0], minimisers=[[1.0] * 5], dtypes=[F64]),
     Case(name="condition 1e3, n = 60", function=bowl(1e3, 60, rotation(60)), start=[0.0] * 60, minima=[0.0], minimisers=[[1.0] * 60]),
     Case(name="condition 1e6, n = 80", function=bowl(1e6, 80, rotation(80)), start=[0.0] * 80, minima=[0.0], minimisers=[[1.0] * 80], dtypes=[F64]),
+    Case(name="ridge", function=ridge(1e4, 1e-4), start=[1.0, 1.0], minima=[0.0], minimisers=[[1.5, -1.5]]),
+    # From the floor itself a success may be eps^0.25 of the way off: (3 * 0.019)^2 of what the loss falls.
+    Case(name="ridge from its floor", function=ridge(1e4, 1e-6), start=[1.0, -1.0], minima=[0.0], minimisers=[[1.5, -1.5]], slack=3.3e-9),
+    Case(name="ridge askew", function=skew_ridge, start=[1.0, -1.0], minima=[0.0], minimisers=[[5 / 7, -8 / 7]]),
+    Case(name="ridge + 1", function=lambda x: 1 + ridge(1e4, 1e-4)(x), start=[1.0, -1.0], minima=[1.0], minimisers=[[1.5, -1.5]]),
+    Case(name="ridge without slope", function=ridge(1e6, 0.0), start=[-2.0, 5.0], minima=[0.0]),
     Case(name="loss x 1e9", function=lambda x: 1e9 * shifted(x), start=[0.0], minima=[0.0], minimisers=[[3.0]]),
     Case(name="loss x 1e20", function=lambda x: 1e20 * shifted(x), start=[0.0], minima=[0.0], minimisers=[[3.0]]),
     Case(name="loss x 1e-20", function=lambda x: 1e-20 * shifted(x), start=[0.0], minima=[0.0], minimisers=[[3.0]]),
