@@ -218,7 +218,7 @@ class StackedConvergence:
         return Judgement(found.code, row, {**found.evidence, **common}, found.places)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
-        told = {**evidence, "curvature": CURVATURES[int(evidence["curvature"])]}
+        told = {**evidence, "curvature": CURVATURES[int(evidence["curvature"])], "num_flat": int(evidence["num_flat"])}
         return Convergence(StationaryPoints()).sentence(status, told)
 
     def keep(self, kept: Tensor) -> None:

@@ -274,6 +274,7 @@ class StackedPoints:
             "resting": resting.double(),
             "curvature_min": torch.where(held, math.nan, values[:, 0] / length),
             "newton_decrease": torch.where(held, math.nan, decrease),
+            "num_flat": torch.zeros_like(decrease),
             "curvature": torch.where(held, CURVATURES.index("held"), CURVATURES.index("positive")).double(),
         }
         chosen = held | (plain & settled)
@@ -330,5 +331,6 @@ def _as_row(place: int, finding: Finding) -> Findings:
         return torch.tensor([value], dtype=torch.float64)
 
     evidence = {name: number(finding.evidence.get(name, math.nan)) for name in EVIDENCE}
+    evidence["num_flat"] = number(finding.evidence.get("num_flat", 0))
     evidence["curvature"] = number(CURVATURES.index(finding.evidence["curvature"]))
     return Findings(torch.tensor([place]), torch.tensor([finding.status.code]), evidence)
