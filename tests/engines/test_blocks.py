@@ -98,7 +98,7 @@ def test_a_run_at_rest_ends_at_the_same_step_however_long_the_blocks_are(rows):
     schedule = {"name": "step", "step_size": 130, "gamma": 1e-9}
     assembly = built(Rest, "sgd", {"lr": 1e-3}, dtype=torch.float32, schedule=schedule, stop=Stop(max_steps=5000))
 
-    blocks = Blocks(assembly, max_rows=rows)
+    blocks = Blocks(assembly.engine, assembly.criteria, max_rows=rows)
     *_, last = (block.last_step for block in blocks)
 
     assert blocks.ending.verdicts[0].status.value == "stalled"
