@@ -86,17 +86,18 @@ class TensorBoard:
         """Write the last step, the verdict and the end of the session."""
         if self._writer is None:
             return
+        shown = result.best_start if isinstance(result, Results) else result
         if self._pending is not None:
             block, _ = self._pending
             last = len(block) - 1
             if self._last_logged < block.last_step:
                 self._row(block, last, self._best, {})
-            if result is not None:
-                final = {f"metrics/{name}": value for name, value in result.metrics.items()}
-                self._scalars(block, last, {"final/loss": result.fun, "final/steps": float(result.nit), **final})
+            if shown is not None:
+                final = {f"metrics/{name}": value for name, value in shown.metrics.items()}
+                self._scalars(block, last, {"final/loss": shown.fun, "final/steps": float(shown.nit), **final})
         text = str(result) if result is not None else f"{type(error).__name__}: {error}"
         self._event(summary=[_text("run/verdict", text)])
-        self._event(summary=[_session_end(result is not None and not result.status.failure)])
+        self._event(summary=[_session_end(shown is not None and not shown.status.failure)])
         self._writer.flush()
         self._file.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gradopt
 from gradopt import Mistake, Status
@@ -282,11 +283,16 @@ def test_from_the_command_line(tmp_path):
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
     assert "8 max_steps: the best of 8 starts is number" in done.stdout
     result = json.loads((Path(tmp_path) / "run/result.json").read_text())
     assert result["starts"]["number"] == 8 and result["starts"]["counts"] == {"max_steps": 8}
     kept = torch.load(Path(tmp_path) / "run/starts.pt")
     assert kept["x"].shape == (8, 2) and result["fun"] == kept["fun"].min().item()
+    events = EventAccumulator(f"{tmp_path}/run")
+    events.Reload()
+    assert [event.value for event in events.Scalars("final/loss")] == [pytest.approx(result["fun"], rel=1e-6)]
+    assert b"max_steps" in events.Tensors("run/verdict")[0].tensor_proto.string_val[0]
 
 
 def test_lbfgs_from_the_command_line(tmp_path):
