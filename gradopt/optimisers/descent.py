@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +10,9 @@ from gradopt.optimisers.lbfgs import LBFGS
 from gradopt.optimisers.levenberg_marquardt import LevenbergMarquardt
 from gradopt.optimisers.trust_region import TrustRegion
 
-INNER: dict[str, Callable[[Sequence[nn.Parameter]], Any]] = {
+Build = Callable[[Sequence[nn.Parameter]], LBFGS | TrustRegion | LevenbergMarquardt]
+
+INNER: dict[str, Build] = {
     "lbfgs": LBFGS,
     "trust_region": TrustRegion,
     "levenberg_marquardt": LevenbergMarquardt,

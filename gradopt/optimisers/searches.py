@@ -2,15 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradopt.contracts import Halted, Oracle, State, Stuck
-from gradopt.optimisers.descent import PATIENCE, PATIENCE_PER_UNKNOWN, Descent
+from gradopt.optimisers.descent import PATIENCE, PATIENCE_PER_UNKNOWN, Build, Descent
 from gradopt.optimisers.stacked import StackedOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
 from gradopt.stacking import named
@@ -25,7 +24,7 @@ class Searches:
     Args:
         oracle: That of the run, which counts what is evaluated and keeps the best of it.
         starts: Shape (starts, n).
-        build: Makes the local optimiser from parameters, one that has a form for many starts.
+        build: Makes the local optimiser from parameters.
         span: Of the box that is searched, shape (n,), float64 on the CPU, positive.
         goal: The lowest loss so far: a search below it is not given up.
     """
@@ -34,7 +33,7 @@ class Searches:
         self,
         oracle: Oracle,
         starts: Tensor,
-        build: Callable[[Sequence[nn.Parameter]], Any],
+        build: Build,
         span: Tensor,
         goal: float,
     ) -> None:
@@ -42,6 +41,7 @@ class Searches:
         self._oracle = StackedOracle(oracle.objective, named(oracle.objective, starts))
         self._optimiser: StackedOptimiser = build(self._oracle.parameters).stacked(self._oracle)
         self._descents = [Descent("drawn", goal) for _ in range(len(starts))]
+        self._patience = PATIENCE + PATIENCE_PER_UNKNOWN * starts.shape[1]
         self._counted = self._totals()
         self._began = False
 
@@ -126,7 +126,7 @@ class Searches:
     def _judge(self, here: Evaluations, moved: Sequence[float], halted: Halted | None) -> tuple[set[int], set[int]]:
         """The places of the searches that have arrived, and of those that are given up."""
         stuck, lost = self._told(halted)
-        eps, most = torch.finfo(here.point.dtype).eps, PATIENCE + PATIENCE_PER_UNKNOWN * here.point.shape[1]
+        eps = torch.finfo(here.point.dtype).eps
         rows = zip(self._descents, here.loss.tolist(), here.gradient_norm.tolist(), moved, strict=True)
         spent = self._oracle.num_losses.tolist()
         for place, (descent, loss, norm, length) in enumerate(rows):
@@ -135,7 +135,7 @@ class Searches:
             descent.record(loss, norm, length, eps)
             if descent.arrived and not descent.hopeless:
                 stuck.add(place)
-            elif descent.hopeless or (spent[place] >= most and not descent.leads):
+            elif descent.hopeless or (spent[place] >= self._patience and not descent.leads):
                 lost.add(place)
         return stuck, lost
 

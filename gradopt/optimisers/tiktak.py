@@ -21,10 +21,10 @@ from gradopt.starts import MOST_SOBOL, sobol, uniform
 
 log = logging.getLogger("gradopt")
 
-SAMPLED = 0.1
+SAMPLED = 0.2
 """The part of the evaluations that goes to the sample, where its size is not given."""
 
-SEARCHED = 0.1
+SEARCHED = 0.2
 """The part of the sample, the best of it, from which local searches start."""
 
 BATCHED = 0.1
@@ -63,8 +63,8 @@ class TikTak:
 
     Args:
         inner: The optimiser of the local searches, and of the end.
-        samples: Points of the sample, the start among them; None: a tenth of the evaluations.
-        searches: Local searches at most; None: a tenth of the sample.
+        samples: Points of the sample, the start among them; None: a fifth of the evaluations.
+        searches: Local searches at most; None: a fifth of the sample.
         batch: Of them run at once; None: a tenth.
         discoveries: See above.
         max_evaluations: Of the search; with a smaller `stop.max_evaluations` it leaves a twentieth of that for the end.
@@ -195,8 +195,10 @@ class TikTak:
         last = self._last(oracle)
         number = max(1, round(SAMPLED * last)) if self._num_samples is None else self._num_samples
         number = max(0, min(number - 1, last - oracle.num_losses))
-        drawn = (sobol if len(self._lower) <= MOST_SOBOL else uniform)(number, self._lower, self._upper, self._seed)
-        points = torch.cat([evaluation.point.unsqueeze(0), drawn])
+        points = evaluation.point.unsqueeze(0)
+        if number:
+            draw = sobol if len(self._lower) <= MOST_SOBOL else uniform
+            points = torch.cat([points, draw(number, self._lower, self._upper, self._seed)])
         losses = torch.full((len(points),), math.nan, dtype=torch.float64)
         losses[0] = evaluation.loss
         try:
