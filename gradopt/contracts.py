@@ -263,6 +263,7 @@ class Oracle(Protocol):
     given this, never the module.
 
     Attributes:
+        objective: What it evaluates, for who evaluates many points of it at once by an oracle of many starts.
         parameters: The unknowns, in the objective's order.
         lower, upper: Bounds as vectors like `Evaluation.point`, None when nothing is bounded.
         constraints: The objective's, None without any.
@@ -279,6 +280,7 @@ class Oracle(Protocol):
             moves them, the best of every twentieth, and without its gradient.
     """
 
+    objective: Objective
     parameters: Sequence[nn.Parameter]
     lower: Tensor | None
     upper: Tensor | None
@@ -311,6 +313,12 @@ class Oracle(Protocol):
     def gradient(self, point: Tensor) -> Tensor:
         """The gradient of the full loss at another point, as a vector; the parameters and their `.grad` are left
         alone.
+        """
+        ...
+
+    def include(self, evaluation: Evaluation, losses: int, gradients: int, hessian_products: int) -> None:
+        """Count what an oracle of many starts has evaluated; `evaluation` is the best of it. Whoever asks that oracle
+        keeps the budgets, and puts the parameters, which it may have moved, where they belong.
         """
         ...
 

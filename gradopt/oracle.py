@@ -135,6 +135,13 @@ class AutogradOracle:
         self.num_gradients += 1
         return settled(gradient, point, self.box)[0]
 
+    def include(self, evaluation: Evaluation, losses: int, gradients: int, hessian_products: int) -> None:
+        """Count what an oracle of many starts has evaluated, and keep the best of it if it is the best of all."""
+        self.num_losses += losses
+        self.num_gradients += gradients
+        self.num_hessian_products += hessian_products
+        self._keep(evaluation)
+
     def full_gradient(self) -> Tensor:
         """The gradient of the full loss where it was last evaluated, shape (n,)."""
         if self.micro_batches is not None and self._full_gradient is not None:

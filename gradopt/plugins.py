@@ -295,6 +295,7 @@ def builtin_entries() -> Iterator[Entry]:
     staged.optimiser("augmented_lagrangian", "gradopt.optimisers.augmented_lagrangian:AugmentedLagrangian")
     staged.optimiser("auto", "gradopt.optimisers.auto:Auto")
     staged.optimiser("multi_start", "gradopt.optimisers.multi_start:MultiStart")
+    staged.optimiser("tiktak", "gradopt.optimisers.tiktak:TikTak")
     for name, target in torch_optimisers().items():
         staged.optimiser(name, target)
     staged.optimiser("custom", "gradopt.optimisers.custom:custom")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from gradopt.contracts import Objective
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 
@@ -23,6 +24,16 @@ def check_kind(one: AutogradOracle) -> None:
         raise Mistake(f"many starts keep no constraints, and {name} has some: run its starts one after another")
     if one.objective.batches is not None:
         raise Mistake(f"many starts take no batches of data, and {name} has some: run its starts one after another")
+
+
+def named(objective: Objective, points: Tensor) -> dict[str, Tensor]:
+    """Points of shape (starts, n) as starts by parameter name."""
+    own = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    pieces = points.split([parameter.numel() for parameter in own.values()], dim=1)
+    return {
+        name: piece.reshape(len(points), *parameter.shape)
+        for (name, parameter), piece in zip(own.items(), pieces, strict=True)
+    }
 
 
 def stacked(one: AutogradOracle, starts: Mapping[str, Tensor]) -> list[nn.Parameter]:

@@ -126,7 +126,7 @@ GROUPS = {
     "multimodal": Group(
         "Multimodal",
         lambda case: case.family == "multimodal",
-        _all(GLOBAL, own.MULTI_START, own.LBFGS, peers.SCIPY_DUAL_ANNEALING, peers.SCIPY_BASINHOPPING),
+        _all(GLOBAL, own.MULTI_START, own.TIKTAK, own.LBFGS, peers.SCIPY_DUAL_ANNEALING, peers.SCIPY_BASINHOPPING),
     ),
     "defaults": Group(
         "Unconstrained, with default options",

@@ -33,6 +33,7 @@ from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
 from gradopt.settings import Starts, Stop
 from gradopt.stacked import StackedOracle
+from gradopt.stacking import named
 from gradopt.stationarity.stacked import StackedPoints
 
 log = logging.getLogger("gradopt")
@@ -65,9 +66,7 @@ def drawn(target: Objective, plan: Starts) -> dict[str, Tensor]:
     oracle = AutogradOracle(target)
     box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
     points = samplers.draw(plan.number, plan.sampler, oracle.read(), box, spread=plan.spread, seed=plan.seed)
-    pieces = points.split([parameter.numel() for parameter in oracle.parameters], dim=1)
-    named = zip(oracle.names, oracle.parameters, pieces, strict=True)
-    return {name: piece.reshape(len(points), *parameter.shape) for name, parameter, piece in named}
+    return named(target, points)
 
 
 def assemble_starts(

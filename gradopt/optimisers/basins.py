@@ -87,6 +87,11 @@ class Basins:
         self._list.sort(key=lambda one: one.loss)
         return basin
 
+    def visits(self, point: Tensor) -> int:
+        """How many local searches have ended where this point is."""
+        basin = self._near(point)
+        return 0 if basin is None else basin.visits
+
     def unseen(self) -> float:
         """The expected part of the box from which descent leads to a minimum not found yet: w (w + 1) / (N (N - 1))
         after N searches from drawn starts that ended in w minima (Boender and Rinnooy Kan, 1987, eq. 8).

@@ -1,11 +1,27 @@
 """One local search of many: when it has arrived, and when it is not worth going on."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
+from torch import nn
 
-from gradopt.contracts import Evaluation
+from gradopt.optimisers.lbfgs import LBFGS
+from gradopt.optimisers.levenberg_marquardt import LevenbergMarquardt
+from gradopt.optimisers.trust_region import TrustRegion
+
+Build = Callable[[Sequence[nn.Parameter]], LBFGS | TrustRegion | LevenbergMarquardt]
+
+INNER: dict[str, Build] = {
+    "lbfgs": LBFGS,
+    "trust_region": TrustRegion,
+    "levenberg_marquardt": LevenbergMarquardt,
+}
+"""The optimisers of local searches, of one start and of many."""
+
+PATIENCE, PATIENCE_PER_UNKNOWN = 200, 20
+"""Evaluations a local search takes at most if it has not become the best by then."""
+
 
 REDUCED, REDUCED_LEADING = 1e-5, 1e-8
 """A local search has arrived when its gradient has fallen by the first; the second if it leads to the best minimum."""
@@ -39,20 +55,20 @@ class Descent:
         """Whether it is lower than all others."""
         return self.loss <= self.goal
 
-    def record(self, evaluation: Evaluation, moved: float) -> None:
+    def record(self, loss: float, norm: float, moved: float, eps: float) -> None:
         """Take in an accepted point.
 
         Args:
+            norm: Of its gradient.
             moved: The step to it, as a part of the box.
+            eps: Of the dtype.
         """
-        loss, norm = evaluation.loss, evaluation.gradient_norm
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.hopeless = True
             return
         fall, self.loss = self.loss - loss, loss
         self.num_steps += 1
         self.largest = max(self.largest, norm)
-        eps = torch.finfo(evaluation.point.dtype).eps
         still = self.num_steps > 1 and (moved <= eps**0.6 or fall <= eps * abs(loss))
         self.arrived = still or norm <= (REDUCED_LEADING if self.leads else REDUCED) * self.largest
         self.hopeless = self.kind == "hop" and self.num_steps > 2 and loss - HOPE * fall > self.goal

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.constraints.functions import excess
-from gradopt.contracts import Constraints, Evaluation, Linearised, Oracle
+from gradopt.contracts import Constraints, Evaluation, Linearised, Objective, Oracle
 from gradopt.mistakes import Mistake
 
 
@@ -24,6 +24,7 @@ class Merit:
         penalties: p, shape (m,), positive.
     """
 
+    objective: Objective
     origin: Tensor | None
     num_losses: int
     num_gradients: int
@@ -39,7 +40,7 @@ class Merit:
         self.constraints: Constraints | None = None
         self.violation_tolerance, self.has_full_loss = 0.0, True
         self.parameters, self.lower, self.upper = oracle.parameters, oracle.lower, oracle.upper
-        self.read, self.write = oracle.read, oracle.write
+        self.read, self.write, self.include = oracle.read, oracle.write, oracle.include
         self.linearised_constraints = oracle.linearised_constraints
         self.metrics, self.unbounded_below = oracle.metrics, oracle.unbounded_below
         self.multipliers, self.penalties = multipliers, penalties

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -10,21 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gradopt.contracts import Evaluation, Minimum, Optimiser, Oracle, State, Stuck
-from gradopt.mistakes import Mistake
 from gradopt.optimisers.basins import Basins
-from gradopt.optimisers.descent import Descent
-from gradopt.optimisers.lbfgs import LBFGS
-from gradopt.optimisers.levenberg_marquardt import LevenbergMarquardt
-from gradopt.optimisers.proposals import Hops, Sample
-from gradopt.optimisers.trust_region import TrustRegion
+from gradopt.optimisers.descent import INNER, PATIENCE, PATIENCE_PER_UNKNOWN, Descent
+from gradopt.optimisers.proposals import Hops, Sample, region
 
 log = logging.getLogger("gradopt")
-
-INNER: dict[str, Callable[[Sequence[nn.Parameter]], Optimiser]] = {
-    "lbfgs": LBFGS,
-    "trust_region": TrustRegion,
-    "levenberg_marquardt": LevenbergMarquardt,
-}
 
 SHARES = {"sample": 1.0, "drawn": 1.0, "hop": 3.0}
 """Of the evaluations: for points of the sample, for local searches from them, for hops."""
@@ -37,9 +27,6 @@ RESERVE = 0.05
 
 PULSE = 100
 """Evaluations after which the search comes back to the best point, so that the run can be watched and stopped there."""
-
-PATIENCE, PATIENCE_PER_UNKNOWN = 200, 20
-"""Evaluations a local search takes at most if it has not become the best by then."""
 
 HOP_FROM = 20
 """Hops start from as many of the best minima, from the lowest in half of all cases."""
@@ -124,7 +111,8 @@ class MultiStart:
         if not self._inner.accepts(evaluation, oracle):
             return False
         moved = ((evaluation.point - self._point).abs().double().cpu() / self._span).max().item()
-        self._descent.record(evaluation, moved)
+        eps = torch.finfo(evaluation.point.dtype).eps
+        self._descent.record(evaluation.loss, evaluation.gradient_norm, moved, eps)
         self._point = evaluation.point
         improves = self._improves(evaluation, oracle)
         if not self.searching:
@@ -188,17 +176,7 @@ class MultiStart:
     def _open(self, evaluation: Evaluation, oracle: Oracle) -> None:
         """Find out which box to search, and begin a local search at the start."""
         start = self._point = evaluation.point
-        lower = torch.full_like(start, -math.inf) if oracle.lower is None else oracle.lower
-        upper = torch.full_like(start, math.inf) if oracle.upper is None else oracle.upper
-        if self._radius is not None:
-            lower = torch.where(lower.isfinite(), lower, torch.minimum(start, upper) - self._radius)
-            upper = torch.where(upper.isfinite(), upper, start + self._radius)
-        open_sides = ~((upper - lower).isfinite())
-        if bool(open_sides.any()):
-            raise Mistake(
-                f"multi_start searches a box, and {int(open_sides.sum())} of {len(start)} unknowns have no finite "
-                "bounds on both sides: give bounds, or optimiser.radius to search that far round the start"
-            )
+        lower, upper = region("multi_start", start, oracle, self._radius)
         self._lower, self._width = lower.double().cpu(), (upper - lower).double().cpu()
         self._prepare()
         self._inner = self._build(self._parameters)

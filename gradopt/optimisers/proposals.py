@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from gradopt.contracts import State
+from gradopt.contracts import Oracle, State
+from gradopt.mistakes import Mistake
 
 REDUCED = 0.2
 """The part of the sample, the best of it, from which local searches start."""
@@ -22,6 +23,29 @@ CROSS, REDRAW = 0.25, 0.35
 
 SHORTEST, LONGEST = 1e-2, 0.3
 """Of a step: the longest as a part of the box, the shortest as a part of that."""
+
+
+def region(title: str, start: Tensor, oracle: Oracle, radius: float | None) -> tuple[Tensor, Tensor]:
+    """The box to search, (lower, upper): the bounds, or where there is none start -+ radius.
+
+    Args:
+        title: Of who searches.
+
+    Raises:
+        Mistake: An unknown has no interval to search, and there is no radius.
+    """
+    lower = torch.full_like(start, -math.inf) if oracle.lower is None else oracle.lower
+    upper = torch.full_like(start, math.inf) if oracle.upper is None else oracle.upper
+    if radius is not None:
+        lower = torch.where(lower.isfinite(), lower, torch.minimum(start, upper) - radius)
+        upper = torch.where(upper.isfinite(), upper, start + radius)
+    open_sides = ~((upper - lower).isfinite())
+    if bool(open_sides.any()):
+        raise Mistake(
+            f"{title} searches a box, and {int(open_sides.sum())} of {len(start)} unknowns have no finite "
+            "bounds on both sides: give bounds, or optimiser.radius to search that far round the start"
+        )
+    return lower, upper
 
 
 class Sample:
