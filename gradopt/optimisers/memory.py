@@ -18,7 +18,9 @@ SMALLEST_DIAGONAL = 1e-12
 class Memory:
     """Pairs of steps s and gradient changes y, and the inverse Hessian H they stand for.
 
-    S and Y, of shape (n, pairs), are kept as rows of a ring; R, the upper triangle of S'Y, stays in order of age. H
+    S and Y, of shape (n, pairs), are kept as rows of a ring. Of R, the upper triangle of S'Y in the order of age, what
+    is kept is V = diag(R) R^-1, with rows and columns where the ring has the pairs: a new pair adds a column to it, the
+    oldest takes a row away, and H g is then a few products. Slots without a pair have zeros there. H
     starts from a diagonal that follows the BFGS formula (Gilbert and Lemaréchal, 1989), rescaled to the
     curvature of each new pair first: what a plain multiple of the identity cannot know are the units of the unknowns.
     """
@@ -27,7 +29,7 @@ class Memory:
         self.limit = limit
         self.size = 0
         self._oldest = 0
-        self._steps = self._changes = self._products = self._diagonal = torch.empty(0)
+        self._steps = self._changes = self._inverse = self._curvatures = self._diagonal = torch.empty(0)
 
     def clear(self) -> None:
         """Forget all pairs."""
@@ -38,47 +40,48 @@ class Memory:
         curvature, square = float(step @ change), float(change @ change)
         if not curvature > RELATIVE_CURVATURE * math.sqrt(float(step @ step) * square):
             return
-        if self._steps.numel() == 0:
-            self._steps, self._changes = (step.new_zeros(self.limit, len(step)) for _ in range(2))
-            self._products = step.new_zeros(self.limit, self.limit)
         if self.size == 0:
+            self._steps, self._changes = (step.new_zeros(self.limit, len(step)) for _ in range(2))
+            self._inverse, self._curvatures = step.new_zeros(self.limit, self.limit), step.new_ones(self.limit)
             self._diagonal = torch.full_like(step, square / curvature)
         if self.size == self.limit:
             slot, self._oldest = self._oldest, (self._oldest + 1) % self.limit
-            self._products[:-1, :-1] = self._products[1:, 1:].clone()
+            self._inverse[slot].zero_()
         else:
             slot, self.size = self.size, self.size + 1
-        self._steps[slot], self._changes[slot] = step, change
-        self._products[: self.size, self.size - 1] = (self._steps[: self.size] @ change).roll(-self._oldest)
+        # (R, r; 0, c)^-1 = (R^-1, -R^-1 r / c; 0, 1 / c) with r = S'y and c = s'y.
+        column = torch.mv(self._inverse, torch.mv(self._steps, change)).div_(-curvature)
+        column[slot] = 1.0
+        for kept, new in ((self._steps[slot], step), (self._changes[slot], change), (self._inverse[:, slot], column)):
+            kept.copy_(new)
+        self._curvatures[slot] = curvature
         self._follow(step, change, curvature)
 
     def inverse(self, gradient: Tensor, free: Tensor | None) -> Tensor:
         """H g; with `free`, of the Hessian restricted to these unknowns, and zero in the others."""
-        size, turn = self.size, -self._oldest
-        if not size:
+        if not self.size:
             return gradient.clone()
-        steps, changes, products = self._steps[:size], self._changes[:size], self._products[:size, :size]
+        steps, changes, inverse, curvatures = self._steps, self._changes, self._inverse, self._curvatures
         if free is not None and not bool(free.all()):
-            steps, changes, products = _restricted(steps.roll(turn, 0) * free, changes.roll(turn, 0) * free)
-            turn = 0
+            turn = -self._oldest
+            pairs = (pairs[: self.size].roll(turn, 0) * free for pairs in (steps, changes))
+            steps, changes, inverse, curvatures = _restricted(*pairs)
         # Eq. 3.1 with H0 = 1 / D: H g = S p - w / D, with q = R^-1 S'g, w = Y q - g, p = R^-T (diag(R) q + Y'(w / D)).
-        q = torch.linalg.solve_triangular(products, (steps @ gradient).roll(turn)[:, None], upper=True)
-        rest = (torch.mv(changes.T, q[:, 0].roll(-turn)).sub_(gradient)).div_(self._diagonal)
-        right = torch.addcmul((changes @ rest).roll(turn), products.diagonal(), q[:, 0])
-        p = torch.linalg.solve_triangular(products.T, right[:, None], upper=False)
-        return torch.mv(steps.T, p[:, 0].roll(-turn)).sub_(rest)
+        q = torch.mv(inverse, torch.mv(steps, gradient)).div_(curvatures)
+        rest = torch.mv(changes.T, q).sub_(gradient).div_(self._diagonal)
+        p = torch.mv(inverse.T, torch.mv(changes, rest).div_(curvatures).add_(q))
+        return torch.mv(steps.T, p).sub_(rest)
 
     def state_dict(self) -> State:
-        """All of it; tensors with the axes (pair, parameter), (pair, pair) and (parameter,)."""
-        return {
-            "numbers": (self.size, self._oldest),
-            "tensors": [t.clone() for t in (self._steps, self._changes, self._products, self._diagonal)],
-        }
+        """All of it; tensors with the axes (pair, parameter), (pair, pair), (pair,) and (parameter,)."""
+        tensors = (self._steps, self._changes, self._inverse, self._curvatures, self._diagonal)
+        return {"numbers": (self.size, self._oldest), "tensors": [tensor.clone() for tensor in tensors]}
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         self.size, self._oldest = state["numbers"]
-        self._steps, self._changes, self._products, self._diagonal = (t.clone() for t in state["tensors"])
+        tensors = [tensor.clone() for tensor in state["tensors"]]
+        self._steps, self._changes, self._inverse, self._curvatures, self._diagonal = tensors
 
     def _follow(self, step: Tensor, change: Tensor, curvature: float) -> None:
         """Let the diagonal follow a pair, unless it would overflow."""
@@ -88,8 +91,10 @@ class Memory:
         if not (math.isfinite(factor) and factor > 0):
             return
         diagonal = followed(self._diagonal, image, change, curvature, factor)
-        if bool(diagonal.isfinite().all()):
-            self._diagonal = diagonal.clamp_(min=SMALLEST_DIAGONAL * float(diagonal.max()))
+        low, high = (bound.item() for bound in torch.aminmax(diagonal))
+        if math.isfinite(low) and math.isfinite(high):
+            floor = SMALLEST_DIAGONAL * high
+            self._diagonal = diagonal if low >= floor else diagonal.clamp_(min=floor)
 
 
 def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, factor: Any) -> Tensor:
@@ -100,11 +105,15 @@ def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, fa
         curvature, factor: s'y, and c, with which s'(c D)s = s'y: numbers, or tensors of shape (...).
     """
     image = image * factor  # quotients before products, which could overflow
-    return diagonal * factor - image * (image / curvature) + change * (change / curvature)
+    diagonal = torch.addcmul(diagonal * factor, image, image / curvature, value=-1)
+    return torch.addcmul(diagonal, change, change / curvature)
 
 
-def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The pairs that are still curved when only some unknowns count, with their S'Y."""
+def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The pairs, in the order of age, that are still curved when only some unknowns count, with their V and diag(R)."""
     products = steps @ changes.T
     keep = products.diagonal() > RELATIVE_CURVATURE * (steps.square().sum(1) * changes.square().sum(1)).sqrt()
-    return steps[keep], changes[keep], products[keep][:, keep]
+    products = products[keep][:, keep]
+    curvatures = products.diagonal()
+    inverse = torch.linalg.solve_triangular(products, torch.diag(curvatures), upper=True, left=False)
+    return steps[keep], changes[keep], inverse, curvatures
