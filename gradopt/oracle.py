@@ -246,10 +246,11 @@ class AutogradOracle:
 
     def write(self, point: Tensor) -> None:
         """Set the parameters, in place, to the entries of `point`."""
+        if len(self.parameters) == 1:  # the plain case, in as few operations as there are
+            parameter = self.parameters[0].detach()
+            parameter.copy_(point if parameter.dim() == 1 else point.view_as(parameter))
+            return
         with torch.no_grad():
-            if len(self.parameters) == 1:  # the plain case, in as few operations as there are
-                self.parameters[0].copy_(point.view_as(self.parameters[0]))
-                return
             for parameter, part in zip(self.parameters, split(point, self.parameters), strict=True):
                 parameter.copy_(part)
 
