@@ -46,7 +46,9 @@ class Logistic(Objective):
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("features", torch.randn(2000, 50, generator=generator))
         truth = torch.randn(50, generator=generator)
-        self.register_buffer("labels", (torch.rand(2000, generator=generator) < (self.features @ truth).sigmoid()) * 1.0)
+        self.register_buffer(
+            "labels", (torch.rand(2000, generator=generator) < (self.features @ truth).sigmoid()) * 1.0
+        )
         self.x = nn.Parameter(torch.zeros(50))
 
     def forward(self, batch: None = None) -> Tensor:
@@ -147,7 +149,10 @@ def ours(case: str, engine: str, *, verdict: bool = False) -> tuple[float, int, 
 VARIANTS: Mapping[str, Callable[[str], tuple[float, ...]]] = {
     "SciPy L-BFGS-B": scipys,
     "torch.optim.LBFGS": torchs,
-    **{f"gradopt, {engine}": lambda case, engine=engine: ours(case, engine) for engine in ("eager", "native", "compiled")},
+    **{
+        f"gradopt, {engine}": lambda case, engine=engine: ours(case, engine)
+        for engine in ("eager", "native", "compiled")
+    },
     **{
         f"gradopt, {engine}, with a verdict": lambda case, engine=engine: ours(case, engine, verdict=True)
         for engine in ("eager", "native")

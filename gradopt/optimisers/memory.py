@@ -95,7 +95,9 @@ class Memory:
     def _views(self) -> list[tuple[Tensor, ...]]:
         """The rows of S, of Y, of R^-T and of the identity, by slot: they are taken often."""
         identity = torch.eye(len(self._inverse)).to(self._inverse)
-        return list(zip(*(rows.unbind() for rows in (self._steps, self._changes, self._inverse, identity)), strict=True))
+        return list(
+            zip(*(rows.unbind() for rows in (self._steps, self._changes, self._inverse, identity)), strict=True)
+        )
 
     def _follow(self, step: Tensor, change: Tensor) -> None:
         """Let the diagonal follow a pair with s'y = 1, unless it would overflow."""
