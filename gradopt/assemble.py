@@ -18,6 +18,7 @@ from gradopt.criteria.failure import Diverged, NonFinite, Stalled, Unbounded
 from gradopt.criteria.feasibility import Infeasible
 from gradopt.criteria.optimality import ConstrainedConvergence
 from gradopt.engines.choice import SwitchingEngine, chosen
+from gradopt.engines.evaluating import EvaluatingEngine
 from gradopt.evaluations import KEEP_EVERY, LARGE
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.objectives.function import FunctionObjective
@@ -48,7 +49,7 @@ class Assembly:
     """
 
     oracle: AutogradOracle
-    engine: SwitchingEngine
+    engine: SwitchingEngine | EvaluatingEngine
     criteria: Sequence[Criterion]
     interrupt: Interrupt
     facts: Mapping[str, str]

@@ -22,6 +22,11 @@ from gradopt.unknowns import joined, largest, split
 class AutogradOracle:
     """An `Oracle` round an objective on one device.
 
+    Attributes:
+        differentiate: Returns the loss where the parameters stand, and leaves its gradient in new tensors in their
+            `.grad`, which was None: `by_autograd`, or what an engine has put in its place. It serves `evaluate`, where
+            there are no batches; everything else is autograd's.
+
     Raises:
         Mistake: Nothing to optimise, unknowns that are not real floating point, or a start outside the bounds.
     """
@@ -67,6 +72,7 @@ class AutogradOracle:
         self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
         self._evaluations: Copying | Sparing = copying(self.parameters, self.box)
+        self.differentiate: Callable[[], Tensor] = self.by_autograd
 
     def evaluate(self, since: Tensor | None = None) -> Evaluation:
         """Forward and backward on the batch of the current step; `since` is where the step began, if it is measured."""
@@ -74,8 +80,7 @@ class AutogradOracle:
         for parameter in self.parameters:
             parameter.grad = None
         if self.micro_batches is None:
-            losses = [self._forward()]
-            self._backward(losses[0])
+            losses = [self.differentiate()]
         else:
             # The mean of the micro-batches' gradients, summed up in .grad, is the gradient of the mean loss.
             share = 1.0 / len(self.micro_batches)
@@ -94,6 +99,12 @@ class AutogradOracle:
             self.pinned = evaluation.pinned
             self._keep(evaluation)
         return evaluation
+
+    def by_autograd(self) -> Tensor:
+        """Forward and backward: the loss with its graph, the gradient in `.grad`."""
+        loss = self._forward()
+        self._backward(loss)
+        return loss
 
     def evaluate_full(self) -> Evaluation | None:
         """As `evaluate`, on all data: None if there is no full loss. `.grad` is left alone."""
@@ -242,10 +253,11 @@ class AutogradOracle:
 
     def write(self, point: Tensor) -> None:
         """Set the parameters, in place, to the entries of `point`."""
+        if len(self.parameters) == 1:  # the plain case, in as few operations as there are
+            parameter = self.parameters[0].detach()
+            parameter.copy_(point if parameter.dim() == 1 else point.view_as(parameter))
+            return
         with torch.no_grad():
-            if len(self.parameters) == 1:  # the plain case, in as few operations as there are
-                self.parameters[0].copy_(point.view_as(self.parameters[0]))
-                return
             for parameter, part in zip(self.parameters, split(point, self.parameters), strict=True):
                 parameter.copy_(part)
 

@@ -17,6 +17,8 @@ def joined(parts: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tens
 
     It shares the memory of a part that is alone.
     """
+    if len(parts) == 1 and parts[0] is not None and parts[0].layout is torch.strided:  # the plain case
+        return flat(parts[0].detach())
     dense = [
         torch.zeros_like(parameter) if part is None else part.to_dense() if part.is_sparse else part
         for part, parameter in zip(parts, parameters, strict=True)

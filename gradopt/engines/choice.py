@@ -11,27 +11,25 @@ from torch import Tensor
 
 from gradopt import devices
 from gradopt.contracts import Band, Block, Optimiser, State
-from gradopt.engines.compiled import compiled
+from gradopt.engines.compiled import compiled, compiled_evaluation
 from gradopt.engines.cuda_graph import captured
 from gradopt.engines.eager import COLUMNS, EagerEngine
+from gradopt.engines.evaluating import TOLERANCE, WORTH, EvaluatingEngine, EvaluationKind
 from gradopt.engines.graph import GraphEngine, Program
+from gradopt.engines.loss_graph import trace_loss
+from gradopt.engines.native.evaluation import NativeEvaluation
 from gradopt.engines.native.program import NativeProgram
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.tracing import StepGraph, trace
 from gradopt.mistakes import Mistake
+from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
 
 log = logging.getLogger("gradopt")
 
 GATE_ROWS = 10
 """Steps that a program and eager both make, from the same state, before it goes on alone: a chunk and more."""
-
-TOLERANCE = {torch.float32: 5e-3, torch.float64: 6e-6}
-"""Share of its column's largest entry by which a record may be off: the cube root of the rounding of the dtype."""
-
-WORTH = 0.8
-"""Share of eager's time that a program must stay below for `auto` to take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +53,39 @@ KINDS: Mapping[str, Kind] = {
 }
 """By name of the engine, in the order in which `auto` tries them."""
 
+EVALUATIONS: Mapping[str, EvaluationKind] = {
+    "native": EvaluationKind(NativeEvaluation, patience=0.5),
+    "compiled": EvaluationKind(compiled_evaluation, patience=10.0),
+}
+"""Likewise, for optimisers whose steps are no graphs: of losses and gradients alone."""
 
-def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "SwitchingEngine":
+
+def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "SwitchingEngine | EvaluatingEngine":
     """The engine of this name, ready to run.
 
     Raises:
         Mistake: It cannot run this objective with this optimiser; the reason, and what to take instead.
     """
+    whole = isinstance(optimiser, TorchOptimiser) and not optimiser.uses_closure  # the step can be a graph
     if name in ("eager", "auto"):
-        return SwitchingEngine(oracle, optimiser, KINDS if name == "auto" else {})
+        if whole:
+            return SwitchingEngine(oracle, optimiser, KINDS if name == "auto" else {})
+        return EvaluatingEngine(oracle, optimiser, EVALUATIONS if name == "auto" else {})
     size = sum(parameter.numel() for parameter in oracle.parameters)
     try:
         with devices.threads("auto", size):
-            graph = trace(oracle, optimiser)
-            program = KINDS[name].build(graph)
+            if whole:
+                graph = trace(oracle, optimiser)
+                return SwitchingEngine(oracle, optimiser, {}, _Candidate(name, graph, KINDS[name].build(graph)))
+            if name not in EVALUATIONS:
+                raise Refusal(f"it replays whole steps, and {_title(optimiser)} decides by values in the middle of one")
+            return EvaluatingEngine(oracle, optimiser, {}, (name, EVALUATIONS[name].build(trace_loss(oracle))))
     except Refusal as refusal:
         raise Mistake(f"engine={name} cannot run this: {refusal}; use engine=eager, or engine=auto") from refusal
-    return SwitchingEngine(oracle, optimiser, {}, _Candidate(name, graph, program))
+
+
+def _title(optimiser: Optimiser) -> str:
+    return type(optimiser.optimizer if isinstance(optimiser, TorchOptimiser) else optimiser).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gradopt.engines.graph import LOSS, STEP_NORM, Watch
+from gradopt.engines.loss_graph import LossGraph
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
 
@@ -33,6 +34,8 @@ SMALL = 1000
 
 COLUMNS = 3
 
+MOVED = "an unknown or a state has another shape, stride or type than when it was traced"
+
 
 def compiled(graph: StepGraph) -> "StepProgram":
     """Compile a step, and a chunk of steps where that pays.
@@ -41,17 +44,35 @@ def compiled(graph: StepGraph) -> "StepProgram":
         Refusal: The compiler fails, such as without a C++ compiler, with its reason.
     """
     small = sum(parameter.numel() for parameter in graph.parameters) <= SMALL
-    try:
+    with _refused():
         graph = replace(graph, module=_held(graph.module))
         step = _compile(graph.module, graph.inputs)
         if not small:
             return StepProgram(graph, step)
         rates = graph.inputs[-1].expand(CHUNK, graph.num_groups).clone()
         return StepProgram(graph, step, _compile(chunk_of(graph), [*graph.inputs[: -graph.num_groups], rates]))
-    except Exception as error:  # whatever a compiler of many parts raises: the run is worth more
-        raise Refusal(
-            f"it does not compile: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        ) from error
+
+
+def compiled_evaluation(graph: LossGraph) -> Callable[[], Tensor]:
+    """Compile loss and gradient: it returns the one, and leaves the other in new tensors in `.grad`.
+
+    Raises:
+        Refusal: As `compiled`.
+    """
+    parameters, forms = graph.parameters, [_form(tensor) for tensor in graph.inputs]
+    with _refused():
+        call = _compile(graph.module, graph.inputs)
+
+    def evaluation() -> Tensor:
+        here = [parameter.detach() for parameter in parameters]
+        if [_form(tensor) for tensor in here] != forms:
+            raise RuntimeError(MOVED)
+        loss, *gradients = call(*here)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    return evaluation
 
 
 class StepProgram:
@@ -127,7 +148,7 @@ class StepProgram:
     def _live(self) -> Sequence[Tensor]:
         live = [*[parameter.detach() for parameter in self._graph.parameters], *self._graph.state()]
         if [_form(tensor) for tensor in live] != self._forms:  # the code reads them as what it was made for
-            raise RuntimeError("an unknown or a state has another shape, stride or type than when it was traced")
+            raise RuntimeError(MOVED)
         return live
 
     def _next(self, out: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -227,6 +248,17 @@ def _lift(module: GraphModule) -> list[Tensor]:
         module.graph.erase_node(node)
     module.recompile()
     return [tensor for tensor, _ in constants.values()]
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Whatever a compiler of many parts raises becomes a refusal: the run is worth more."""
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(
+            f"it does not compile: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        ) from error
 
 
 @contextmanager

@@ -1,23 +1,20 @@
 """The step of an optimiser as one graph without side effects, traced from the code that eager runs."""
 
-import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.func import functional_call, functionalize
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Optimiser
-from gradopt.engines.purity import Refusal, python_state, refuse_hooks, refuse_impure
+from gradopt.engines.loss_graph import explained, filled, loss_and_gradients, pure_graph, refuse_unplain
+from gradopt.engines.purity import Refusal, python_state, refuse_hooks
 from gradopt.engines.rates import Rates
 from gradopt.engines.scalars import TensorScalars
 from gradopt.optimisers.torch import TorchOptimiser
@@ -28,14 +25,8 @@ from gradopt.unknowns import split
 Slot = tuple[int, str]
 """The place of a state tensor: the number of its parameter, and its key in the optimiser's state of that."""
 
-READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
-"""What a tensor without a value answers when it is asked for one."""
-
 NUMBERS = ("step", "eta", "mu")
 """State that capturable forms read as tensors where others read it as numbers: it counts in double precision."""
-
-OURS = tuple(str(Path(file).resolve().parents[depth]) for file, depth in ((torch.__file__, 0), (__file__, 1)))
-"""Where code lies that is not the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +76,7 @@ def _plain(oracle: AutogradOracle, optimiser: Optimiser) -> TorchOptimiser:
         raise Refusal(f"{type(optimiser).__name__} decides by values between its evaluations")
     if optimiser.uses_closure:
         raise Refusal(f"{type(optimiser.optimizer).__name__} evaluates inside its step, by a closure")
-    if oracle.objective.batches is not None:
-        raise Refusal("the objective has batches, and each step is another loss")
-    if oracle.constraints is not None:
-        raise Refusal("the objective has constraints")
-    if any(type(parameter) is not nn.Parameter for parameter in oracle.parameters):
-        raise Refusal("an unknown is no plain tensor")
+    refuse_unplain(oracle)
     if isinstance(optimiser.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise Refusal("the schedule reads the loss")
     Rates(optimiser).check()
@@ -115,7 +101,6 @@ class _UpdateRefusal(Refusal):
 class _Tracer:
     def __init__(self, oracle: AutogradOracle, adapter: TorchOptimiser, *, capturable: bool) -> None:
         self._oracle, self._adapter, self._capturable = oracle, adapter, capturable
-        self._named = dict(zip(oracle.names, oracle.parameters, strict=True))
         self._groups = adapter.optimizer.param_groups
         self._state: list[dict[str, Any]] = []
         self._slots: list[Slot] = []
@@ -131,58 +116,31 @@ class _Tracer:
             state = [self._state[index][key] for index, key in self._slots]
             rates = [torch.empty((), dtype=torch.float64, device=parameters[0].device) for _ in self._groups]
         inputs = [*parameters, *state, *rates]
-        module, again = self._module(inputs), self._module(inputs)
-        if module.code != again.code or not _same_constants(module, again):
-            raise Refusal("two calls of the loss do not compute the same")
+        module = pure_graph(self._step, inputs, self._oracle)
         return StepGraph(module, inputs, self._adapter, self._oracle.parameters, self._slots, len(self._groups))
 
-    def _module(self, inputs: Sequence[Tensor]) -> GraphModule:
-        raw = _make(self._step, inputs)
-        objective = self._oracle.objective
-        refuse_impure(raw, {id(tensor): f"its buffer {name!r}" for name, tensor in objective.named_buffers()})
-        live = {parameter.untyped_storage().data_ptr(): name for name, parameter in self._named.items()}
-        for name, tensor in _constants(raw).items():
-            unknown = live.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
-            if unknown is not None:
-                raise Refusal(f"the loss takes unknown {unknown!r} past its module ({name})")
-        pure = _make(functionalize(raw), inputs)
-        pure.graph.eliminate_dead_code()
-        pure.recompile()
-        return pure
-
     def _step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        count, slots = len(self._named), len(self._slots)
+        count, slots = len(self._oracle.parameters), len(self._slots)
         here, flat_state, rates = inputs[:count], inputs[count : count + slots], inputs[count + slots :]
         state = [dict(one) for one in self._state]
         for (index, key), tensor in zip(self._slots, flat_state, strict=True):
             state[index][key] = tensor.clone()
-        loss, gradients = self._loss(here)
+        loss, gradients = loss_and_gradients(self._oracle, here)
         gradients = self._settled(gradients, here)
         moved, state = self._update(here, gradients, state, rates)
         for before, after in zip(self._state, state, strict=True):
             for key in before.keys() | after.keys():
                 if not isinstance(after.get(key), Tensor) and after.get(key, key) != before.get(key):
                     raise _UpdateRefusal(f"the optimiser keeps {key!r} in Python")
-        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, here, strict=True)]
+        dense = filled(gradients, here)
         return (
             loss,
-            _largest(self._projected(filled, here)),
+            _largest(self._projected(dense, here)),
             _largest([after - before for after, before in zip(moved, here, strict=True)]),
-            *filled,
+            *dense,
             *moved,
             *[state[index][key] for index, key in self._slots],
         )
-
-    def _loss(self, here: Sequence[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-        leaves = [tensor.detach().requires_grad_() for tensor in here]
-        with _explained("the loss", Refusal), torch.enable_grad():
-            loss = functional_call(self._oracle.objective, dict(zip(self._named, leaves, strict=True)))
-            if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-                raise Refusal("the loss is no differentiable tensor of one number")
-            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-        if any(gradient is not None and gradient.layout != torch.strided for gradient in gradients):
-            raise Refusal("its gradients are sparse")
-        return loss.detach().reshape(()), list(gradients)
 
     def _update(
         self,
@@ -203,7 +161,7 @@ class _Tracer:
         optimizer = stand_in(self._adapter.optimizer, groups, defaultdict(dict, zip(moved, state, strict=True)))
         attributes = {key: value for key, value in vars(optimizer).items() if key != "state"}
         compiled = as_compiled() if self._capturable else nullcontext()
-        with _explained(f"the step of {type(optimizer).__name__}", _UpdateRefusal), torch.no_grad():
+        with explained(f"the step of {type(optimizer).__name__}", _UpdateRefusal), torch.no_grad():
             self._adapter.clip([p for group in groups for p in group["params"]])
             with TensorScalars([*(rates or ()), *numbers]), compiled:
                 raw_step(optimizer)
@@ -237,7 +195,7 @@ class _Tracer:
             else {}
             for p in self._oracle.parameters
         ]
-        _, gradients = self._loss(parameters)
+        _, gradients = loss_and_gradients(self._oracle, parameters)
         return self._update(parameters, gradients, state, None)[1]
 
     def _settled(self, gradients: Sequence[Tensor | None], here: Sequence[Tensor]) -> list[Tensor | None]:
@@ -264,10 +222,6 @@ class _Tracer:
         return [p.clamp(low, high) for p, (low, high) in zip(moved, sides, strict=True)]
 
 
-def _make(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
-    return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-
-
 def _largest(tensors: Sequence[Tensor]) -> Tensor:
     """The largest absolute entry of all, NaN if one is NaN."""
     largest = [tensor.abs().amax() for tensor in tensors if tensor.numel()]
@@ -276,40 +230,3 @@ def _largest(tensors: Sequence[Tensor]) -> Tensor:
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: id(value) if isinstance(value, Tensor) else value for key, value in group.items() if key != "params"}
-
-
-def _constants(module: GraphModule) -> dict[str, Tensor]:
-    """The tensors a graph reads that are none of its inputs."""
-    names = [str(node.target) for node in module.graph.nodes if node.op == "get_attr"]
-    found = {name: getattr(module, name) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-
-
-def _same_constants(module: GraphModule, again: GraphModule) -> bool:
-    ours, theirs = _constants(module), _constants(again)
-    return ours.keys() == theirs.keys() and all(
-        ours[name] is theirs[name]
-        or (ours[name].shape == theirs[name].shape and torch.equal(ours[name].detach(), theirs[name].detach()))
-        for name in ours
-    )
-
-
-@contextmanager
-def _explained(what: str, kind: type[Refusal]) -> Iterator[None]:
-    """What goes wrong inside becomes a refusal that names the line of the user's code."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except Exception as error:
-        lines = [
-            f" ({Path(frame.filename).name}, line {frame.lineno}: {frame.line})"
-            for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith(OURS)
-        ]
-        place = lines[-1] if lines else ""
-        if isinstance(error, READS_VALUES):
-            raise kind(f"{what} depends on a value it reads in Python{place}") from error
-        raise kind(
-            f"{what} cannot be traced{place}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ) from error

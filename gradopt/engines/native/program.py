@@ -3,15 +3,16 @@
 import ctypes
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from gradopt.engines.native.calls import Unprintable
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
-from gradopt.engines.native.source import ALIGNMENT, printed
+from gradopt.engines.native.source import ALIGNMENT, Source, printed
 from gradopt.engines.native.step import NUM_COLUMNS
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
@@ -38,16 +39,7 @@ class NativeProgram:
     """
 
     def __init__(self, graph: StepGraph) -> None:
-        try:
-            source = printed(graph.module, len(graph.parameters), graph.num_groups)
-            self._rows = find_compiler().load(source.text).rows
-        except (Unprintable, NoCompiler) as reason:
-            raise Refusal(str(reason)) from reason
-        except RecursionError as error:
-            raise Refusal("a chain of operations too long to be printed") from error
-        if _overlap(graph.parameters):
-            raise Refusal("two unknowns share memory")
-        self._rows.restype, self._rows.argtypes = ctypes.c_long, ARGUMENTS
+        source, self._rows = loaded(graph.module, graph.parameters, graph.num_groups)
         self.step_norm = math.nan
         self.best: tuple[float, Tensor] | None = None
         self._graph = graph
@@ -105,6 +97,25 @@ class NativeProgram:
         for parameter, gradient in zip(self._graph.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return [tensor.data_ptr() for tensor in live] + self._own_addresses
+
+
+def loaded(module: GraphModule, parameters: Sequence[Tensor], num_groups: int) -> tuple[Source, Callable[..., int]]:
+    """The source of a step graph, see `printed`, and what has become of it.
+
+    Raises:
+        Refusal: No compiler, or the graph holds what is not printed.
+    """
+    try:
+        source = printed(module, len(parameters), num_groups)
+        rows = find_compiler().load(source.text).rows
+    except (Unprintable, NoCompiler) as reason:
+        raise Refusal(str(reason)) from reason
+    except RecursionError as error:
+        raise Refusal("a chain of operations too long to be printed") from error
+    if _overlap(parameters):
+        raise Refusal("two unknowns share memory")
+    rows.restype, rows.argtypes = ctypes.c_long, ARGUMENTS
+    return source, rows
 
 
 def _zeros(example: Tensor) -> Tensor:
