@@ -137,7 +137,7 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found = _minimise(config, directory)
+        found = _minimise(config, directory, str(context.sweep.dir) if multirun else None)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -165,22 +165,26 @@ def run(config: DictConfig) -> float:
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result | Results:
+def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> Result | Results:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
 
     observers = assemble.listed("observer", settings.observers)
-    said: Any = OmegaConf.to_container(config, resolve=True)
+    watched: dict[str, Any] = {
+        "directory": directory,
+        "config": OmegaConf.to_container(config, resolve=True),
+        "sweep": sweep,
+        "thread_count": settings.threads,
+    }
     if settings.starts is not None:
-        return _minimise_starts(settings, observers, directory, said)
+        return _minimise_starts(settings, observers, watched)
     assembly, target = assembled(settings)
-    form = conclusion.form_of(target)
-    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+    return execution.execute(assembly, observers, conclusion.form_of(target), **watched)
 
 
-def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
+def _minimise_starts(settings: Settings, observers: list[Any], watched: Mapping[str, Any]) -> Results:
     from gradopt import assemble, conclusion
     from gradopt.many import assembly, execution  # here for the same reason
 
@@ -195,8 +199,7 @@ def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, 
         engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    form = conclusion.form_of(target)
-    return execution.execute(parts, observers, form, directory=directory, config=config, thread_count=settings.threads)
+    return execution.execute(parts, observers, conclusion.form_of(target), **watched)
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":

@@ -1,8 +1,11 @@
 """A file of events in a run's directory, written with TensorBoard's own record writer."""
 
+import io
+import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,15 @@ from gradopt.observers import events
 FLUSH_SECONDS = 2.0
 """What a kill may lose."""
 
+_count = itertools.count()
+_open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
+
 
 class EventFile:
     """Events of one session: a new file in `directory`, never one that is appended to, for readers stop at a torn tail.
+
+    Where the disk is full it raises once, and leaves a file of whole events. In a forked process it is closed: what was
+    not yet written is the parent's.
 
     Args:
         step: The first step of the session; see `events.started`. None: a file beside that of the session, which begins
@@ -25,28 +34,66 @@ class EventFile:
     """
 
     def __init__(self, directory: str | Path, *, step: int | None = 0) -> None:
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (Path(directory) / name).open("xb")
-        self._writer = RecordWriter(self._file)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
+        self._file = (Path(directory) / name).open("xb", buffering=0)
+        self._buffer = io.BytesIO()
+        self._writer = RecordWriter(self._buffer)
         self._flushed = time.perf_counter()
+        _open.add(self)
         self._put(events.version())
         if step is not None:
             self._put(events.started(step))
+        self.flush()
 
     def write(self, values: Iterable[Any], *, step: int = 0, wall: float | None = None) -> None:
-        """Write an event of values made by `events`; it reaches the disk two seconds later, or by `flush`."""
+        """Write an event of values made by `events`; it reaches the disk two seconds later, or by `flush`.
+
+        Raises:
+            OSError: The disk is full.
+        """
         self._put(events.event(values, step=step, wall=wall))
         if time.perf_counter() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Hand what is written so far to the system."""
-        self._writer.flush()
+        records = memoryview(self._buffer.getvalue())
+        self._buffer.seek(0)
+        self._buffer.truncate()
         self._flushed = time.perf_counter()
+        if not records or self._file.closed:
+            return
+        whole = self._file.tell()
+        try:
+            while records:  # a disk that is nearly full takes a part
+                records = records[self._file.write(records) :]
+        except OSError:
+            self._file.truncate(whole)
+            self._file.close()
+            raise
 
     def close(self) -> None:
-        """Write the rest."""
-        self._writer.close()
+        """Write the rest; also at the end of a `with`."""
+        self.flush()
+        self._file.close()
+
+    def __enter__(self) -> "EventFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _put(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
+
+    def _leave(self) -> None:
+        self._file.close()
+
+
+def _leave_all() -> None:
+    for file in list(_open):
+        file._leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)

@@ -6,7 +6,9 @@ An event holds any number of values of one step. Every function here is pure; `E
 # The protocol buffers make their classes when they are imported: the type checker cannot see them.
 # pyright: reportAttributeAccessIssue=false
 
+import html
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -78,7 +80,7 @@ def text(tag: str, markdown: str) -> Any:
 
 def table(rows: Mapping[str, Any], header: tuple[str, str] = ("", "")) -> str:
     """A Markdown table of names and values, for `text`."""
-    lines = [header, ("---", "---"), *((name, _cell(value)) for name, value in rows.items())]
+    lines = [header, ("---", "---"), *((_cell(name), _cell(value)) for name, value in rows.items())]
     return "".join(f"| {name} | {value} |\n" for name, value in lines)
 
 
@@ -108,7 +110,7 @@ def session_start(hparams: Mapping[str, Any], *, group: str = "", wall: float | 
     for name, value in hparams.items():
         if isinstance(value, bool):  # before int, which it is too
             info.hparams[name].bool_value = value
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and math.isfinite(value):  # TensorBoard's JSON has no infinity
             info.hparams[name].number_value = value
         elif value is not None:  # as a string, None would turn a column of numbers into one of strings
             info.hparams[name].string_value = str(value)
@@ -163,4 +165,4 @@ def _shape(*sizes: int) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"([\\`*_|])", r"\\\1", html.escape(str(value), quote=False)).replace("\n", " ")
