@@ -29,6 +29,8 @@ MOST_SHOWN = 12
 MOST_HISTOGRAMS = 16
 """Parameters that each have a histogram; more have one together."""
 
+SPREAD = "log10 of the starts' losses over the known minimum, or of those that are positive where none is known."
+
 SPARSE = 8
 """Factor between the steps of two histograms: ten of them reach a thousand million steps."""
 
@@ -54,7 +56,8 @@ class TensorBoard:
             return
         self._run, self._wall = run, time.time()
         self._curves, self._schedule = Curves(run), Schedule()
-        self._names = _names(run.parameters)
+        many = run.point is None
+        self._names = _names({name: part[0] if many else part for name, part in run.parameters.items()})
         self._is_few = 0 < len(self._names) <= FEW
         hparams = dict(_leaves(run.config))
         self._file = EventFile(run.directory, step=run.step)
@@ -141,7 +144,7 @@ class TensorBoard:
     def _distributions(self, block: Block) -> Iterator[Any]:
         """Histograms at the last row: of many unknowns and their gradient, and of many losses."""
         if "losses" in block.columns:
-            yield events.histogram("ms/log10_loss", self._curves.log10(block["losses"][-1]))
+            yield from _spread(self._curves.log10(block["losses"][-1]))
         run = self._run
         if run.point is not None and not self._is_few:
             yield from _histograms("unknowns", run.point(), run.parameters)
@@ -153,7 +156,7 @@ class TensorBoard:
         if block.last_step <= self._last_histogram:
             return
         if isinstance(result, Results):
-            yield events.histogram("ms/log10_loss", self._curves.log10(result.fun))
+            yield from _spread(self._curves.log10(result.fun.cpu()))
         elif not self._is_few:
             yield from _histograms("unknowns", _flat(result.x), self._run.parameters)
             yield from _histograms("gradient", _flat(result.jac), self._run.parameters)
@@ -161,7 +164,9 @@ class TensorBoard:
     def _told(self, result: Result) -> dict[str, Any]:
         """The rows of the verdict's table."""
         evidence = {
-            name: value for name, value in result.verdict.evidence.items() if isinstance(value, int | float | str)
+            name: value
+            for name, value in result.verdict.evidence.items()
+            if isinstance(value, int | float | str) and value != ""
         }
         told = {
             "status": result.status.value,
@@ -233,6 +238,11 @@ def _names(parameters: Mapping[str, Tensor]) -> list[str]:
 def _flat(x: Any) -> Tensor:
     parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
     return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _spread(logarithms: Tensor) -> Iterator[Any]:
+    if len(logarithms):
+        yield events.histogram("ms/log10_loss", logarithms, description=SPREAD)
 
 
 def _histograms(group: str, vector: Tensor, parameters: Mapping[str, Tensor]) -> Iterator[Any]:
