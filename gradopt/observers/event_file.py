@@ -57,18 +57,18 @@ class EventFile:
 
     def flush(self) -> None:
         """Hand what is written so far to the system."""
-        records = memoryview(self._buffer.getvalue())
+        records = self._buffer.getvalue()
         self._buffer.seek(0)
         self._buffer.truncate()
         self._flushed = time.perf_counter()
-        if not records or self._file.closed:
+        if self._file.closed:
             return
-        whole = self._file.tell()
+        written = 0
         try:
-            while records:  # a disk that is nearly full takes a part
-                records = records[self._file.write(records) :]
+            while written < len(records):  # a disk that is nearly full takes a part
+                written += self._file.write(records[written:])
         except OSError:
-            self._file.truncate(whole)
+            self._file.truncate(self._file.tell() - written + _whole(records[:written]))
             self._file.close()
             raise
 
@@ -88,6 +88,17 @@ class EventFile:
 
     def _leave(self) -> None:
         self._file.close()
+
+
+def _whole(records: bytes) -> int:
+    """The length of those that are complete: each has 16 bytes beside its data, and begins with the data's length."""
+    end = 0
+    while end + 8 <= len(records):
+        behind = end + 16 + int.from_bytes(records[end : end + 8], "little")
+        if behind > len(records):
+            break
+        end = behind
+    return end
 
 
 def _leave_all() -> None:
