@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -64,6 +64,20 @@ class Terminal(logging.StreamHandler[TextIO]):
         """Drop the line that nobody reads; report every other error as usual."""
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """Writes the run's log; silent once the disk is full, which the observers have said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the line that finds no room; report every other error as usual."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close, though the last line may find no room."""
+        with suppress(OSError):
+            super().close()
 
 
 class PluginConfigs(SearchPathPlugin):
@@ -159,7 +173,13 @@ def run(config: DictConfig) -> float:
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    try:
+        _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    except OSError as error:
+        mistake = Mistake(f"the result cannot be written to {_short(os.fspath(directory))}: {error.strerror or error}")
+        if multirun:  # what comes next would find no room either
+            raise mistake from error
+        _errors.append(mistake)
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)

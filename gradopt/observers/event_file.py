@@ -17,6 +17,9 @@ from gradopt.observers import events
 FLUSH_SECONDS = 2.0
 """What a kill may lose."""
 
+ROOM = 2**14
+"""Bytes that are given back where the disk is full: the result is to be written there too."""
+
 _count = itertools.count()
 _open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
 
@@ -24,8 +27,8 @@ _open: "weakref.WeakSet[EventFile]" = weakref.WeakSet()
 class EventFile:
     """Events of one session: a new file in `directory`, never one that is appended to, for readers stop at a torn tail.
 
-    Where the disk is full it raises once, and leaves a file of whole events. In a forked process it is closed: what was
-    not yet written is the parent's.
+    Where the disk is full it raises once, and leaves a file of whole events without the last few. In a forked process
+    it is closed: what was not yet written is the parent's.
 
     Args:
         step: The first step of the session; see `events.started`. None: a file beside that of the session, which begins
@@ -68,7 +71,7 @@ class EventFile:
             while written < len(records):  # a disk that is nearly full takes a part
                 written += self._file.write(records[written:])
         except OSError:
-            self._file.truncate(self._file.tell() - written + _whole(records[:written]))
+            self._file.truncate(self._file.tell() - written + _whole(records[: max(0, written - ROOM)]))
             self._file.close()
             raise
 

@@ -8,7 +8,6 @@ import sys
 import numpy
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.util import tensor_util
 
 from gradopt.observers import events
@@ -126,7 +125,7 @@ import resource, sys
 import torch, gradopt
 from gradopt.observers.history import HistoryFile
 from gradopt.observers.tensorboard import TensorBoard
-resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 result = gradopt.minimise(
     lambda x: (x - 3).square().sum(), [0.0], optimiser="sgd", optimiser_options={"lr": 1e-7}, engine="eager",
     stop=gradopt.Stop(max_steps=30_000), observers=[TensorBoard(), HistoryFile()], directory=".",
@@ -144,6 +143,5 @@ def test_a_full_disk_costs_a_warning_and_no_more(tmp_path):
     assert sorted(line.split()[1] for line in done.stderr.splitlines()) == ["HistoryFile", "TensorBoard"]
     history = numpy.load(tmp_path / "history.npy")
     assert 0 < len(history) < 30_000 and list(history["step"][:3]) == [0, 1, 2]
-    (file,) = tmp_path.glob("events.*")
-    assert 0 in [point.step for point in read(tmp_path).Scalars("opt/loss")]
-    assert len(records := list(RawEventFileLoader(os.fspath(file)).Load())) > 0 and len(b"".join(records)) > 35_000
+    steps = [point.step for point in read(tmp_path).Scalars("opt/loss")]
+    assert steps[:3] == [0, 1, 2] and len(steps) > 100
