@@ -516,6 +516,7 @@ class Block:
         starts: Which starts the columns hold; None in a run of one.
         halted: `cut_short` of many starts: those that show in the last row the row before once more, and are a step
             behind the others.
+        points: The unknowns at each row as vectors, shape (n,), where the engine has them at hand; else None.
     """
 
     first_step: int
@@ -525,6 +526,7 @@ class Block:
     searching: bool = False
     starts: Starts | None = None
     halted: Halted | None = None
+    points: Sequence[Tensor] | None = None
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -554,7 +556,8 @@ class Block:
         if row == len(self) - 1:
             return self
         columns = {name: column[: row + 1] for name, column in self.columns.items()}
-        return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts)
+        points = None if self.points is None else self.points[: row + 1]
+        return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts, points=points)
 
     def of(self, start: int) -> "Block":
         """The block of one of its starts, by its place in the columns."""
@@ -703,6 +706,11 @@ class Run:
         start: The evaluation at the start.
         parameters: The unknowns by name, at the start; a copy.
         budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
+        step: Of the first row: 0, or where a saved run goes on.
+        minimum: `Objective.minimum`.
+        sweep: The directory of the sweep that the run is part of; None: of none.
+        point, gradient: The unknowns, and the gradient of the full loss where that was last evaluated, as vectors (n,):
+            copies, at the last row of the block that is being recorded. None of many starts.
     """
 
     directory: str | None
@@ -711,13 +719,19 @@ class Run:
     start: Evaluation
     parameters: Mapping[str, Tensor]
     budget: float
+    step: int = 0
+    minimum: float | None = None
+    sweep: str | None = None
+    point: Callable[[], Tensor] | None = None
+    gradient: Callable[[], Tensor] | None = None
 
 
 class Observer(Protocol):
     """Watches a run and writes about it. One that raises is reported once and dropped; it never harms the run.
 
-    Of many starts it is told as of one: columns hold the median of the starts that go on, and there are two more, the
-    lowest loss of all so far in `best_loss`, and the number of starts that go on in `going`.
+    Of many starts it is told as of one: columns hold the median of the starts that go on, and there are three more, the
+    lowest loss of all so far in `best_loss`, the number of starts that go on in `going`, and in `losses`, of shape
+    (rows, some starts), those of up to 1001 starts, evenly chosen of all: of one that has ended its last.
     """
 
     def open(self, run: Run) -> None:

@@ -28,12 +28,14 @@ def execute(
     *,
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    sweep: str | None = None,
     thread_count: int | str = "auto",
 ) -> Result:
     """Run the loop with observers to the end, and put the parameters at the result's point.
 
     Args:
         form: From tensors shaped like the parameters to the form of the start.
+        sweep: The directory of the sweep that the run is part of.
     """
     oracle = assembly.oracle
     check_observers(observers)
@@ -53,7 +55,7 @@ def execute(
             blocks = Blocks(assembly.engine, assembly.criteria)
             for block in blocks:
                 if last_recorded < 0:
-                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                    watchers.open(_run(assembly, block, directory, config or {}, sweep, count))
                 if block.last_step > last_recorded:
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
@@ -131,7 +133,14 @@ class Watchers:
                 )
 
 
-def _run(assembly: Assembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int) -> Run:
+def _run(
+    assembly: Assembly,
+    block: Block,
+    directory: str | Path | None,
+    config: Mapping[str, Any],
+    sweep: str | None,
+    count: int,
+) -> Run:
     oracle = assembly.oracle
     gradient = oracle.full_gradient()
     start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read(), gradient)
@@ -141,8 +150,19 @@ def _run(assembly: Assembly, block: Block, directory: str | Path | None, config:
     facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
         count > 1
     )
-    place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
+    return Run(
+        None if directory is None else str(directory),
+        config,
+        facts,
+        start,
+        named,
+        assembly.budget,
+        block.first_step,
+        oracle.objective.minimum(),
+        sweep,
+        oracle.read,
+        lambda: oracle.full_gradient().clone(),
+    )
 
 
 def _start(start: Evaluation) -> str:

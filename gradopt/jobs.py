@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -64,6 +64,20 @@ class Terminal(logging.StreamHandler[TextIO]):
         """Drop the line that nobody reads; report every other error as usual."""
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """Writes the run's log; silent once the disk is full, which the observers have said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the line that finds no room; report every other error as usual."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close, though the last line may find no room."""
+        with suppress(OSError):
+            super().close()
 
 
 class PluginConfigs(SearchPathPlugin):
@@ -137,7 +151,7 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found = _minimise(config, directory)
+        found = _minimise(config, directory, str(context.sweep.dir) if multirun else None)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -159,28 +173,38 @@ def run(config: DictConfig) -> float:
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    try:
+        _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    except OSError as error:
+        mistake = Mistake(f"the result cannot be written to {_short(os.fspath(directory))}: {error.strerror or error}")
+        if multirun:  # what comes next would find no room either
+            raise mistake from error
+        _errors.append(mistake)
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result | Results:
+def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> Result | Results:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
 
     observers = assemble.listed("observer", settings.observers)
-    said: Any = OmegaConf.to_container(config, resolve=True)
+    watched: dict[str, Any] = {
+        "directory": directory,
+        "config": OmegaConf.to_container(config, resolve=True),
+        "sweep": sweep,
+        "thread_count": settings.threads,
+    }
     if settings.starts is not None:
-        return _minimise_starts(settings, observers, directory, said)
+        return _minimise_starts(settings, observers, watched)
     assembly, target = assembled(settings)
-    form = conclusion.form_of(target)
-    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+    return execution.execute(assembly, observers, conclusion.form_of(target), **watched)
 
 
-def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
+def _minimise_starts(settings: Settings, observers: list[Any], watched: Mapping[str, Any]) -> Results:
     from gradopt import assemble, conclusion
     from gradopt.many import assembly, execution  # here for the same reason
 
@@ -195,8 +219,7 @@ def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, 
         engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    form = conclusion.form_of(target)
-    return execution.execute(parts, observers, form, directory=directory, config=config, thread_count=settings.threads)
+    return execution.execute(parts, observers, conclusion.form_of(target), **watched)
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":

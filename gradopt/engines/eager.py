@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from gradopt.oracle import AutogradOracle
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 STEP_NORM = COLUMNS.index("step_norm")
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")
+
+FEW = 100
+"""Unknowns up to which a block has the points of its rows: they are copied anyway, but so many must be held."""
 
 
 class EagerEngine:
@@ -45,6 +48,7 @@ class EagerEngine:
         self._length = 0
         self._began = time.perf_counter()
         size = sum(parameter.numel() for parameter in oracle.parameters)
+        self._few = size <= FEW
         if size >= LARGE and not getattr(optimiser, "needs_point", True):
             oracle.spare()
 
@@ -56,6 +60,7 @@ class EagerEngine:
         always, when_measured = self._watched(bands)
         rows: list[tuple[float, ...]] = []
         measured: list[bool] = []
+        points: list[Tensor] = []
         stop = time.perf_counter() + seconds
         while True:
             try:
@@ -70,6 +75,8 @@ class EagerEngine:
             row = self._record(evaluation, full, now)
             rows.append(row)
             measured.append(full is not None)
+            if self._few:
+                points.append(evaluation.point)
             if (
                 any([not low < row[index] < high and self._counts(row, index) for index, low, high in always])
                 or (full is not None and any([not low < row[index] < high for index, low, high in when_measured]))
@@ -81,7 +88,7 @@ class EagerEngine:
             self.update()
             if self._cut_short is not None:
                 break
-        return self._block(rows or [self._row], measured or [True])
+        return self._block(rows or [self._row], measured or [True], points)
 
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
@@ -160,14 +167,15 @@ class EagerEngine:
         if self._evaluation is not None:
             self.oracle.restore(self._evaluation)
 
-    def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
+    def _block(self, rows: list[tuple[float, ...]], measured: list[bool], points: Sequence[Tensor] = ()) -> Block:
         table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)
         columns: dict[str, Tensor] = dict(zip(self._names, table, strict=True))
         if self._batches is None:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)
         searching = bool(getattr(self.optimiser, "searching", False))
-        return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short, searching)
+        first = self.step - len(rows) + 1
+        return Block(first, columns, torch.tensor(measured), self._cut_short, searching, points=points or None)
 
     def _counts(self, row: tuple[float, ...], index: int) -> bool:
         """Whether the value was measured: a step that was not is inside every band."""

@@ -28,6 +28,7 @@ def execute(
     *,
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    sweep: str | None = None,
     thread_count: int | str = "auto",
 ) -> Results:
     """Run the loop with observers to the end, and put the objective's parameters at the best point of all.
@@ -36,13 +37,15 @@ def execute(
 
     Args:
         form: From tensors shaped like the parameters, with a leading axis, to the form of the starts.
+        sweep: The directory of the sweep that the run is part of.
     """
     oracle, history = assembly.oracle, History()
     check_observers(observers)
     if directory is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
     watchers = Watchers([history, *observers])
-    begin, summaries, opened = oracle.read(), Summaries(), False
+    begin, opened = oracle.read(), False
+    summaries = Summaries(len(begin))
     engine: Any = assembly.engine  # whose oracle is one of many starts
     size = sum(parameter.numel() for parameter in oracle.parameters)
     with ExitStack() as stack:
@@ -55,7 +58,7 @@ def execute(
             blocks = Blocks(engine, assembly.criteria, verdicts=verdicts)
             for block in blocks:
                 if not opened:
-                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                    watchers.open(_run(assembly, block, directory, config or {}, sweep, count))
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
@@ -70,11 +73,14 @@ def execute(
 class Summaries:
     """Blocks of many starts as those of a run of one: a column holds the median of the starts that go on.
 
-    Beside it `best_loss` is the lowest loss of all starts so far, and `going` the number of those that go on.
+    Beside it `best_loss` is the lowest loss of all starts so far, `going` the number of those that go on, and `losses`
+    those of evenly chosen starts, whether they go on or have ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         self._best = torch.full((1,), torch.inf, dtype=torch.float64)
+        self._stride = -(-number // MAX_ASKED)
+        self._losses = torch.full((1, -(-number // self._stride)), torch.nan, dtype=torch.float64)
 
     def of(self, block: Block) -> Block:
         """The block's rows."""
@@ -94,11 +100,26 @@ class Summaries:
         self._best = best[-1:]
         columns["best_loss"] = best.unsqueeze(1)
         columns["going"] = torch.full_like(columns["best_loss"], float(len(going)))
+        columns["losses"] = self._each(block, going)
         return Block(block.first_step, columns, block.measured)
+
+    def _each(self, block: Block, going: Tensor) -> Tensor:
+        assert block.starts is not None
+        index = block.starts.index[going]
+        chosen = index % self._stride == 0
+        losses = self._losses.repeat(len(block), 1)
+        losses[:, index[chosen] // self._stride] = block["loss"][:, going[chosen]]
+        self._losses = losses[-1:]
+        return losses
 
 
 def _run(
-    assembly: StartsAssembly, block: Block, directory: str | Path | None, config: Mapping[str, Any], count: int
+    assembly: StartsAssembly,
+    block: Block,
+    directory: str | Path | None,
+    config: Mapping[str, Any],
+    sweep: str | None,
+    count: int,
 ) -> Run:
     oracle, here = assembly.oracle, assembly.oracle.last
     named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
@@ -116,4 +137,5 @@ def _run(
     dtype = str(here.point.dtype).removeprefix("torch.")
     facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
     place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
+    minimum = oracle.objective.minimum()
+    return Run(place, config, facts, start, named, assembly.budget, block.first_step, minimum, sweep)

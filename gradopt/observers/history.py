@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy
 import torch
@@ -14,6 +14,12 @@ from gradopt.result import Result, Results
 
 MAX_VALUES = 1_000_000
 """Values kept of a run; beyond them only every second, then every fourth step, ... of what comes is kept."""
+
+HEADER = 1024
+"""Bytes before the first row."""
+
+ROOM = 2**16
+"""Bytes that a history file gives back where the disk is full: the result is to be written there too."""
 
 COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds", "violation")
 MANY = ("best_loss", "going")
@@ -47,12 +53,13 @@ class History:
 class HistoryFile:
     """Every step of the run in `history.npy`, in float64: numpy.load gives the columns by name.
 
-    Rows are appended in chunks, and the header says how many there are: what a kill loses is the last chunk.
+    Rows are appended in chunks, and the header says how many there are: what a kill loses is the last chunk. Where the
+    disk is full it raises once, and keeps the rows before without the last few.
     """
 
     def __init__(self) -> None:
         self._thinned = Thinned()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._rows = 0
         self._pending: list[numpy.ndarray] = []
         self._written = 0.0
@@ -60,7 +67,7 @@ class HistoryFile:
     def open(self, run: Run) -> None:
         """Create the file."""
         if run.directory is not None:
-            self._file = (Path(run.directory) / "history.npy").open("wb")
+            self._file = (Path(run.directory) / "history.npy").open("wb", buffering=0)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Append; written out at most twice a second."""
@@ -84,23 +91,39 @@ class HistoryFile:
         assert self._file is not None
         if not self._pending:
             return
-        rows = numpy.concatenate(self._pending)
+        rows = numpy.ascontiguousarray(numpy.concatenate(self._pending), "<f8")
         self._pending.clear()
-        if self._rows == 0:
-            self._file.write(self._header(0))
-        self._file.seek(0, 2)
-        self._file.write(numpy.ascontiguousarray(rows, "<f8").tobytes())
-        self._file.flush()
+        width = rows.itemsize * rows.shape[1]
+        try:
+            if self._rows == 0:
+                self._write(0, self._header(0))
+            self._write(HEADER + self._rows * width, rows.tobytes())
+            self._write(0, self._header(self._rows + len(rows)))
+        except OSError:
+            self._rows = max(0, (self._file.seek(0, 2) - HEADER - ROOM) // width)
+            self._file.truncate(HEADER + self._rows * width)
+            self._write(0, self._header(self._rows))
+            self._file.close()
+            raise
         self._rows += len(rows)
-        self._file.seek(0)
-        self._file.write(self._header(self._rows))
-        self._file.flush()
+
+    def _write(self, place: int, content: bytes) -> None:
+        assert self._file is not None
+        self._file.seek(place)
+        rest = memoryview(content)
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._file.write(rest) :]
 
     def _header(self, rows: int) -> bytes:
-        """Version 1.0 of the npy format, padded to 1024 bytes so that it can be written again in place."""
+        """Version 1.0 of the npy format, padded to `HEADER` bytes so that it can be written again in place."""
         fields = ", ".join(f"('{name}', '<f8')" for name in self._names)
         text = f"{{'descr': [{fields}], 'fortran_order': False, 'shape': ({rows},), }}"
-        return b"\x93NUMPY\x01\x00" + (1014).to_bytes(2, "little") + text.ljust(1013).encode("latin1") + b"\n"
+        return (
+            b"\x93NUMPY\x01\x00"
+            + (HEADER - 10).to_bytes(2, "little")
+            + text.ljust(HEADER - 11).encode("latin1")
+            + b"\n"
+        )
 
 
 class Thinned:

@@ -1,208 +1,253 @@
-"""TensorBoard event files, written on a schedule with TensorBoard's own record writer."""
+"""What a run writes for TensorBoard: curves on a schedule, histograms now and then, texts, its row among hparams."""
 
-# The protocol buffers make their classes when they are imported: the type checker cannot see them.
-# pyright: reportAttributeAccessIssue=false
-
-import math
-import os
-import socket
+import hashlib
+import itertools
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
 
 from gradopt.contracts import Block, Run
+from gradopt.observers import events
+from gradopt.observers.curves import BAND, DESCRIPTIONS, Curves, Schedule, final
+from gradopt.observers.event_file import EventFile
 from gradopt.result import Result, Results
+from gradopt.unknowns import split
 
-FLUSH_SECONDS = 2.0
-METRICS_SHARE = 0.05
-"""Share of the time that evaluating metrics may take."""
+SHARE = 0.05
+"""Of the time, that metrics may take, and histograms as well."""
 
-EVERY_STEP = 64
-"""Steps logged one by one; later ones at about this many points for each doubling of the steps: under 1000 a run."""
+FEW = 8
+"""Unknowns that are drawn one by one; more are shown in histograms."""
+
+MOST_SHOWN = 12
+"""Unknowns that the table of the verdict lists."""
+
+MOST_HISTOGRAMS = 16
+"""Parameters that each have a histogram; more have one together."""
+
+SPREAD = "log10 of the starts' losses over the known minimum, or of those that are positive where none is known."
+
+SPARSE = 8
+"""Factor between the steps of two histograms: ten of them reach a thousand million steps."""
 
 
 class TensorBoard:
-    """Scalars, config and final result of the run for TensorBoard, in the run directory.
+    """Curves, histograms, config and verdict of the run for TensorBoard, in the run directory.
 
     One event holds all values of a step. The first and the last step are always there, and so is all that was logged up
     to two seconds before a kill. A new file each session; files are never appended to.
     """
 
     def __init__(self) -> None:
-        self._writer: RecordWriter | None = None
-        self._flushed = 0.0
-        self._last_logged = -1
-        self._best = math.inf
+        self._file: EventFile | None = None
         self._known: set[str] = set()
-        self._metrics_free = 0.0
-        self._pending: tuple[Block, Callable[[], Mapping[str, float]]] | None = None
+        self._metrics, self._histograms = Allowance(SHARE), Allowance(SHARE)
+        self._last_histogram = -1
+        self._logged = -1
+        self._block: Block | None = None
 
     def open(self, run: Run) -> None:
         """Open the file, write the config and the start of the session."""
         if run.directory is None:
             return
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (Path(run.directory) / name).open("wb")
-        self._writer = RecordWriter(self._file)
-        self._wall = time.time()
-        self._event(file_version="brain.Event:2")
-        # Without it TensorBoard draws a resumed run in zigzags.
-        self._event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-        rows = "".join(f"| {name} | {value} |\n" for name, value in run.facts.items())
-        self._event(summary=[_text("run/facts", f"| | |\n|---|---|\n{rows}")])
-        self._event(summary=[_text("run/config", f"```yaml\n{_yaml(run.config)}```")])
-        self._event(summary=[_session_start(dict(_flat(run.config)), self._wall)])
+        self._run, self._wall = run, time.time()
+        self._curves, self._schedule = Curves(run), Schedule()
+        many = run.point is None
+        self._names = _names({name: part[0] if many else part for name, part in run.parameters.items()})
+        self._is_few = 0 < len(self._names) <= FEW
+        hparams = dict(_leaves(run.config))
+        self._file = EventFile(run.directory, step=run.step)
+        values = [events.text("run/facts", events.table(run.facts)), _session_start(run, hparams, self._wall)]
+        if hparams:
+            values.append(events.text("run/config", events.table(hparams, ("key", "value"))))
+        self._file.write(values, step=run.step, wall=self._wall)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Write the rows that are due."""
-        if self._writer is None:
+        if self._file is None:
             return
-        losses = block["best_loss" if "best_loss" in block.columns else "full_loss"][:, 0]
-        finite = torch.where(losses.isfinite(), losses, math.inf)
-        best = torch.cummin(torch.cat([torch.tensor([self._best], dtype=torch.float64), finite]), dim=0).values[1:]
-        self._best = best[-1].item()
-        for row in (index for index in range(len(block)) if _due(block.first_step + index)):
-            self._row(block, row, best[row].item(), {})
-        started = time.perf_counter()
-        if block.first_step == 0 or (block.measured[-1] and started >= self._metrics_free):
-            values = metrics()
-            if values:
-                self._scalars(block, len(block) - 1, {f"metrics/{name}": value for name, value in values.items()})
-            ended = time.perf_counter()
-            self._metrics_free = ended + (ended - started) / METRICS_SHARE
-        self._pending = (block, metrics)
-        now = time.perf_counter()
-        if now - self._flushed > FLUSH_SECONDS:
-            self._writer.flush()
-            self._flushed = now
+        if self._block is None:
+            self._wall = time.time() - block["seconds"][-1, 0].item()  # which a resumed run counts from its very start
+            self._write(block, 0, [events.margin_charts(BAND)] if "losses" in block.columns else [])
+        self._curves.see(block)
+        self._block = block
+        rows = list(self._schedule.rows(block))
+        for row in rows:
+            self._row(block, row)
+        last = len(block) - 1
+        if rows and block.points is None and self._run.point is not None and self._is_few:
+            self._scalars(block, last, self._unknowns(self._run.point()))
+        if block.first_step == self._run.step or (block.measured[-1] and self._metrics.is_free):
+            with self._metrics:
+                values = metrics()
+            self._scalars(block, last, {f"metrics/{name}": value for name, value in values.items()})
+        if block.last_step >= SPARSE * self._last_histogram and self._histograms.is_free:
+            with self._histograms:
+                self._write(block, last, self._distributions(block))
+            self._last_histogram = max(1, block.last_step)
 
     def close(self, result: Result | Results | None, error: BaseException | None) -> None:
         """Write the last step, the verdict and the end of the session."""
-        if self._writer is None:
+        if self._file is None:
             return
-        shown = result.best_start if isinstance(result, Results) else result
-        if self._pending is not None:
-            block, _ = self._pending
-            last = len(block) - 1
-            if self._last_logged < block.last_step:
-                self._row(block, last, self._best, {})
-            if shown is not None:
-                final = {f"metrics/{name}": value for name, value in shown.metrics.items()}
-                self._scalars(block, last, {"final/loss": shown.fun, "final/steps": float(shown.nit), **final})
-        text = str(result) if result is not None else f"{type(error).__name__}: {error}"
-        self._event(summary=[_text("run/verdict", text)])
-        self._event(summary=[_session_end(shown is not None and not shown.status.failure)])
-        self._writer.flush()
+        if self._block is not None:
+            last = len(self._block) - 1
+            if self._logged < self._block.last_step:
+                self._row(self._block, last)
+            if result is not None:
+                self._write(self._block, last, self._final_distributions(self._block, result))
+                self._scalars(self._block, last, final(result))
+        step = self._run.step if self._block is None else self._block.last_step
+        best = result.best_start if isinstance(result, Results) else result
+        told = {"status": "error", "reason": f"{type(error).__name__}: {error}"} if best is None else self._told(best)
+        if isinstance(result, Results):
+            told = {"starts": ", ".join(f"{number} {one.value}" for one, number in result.counts.items()), **told}
+        success = best is not None and not best.status.failure
+        verdict = events.text("run/verdict", events.table(told))
+        self._file.write([verdict, events.session_end(success=success)], step=step)
         self._file.close()
 
-    def _row(self, block: Block, row: int, best: float, extra: Mapping[str, float]) -> None:
-        values = {
-            "opt/loss": block["loss"][row, 0].item(),
-            "opt/best_loss": best,
-            "opt/gradient_norm": block["gradient_norm"][row, 0].item(),
-            "opt/step_norm": block["step_norm"][row, 0].item(),
-            "opt/learning_rate": block["learning_rate"][row, 0].item(),
-            "time/evaluations": block["evaluations"][row, 0].item(),
-        }
-        if "going" in block.columns:
-            values["opt/going"] = block["going"][row, 0].item()
-        if "violation" in block.columns:
-            values["opt/violation"] = block["violation"][row, 0].item()
-            del values["opt/best_loss"]  # the lowest is of a point that misses the constraints
-        if block["full_loss"] is not block["loss"] and block.measured[row]:
-            values["opt/full_loss"] = block["full_loss"][row, 0].item()
-        if block.first_step + row == 0:  # there is no step before the first row
-            del values["opt/step_norm"]
-        self._scalars(block, row, {**values, **extra})
-        self._last_logged = block.first_step + row
+    def _row(self, block: Block, row: int) -> None:
+        values = self._curves.at(block, row)
+        if block.points is not None and self._is_few:
+            values |= self._unknowns(block.points[row])
+        self._scalars(block, row, values)
+        self._logged = block.first_step + row
+
+    def _unknowns(self, point: Tensor) -> dict[str, float]:
+        return {f"x/{name}": value for name, value in zip(self._names, point.tolist(), strict=True)}
 
     def _scalars(self, block: Block, row: int, values: Mapping[str, float]) -> None:
-        # Only the first value of a tag says what it is: the rest of the file is a third as long, and as quick to write.
-        summary = [_scalar(tag, value, first=tag not in self._known) for tag, value in values.items()]
+        self._write(
+            block,
+            row,
+            [
+                events.scalar(tag, value)
+                if tag in self._known
+                else events.described_scalar(tag, value, tag, DESCRIPTIONS.get(tag, ""))
+                for tag, value in values.items()
+            ],
+        )
         self._known.update(values)
-        self._event(summary=summary, step=block.first_step + row, wall=self._wall + block["seconds"][row, 0].item())
 
-    def _event(
-        self, *, summary: Iterable[Any] | None = None, step: int = 0, wall: float | None = None, **content: Any
-    ) -> None:
-        assert self._writer is not None
-        event = event_pb2.Event(wall_time=time.time() if wall is None else wall, step=step, **content)
-        if summary is not None:
-            event.summary.value.extend(summary)
-        self._writer.write(event.SerializeToString())
+    def _write(self, block: Block, row: int, values: Iterable[Any]) -> None:
+        assert self._file is not None
+        values = list(values)
+        if values:
+            wall = self._wall + block["seconds"][row, 0].item()
+            self._file.write(values, step=block.first_step + row, wall=wall)
 
+    def _distributions(self, block: Block) -> Iterator[Any]:
+        """Histograms at the last row: of many unknowns and their gradient, and of many losses."""
+        if "losses" in block.columns:
+            yield from _spread(self._curves.log10(block["losses"][-1]))
+        run = self._run
+        if run.point is not None and not self._is_few:
+            yield from _histograms("unknowns", run.point(), run.parameters)
+        if run.gradient is not None and not self._is_few and block.measured[-1]:
+            yield from _histograms("gradient", run.gradient(), run.parameters)
 
-def _due(step: int) -> bool:
-    return step < EVERY_STEP or step % (1 << (step // EVERY_STEP).bit_length() - 1) == 0
+    def _final_distributions(self, block: Block, result: Result | Results) -> Iterator[Any]:
+        """The same of the result, unless they were just written."""
+        if block.last_step <= self._last_histogram:
+            return
+        if isinstance(result, Results):
+            yield from _spread(self._curves.log10(result.fun.cpu()))
+        elif not self._is_few:
+            yield from _histograms("unknowns", _flat(result.x), self._run.parameters)
+            yield from _histograms("gradient", _flat(result.jac), self._run.parameters)
 
-
-def _scalar(tag: str, value: float, *, first: bool) -> Any:
-    if not first:
-        return summary_pb2.Summary.Value(tag=tag, simple_value=value)
-    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="scalars")
-    metadata = summary_pb2.SummaryMetadata(plugin_data=plugin, data_class=summary_pb2.DATA_CLASS_SCALAR)
-    return summary_pb2.Summary.Value(tag=tag, simple_value=value, metadata=metadata)
-
-
-def _text(tag: str, markdown: str) -> Any:
-    tensor = tensor_pb2.TensorProto(
-        dtype=types_pb2.DT_STRING,
-        string_val=[markdown.encode()],
-        tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=1)]),
-    )
-    return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_metadata("text", b""))
-
-
-def _session_start(hparams: Mapping[str, Any], wall: float) -> Any:
-    info = plugin_data_pb2.SessionStartInfo(start_time_secs=wall)
-    for name, value in hparams.items():
-        if isinstance(value, bool):  # before int, which it is too
-            info.hparams[name].bool_value = value
-        elif isinstance(value, int | float):
-            info.hparams[name].number_value = value
-        elif value is not None:  # as a string, None would turn a column of numbers into one of strings
-            info.hparams[name].string_value = str(value)
-    data = plugin_data_pb2.HParamsPluginData(session_start_info=info)
-    return _hparams("_hparams_/session_start_info", data.SerializeToString())
-
-
-def _session_end(fine: bool) -> Any:
-    status = api_pb2.STATUS_SUCCESS if fine else api_pb2.STATUS_FAILURE
-    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
-    return _hparams("_hparams_/session_end_info", data.SerializeToString())
-
-
-def _hparams(tag: str, content: bytes) -> Any:
-    empty = tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=0)])
-    null = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape=empty)
-    return summary_pb2.Summary.Value(tag=tag, tensor=null, metadata=_metadata("hparams", content))
+    def _told(self, result: Result) -> dict[str, Any]:
+        """The rows of the verdict's table."""
+        evidence = {
+            name: value
+            for name, value in result.verdict.evidence.items()
+            if isinstance(value, int | float | str) and value != ""
+        }
+        told = {
+            "status": result.status.value,
+            "reason": result.message,
+            "loss": result.fun,
+            **({} if result.violation is None else {"violation": result.violation}),
+            **result.metrics,
+            **evidence,
+            "steps": result.nit,
+            "evaluations": result.nfev,
+            "gradients": result.njev,
+            "Hessian products": result.nhev,
+            "seconds": result.seconds,
+        }
+        if self._names:
+            told |= zip(self._names, _flat(result.x).tolist(), strict=True)
+        return {name: f"{value:.10g}" if isinstance(value, float) else value for name, value in told.items()}
 
 
-def _metadata(plugin: str, content: bytes) -> Any:
-    return summary_pb2.SummaryMetadata(
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin, content=content)
-    )
+class Allowance:
+    """A share of the time that something may take: it is free again when what it has taken is no more than that."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._free = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        return time.perf_counter() >= self._free
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        ended = time.perf_counter()
+        self._free = ended + (ended - self._began) / self._share
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """The config's leaves by dotted name; without `seed`, so that runs that differ only in it form one group."""
+def _session_start(run: Run, hparams: Mapping[str, Any], wall: float) -> Any:
+    """Runs of a sweep that differ in their seed only are one group; one that is part of no sweep is its own."""
+    own = {name: value for name, value in hparams.items() if name != "seed"}
+    group = str(run.directory)
+    if run.sweep is not None:
+        digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        group = f"{run.sweep}/{digest}"
+    return events.session_start(own, group=group, wall=wall)
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What the config says, by dotted name; what is None or empty is left out."""
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif f"{prefix}{name}" != "seed":
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif value is not None and value != []:
             yield f"{prefix}{name}", value
 
 
-def _yaml(config: Mapping[str, Any], indent: str = "") -> str:
-    text = ""
-    for name, value in config.items():
-        text += f"{indent}{name}:"
-        text += f"\n{_yaml(value, indent + '  ')}" if isinstance(value, Mapping) and value else f" {value}\n"
-    return text
+def _names(parameters: Mapping[str, Tensor]) -> list[str]:
+    """Of the unknowns, such as x[0] or b1; none where they are too many."""
+    if sum(part.numel() for part in parameters.values()) > MOST_SHOWN:
+        return []
+    return [
+        f"{name}[{', '.join(map(str, place))}]" if place else name
+        for name, part in parameters.items()
+        for place in itertools.product(*map(range, part.shape))
+    ]
+
+
+def _flat(x: Any) -> Tensor:
+    parts = list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _spread(logarithms: Tensor) -> Iterator[Any]:
+    if len(logarithms):
+        yield events.histogram("ms/log10_loss", logarithms, description=SPREAD)
+
+
+def _histograms(group: str, vector: Tensor, parameters: Mapping[str, Tensor]) -> Iterator[Any]:
+    if len(parameters) > MOST_HISTOGRAMS:
+        yield events.histogram(f"{group}/all", vector.cpu())
+        return
+    for name, part in zip(parameters, split(vector, list(parameters.values())), strict=True):
+        yield events.histogram(f"{group}/{name}", part.cpu())

@@ -292,7 +292,7 @@ def test_from_the_command_line(tmp_path):
     events = EventAccumulator(f"{tmp_path}/run")
     events.Reload()
     assert [event.value for event in events.Scalars("final/loss")] == [pytest.approx(result["fun"], rel=1e-6)]
-    assert b"max_steps" in events.Tensors("run/verdict")[0].tensor_proto.string_val[0]
+    assert b"8 max\\_steps" in events.Tensors("run/verdict")[0].tensor_proto.string_val[0]
 
 
 def test_lbfgs_from_the_command_line(tmp_path):
