@@ -31,8 +31,9 @@ def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
 
 
 def traces(group: Group) -> list[Trace]:
-    """Of the runs whose loss is one."""
-    return [record.trace for record in group.records if record.trace is not None and record.status not in NO_GOAL]
+    """Of the runs whose loss is a measure for others."""
+    found = [record.trace for record in group.records if record.status not in NO_GOAL]
+    return [trace for trace in found if trace is not None and math.isfinite(trace.loss[-1])]
 
 
 class Spreads(NamedTuple):

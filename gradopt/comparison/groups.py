@@ -109,7 +109,9 @@ def shown(value: Any) -> str:
 
 
 def _described(name: str, records: Sequence[Record], tolerance: float) -> Problem:
-    starts = [record.trace.first for record in records if record.trace is not None]
+    starts = (
+        record.trace.first for record in records if record.trace is not None
+    )  # one is enough: the rest stay unread
     start = next((value for value in starts if math.isfinite(value)), math.nan)
     found = [record.loss for record in records if record.status not in NO_GOAL and math.isfinite(record.loss)]
     lowest = min(found, default=math.nan)

@@ -228,7 +228,7 @@ def _near(place: Path) -> str:
     if place.is_file():
         return ", that is a file: name the directory of a run"
     runs = Path("runs")
-    return "; say gradopt compare runs" if runs.is_dir() and place != runs else ", and no runs/ here: make a run first"
+    return "; there is 'runs' here" if runs.is_dir() and place != runs else ", and no runs/ here: make a run first"
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
