@@ -123,6 +123,8 @@ class Results:
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
             residuals, and where all together would have more than 1e7 entries.
         minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
+        x0: Where each start began, in the form of `x`.
+        basin: Of each start the index in `minima` of the one where it ended, int64; -1 where it ended at none.
         best: The start with the lowest loss; among those that differ by rounding, one that succeeded.
         directory: Where the run wrote its files, None if it wrote none.
     """
@@ -137,6 +139,8 @@ class Results:
     nhev: Any
     seconds: float
     best: int
+    x0: Any = field(repr=False)
+    basin: Any = field(repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
