@@ -216,17 +216,18 @@ def entry(structure: Any, start: int) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write valid JSON, whatever the numbers are (NaN and infinities become strings), in one piece or not at all."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     temporary = path.with_suffix(path.suffix + ".part")
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """For JSON: numbers that are none there become strings, which both `float` and JavaScript's `Number` read."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
