@@ -32,6 +32,7 @@ def server(logdir: Path, *flags: str, path: Path | None = None) -> Iterator[str]
     arguments = ("--logdir", os.fspath(logdir), "--port", "0", "--host", "127.0.0.1", "--reload_interval", "1", *flags)
     process = subprocess.Popen(
         [sys.executable, "-m", "tensorboard.main", *arguments],
+        cwd=logdir,  # from the checkout, Python would find gradopt there
         env=environment(path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

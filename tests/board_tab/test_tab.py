@@ -200,8 +200,8 @@ def test_tensorboard_starts_without_a_tab_that_raises(file, content, sweep, tmp_
     (tmp_path / "gradopt" / "board_tab" / file).write_text(content)
 
     with server(sweep, path=tmp_path) as address:
-        _, listing = get(f"{address}/data/plugins_listing")
         runs = until(lambda: get(f"{address}/data/runs")[1], len)
+        _, listing = get(f"{address}/data/plugins_listing")
 
     assert "gradopt" not in listing and listing["scalars"]["enabled"]
     assert "failing" in runs
