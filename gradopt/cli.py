@@ -8,7 +8,7 @@ from typing import NoReturn
 from gradopt import __version__
 from gradopt.mistakes import did_you_mean
 
-COMMANDS = ("check", "plugins")
+COMMANDS = ("board", "check", "compare", "plugins")
 
 SWITCHES: dict[str, tuple[str, ...] | None] = {
     "--help": (),
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _main(arguments: list[str]) -> int:
+    if arguments and arguments[0] in ("board", "compare"):  # which have switches of their own
+        return _command(arguments[0], arguments[1:])
     if message := _wrong_switch(arguments):
         print(f"gradopt: error: {message}", file=sys.stderr)
         return 2
@@ -86,6 +88,14 @@ def _command(name: str, rest: list[str]) -> int:
         from gradopt.inspection import check  # Hydra: not needed for the other commands
 
         return check(rest)
+    if name == "compare":
+        from gradopt.comparison.command import compare  # NumPy
+
+        return compare(rest)
+    if name == "board":
+        from gradopt.board import board  # TensorBoard
+
+        return board(rest)
     if rest:
         print(f"gradopt: error: gradopt plugins takes no arguments, got {' '.join(rest)}", file=sys.stderr)
         return 2

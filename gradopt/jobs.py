@@ -110,6 +110,7 @@ def start(arguments: list[str]) -> int:
         jobs = list(_finished())
     if multirun and jobs:
         print(table(jobs))
+        _summarise({Path(job["sweep"]) for job in jobs})
         return code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
     return code or next((job["exit_code"] for job in jobs), 0)
 
@@ -137,7 +138,7 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found = _minimise(config, directory)
+        found, minimum = _minimise(config, directory)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -159,13 +160,16 @@ def run(config: DictConfig) -> float:
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    described = {**_described(result, directory), **_many(found, directory)}
+    known = {} if minimum is None else {"minimum": minimum}
+    _finish(context, {**description, **described, **known, "exit_code": code})
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result | Results:
+def _minimise(config: DictConfig, directory: Path) -> tuple[Result | Results, float | None]:
+    """The ending of the run, and the lowest loss there is, where the objective knows it."""
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
@@ -176,11 +180,14 @@ def _minimise(config: DictConfig, directory: Path) -> Result | Results:
     if settings.starts is not None:
         return _minimise_starts(settings, observers, directory, said)
     assembly, target = assembled(settings)
-    form = conclusion.form_of(target)
-    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+    form, minimum = conclusion.form_of(target), _minimum(target)
+    options: Any = {"directory": directory, "config": said, "thread_count": settings.threads}
+    return execution.execute(assembly, observers, form, **options), minimum
 
 
-def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
+def _minimise_starts(
+    settings: Settings, observers: list[Any], directory: Path, config: Any
+) -> tuple[Results, float | None]:
     from gradopt import assemble, conclusion
     from gradopt.many import assembly, execution  # here for the same reason
 
@@ -195,8 +202,18 @@ def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, 
         engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    form = conclusion.form_of(target)
-    return execution.execute(parts, observers, form, directory=directory, config=config, thread_count=settings.threads)
+    form, minimum = conclusion.form_of(target), _minimum(target)
+    options: Any = {"directory": directory, "config": config, "thread_count": settings.threads}
+    return execution.execute(parts, observers, form, **options), minimum
+
+
+def _minimum(target: "Objective") -> float | None:
+    """The lowest loss there is, where the objective knows it; a run is worth more than one that cannot be told."""
+    try:
+        return target.minimum()
+    except Exception as error:
+        log.warning("minimum() of the objective failed: %s: %s", type(error).__name__, error)
+        return None
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":
@@ -329,15 +346,28 @@ def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:
     if JOBS in os.environ:
         number = context.job.num if context.mode == RunMode.MULTIRUN else 0
         with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:  # one short write: workers do not mix lines
-            file.write(json.dumps([number, directory]) + "\n")
+            sweep = os.path.join(context.runtime.cwd, str(context.sweep.dir))
+            file.write(json.dumps([number, directory, sweep]) + "\n")
 
 
 def _finished() -> Iterator[dict[str, Any]]:
     place = Path(os.environ.pop(JOBS))
     lines = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
-    for number, directory in sorted(map(json.loads, lines)):
+    for number, directory, sweep in sorted(map(json.loads, lines)):
         content = json.loads((Path(directory) / "result.json").read_text(encoding="utf-8"))
-        yield {**content, "job": number, "directory": _short(directory)}
+        yield {**content, "job": number, "directory": _short(directory), "sweep": _short(sweep)}
+
+
+def _summarise(sweeps: set[Path]) -> None:
+    """Log what the seeds of a sweep have done together, where some runs differ in their seed alone."""
+    from gradopt.comparison import summary  # of a sweep only
+
+    for sweep in sweeps:
+        try:
+            told = summary.of_sweep(sweep)
+        except (OSError, Mistake) as error:  # the runs are worth more than their summary
+            told = f"no summary of the seeds: {error}"
+        print(f"\nside by side: gradopt compare {sweep}" + (f"\n{told}" if told else ""))
 
 
 def _short(directory: str) -> str:

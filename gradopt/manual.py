@@ -33,6 +33,8 @@ def manual(arguments: Sequence[str]) -> str:
         "usage: gradopt [key=value ...]      run: python -m gradopt objective=polynomial optimiser=adam",
         "       gradopt -m key=a,b ...       one run for each combination",
         "       gradopt check [key=value ...]  examine the objective before a run: gradient, scale, dtype, ...",
+        "       gradopt compare [RUNS ...]   a table and pictures of runs, best first (default: runs/)",
+        "       gradopt board [DIR]          TensorBoard of them, and an address that opens on the useful view",
         "       gradopt plugins              list plugins, and what is wrong with broken ones",
         "",
     ]

@@ -67,7 +67,9 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def results(place: Path) -> list[dict]:
-    files = sorted(place.glob("runs/multirun/*/*/*/result.json"), key=lambda path: int(path.parent.name))
+    files = sorted(
+        place.glob("runs/multirun/*/*/*/result.json"), key=lambda path: int(path.parent.name.partition("-")[0])
+    )
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -105,7 +107,7 @@ def test_a_job_that_raises_is_a_row_the_others_still_run_and_the_exit_code_is_1(
     assert [row["status"] for row in table(done.stdout)] == ["converged", "error", "converged"]
     assert "  job 1: RuntimeError: the reactor is on fire" in done.stdout.splitlines()
     logs = sorted(place.glob("runs/multirun/*/*/*/gradopt.log"))
-    assert "problem.py" in next(log for log in logs if log.parent.name == "1").read_text()
+    assert "problem.py" in next(log for log in logs if log.parent.name == "1-sgd").read_text()
 
 
 def test_jobs_run_after_a_mistake_in_one_of_them(place):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.report import Rows, cost_of
+from gradopt.comparison.profiles import picture
 
 OWN = "gradopt"
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e")
@@ -18,33 +19,13 @@ def draw(path: Path, title: str, cases: list[str], rows: Rows) -> bool:
 
     Returns whether there was anything to draw.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     costs = {solver: _costs(cases, records) for solver, records in rows.items() if records.keys() >= set(cases)}
     costs = {solver: cost for solver, cost in costs.items() if np.isfinite(cost).any()}
     path.unlink(missing_ok=True)
     if not costs:
         return False
-    cheapest = np.min(list(costs.values()), axis=0)
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
-    cheapest[np.isinf(cheapest)] = 1.0  # solved by nobody: every ratio is infinite
-    ratios = {solver: cost / cheapest for solver, cost in costs.items()}
-    dearest = max(cost[np.isfinite(cost)].max() for cost in costs.values())
-    for axes, values, end in ((left, ratios, 100.0), (right, costs, dearest)):
-        for solver, look in _looks(costs).items():
-            _step(axes, values[solver], end, f"{solver}: {int(np.isfinite(costs[solver]).sum())}", look)
-        axes.set(xscale="log", xlim=(1, end), ylim=(0, 1))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    left.set(xlabel="cost / that of the cheapest solver", ylabel=f"share of {len(cases)} runs solved")
-    right.set(xlabel="cost: evaluations + Hessian products")
-    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    figure.suptitle(title)
+    figure = picture(costs, _looks(costs), title, "evaluations + Hessian products")
     figure.savefig(path, dpi=80)
-    pyplot.close(figure)
     return True
 
 
@@ -67,9 +48,3 @@ def _looks(costs: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
         for solver, colour, style in zip(others, MUTED, styles, strict=False)
     }
     return strong | thin
-
-
-def _step(axes: Any, values: np.ndarray, end: float, label: str, look: dict[str, Any]) -> None:
-    reached = np.sort(values[np.isfinite(values)])
-    shares = np.arange(1, len(reached) + 1) / len(values)
-    axes.step([1.0, *reached, end], [0.0, *shares, shares[-1]], where="post", label=label, **look)

@@ -1,0 +1,125 @@
+"""`gradopt board`: TensorBoard with what suits runs of gradopt, and an address that opens on the useful view."""
+
+import argparse
+import contextlib
+import io
+import json
+import signal
+import socket
+import sys
+import threading
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradopt.comparison.records import Record, find
+from gradopt.mistakes import Mistake, did_you_mean
+
+HOST = "127.0.0.1"
+"""Nobody else on the network sees the runs."""
+
+PORT = 6006
+"""TensorBoard's own; where it is taken, the next free one."""
+
+ATTEMPTS = 100
+RELOAD_SECONDS = 2
+SAMPLES = "scalars=5000,images=200"
+"""Points and pictures shown of a curve: TensorBoard's own limits leave out most of a run."""
+
+PINNED = ("opt/best_loss", "opt/gradient_norm")
+COLOURS = r"(?:^|/)(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|(.+)"
+"""Runs of sweeps are called by their number and optimiser, and coloured by the latter, as is the summary of their seeds;
+all others one by one."""
+
+
+def board(arguments: Sequence[str]) -> int:
+    """Serve the runs in a directory until Ctrl-C or SIGTERM, and return the exit code."""
+    try:
+        given = _parser().parse_args(arguments)
+        runs = find([Path(given.directory)])
+        port = _free_port(given.port)
+    except Mistake as mistake:
+        print(f"gradopt: error: {mistake}", file=sys.stderr)
+        return 2
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        address = _serve(given.directory, port)
+    except Exception as error:  # TensorBoard's own are no more than a sentence each
+        print(f"gradopt: error: TensorBoard does not start: {error}", file=sys.stderr)
+        return 1
+    if given.port is None and port != PORT:
+        print(f"port {PORT} is taken: {port} instead", file=sys.stderr)
+    print(f"{len(runs)} runs in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
+    ended.wait()
+    return 0  # the data server of TensorBoard ends with its standard input, which is this process
+
+
+def link(address: str, runs: Sequence[Record]) -> str:
+    """An address that opens on the curves: not smoothed, the important ones pinned, coloured by optimiser where there
+    are several.
+    """
+    view = {
+        "smoothing": "0",
+        "pinnedCards": json.dumps([{"plugin": "scalars", "tag": tag} for tag in PINNED], separators=(",", ":")),
+    }
+    if len({record.config.get("optimiser.name") for record in runs}) > 1:
+        view["runColorGroup"] = f"regex:{COLOURS}"
+    return f"{address}?{urllib.parse.urlencode(view)}#timeseries"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - it raises
+        """Say it as every other mistake."""
+        known = [option for action in self._actions for option in action.option_strings]
+        word = message.rpartition(" ")[2]
+        raise Mistake(f"gradopt board: {message}.{did_you_mean(word, known)} See: gradopt board --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradopt board", description="Serve runs by TensorBoard, to this machine alone.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "directory", nargs="?", default="runs", metavar="DIR", help="of runs or a sweep (default: runs)"
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help=f"(default: {PORT}, or the next free one)")
+    return parser
+
+
+def _port(word: str) -> int:
+    if not word.isdigit() or not 0 < int(word) < 65536:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, got {word!r}")
+    return int(word)
+
+
+def _free_port(wanted: int | None) -> int:
+    ports = range(PORT, PORT + ATTEMPTS) if wanted is None else [wanted]
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no hindrance
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return port
+    if wanted is None:
+        raise Mistake(f"gradopt board: ports {PORT} to {PORT + ATTEMPTS - 1} are all taken; say --port N")
+    raise Mistake(f"gradopt board: port {wanted} is taken or not allowed; leave --port away for the next free one")
+
+
+def _serve(directory: str, port: int) -> str:
+    """Start TensorBoard in a thread of this process, and return its address."""
+    from tensorboard import default, program  # here, where the arguments are good: it takes a second to import
+
+    server: Any = program.TensorBoard(default.get_plugins())
+    said = io.StringIO()  # advice on its own switches
+    with contextlib.redirect_stderr(said):
+        server.configure(
+            argv=[
+                "tensorboard",
+                *("--logdir", directory, "--host", HOST, "--port", str(port)),
+                *("--samples_per_plugin", SAMPLES, "--reload_interval", str(RELOAD_SECONDS)),
+            ]
+        )
+        return server.launch()

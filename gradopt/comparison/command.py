@@ -1,0 +1,177 @@
+"""`gradopt compare`: runs in, a table on the terminal and pictures on disk out."""
+
+import argparse
+import importlib.util
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradopt.comparison import curves, profiles, table
+from gradopt.comparison.groups import SOLVED, Group, grouped
+from gradopt.comparison.looks import looks
+from gradopt.comparison.records import ERROR, NO_GOAL, TORN, UNFINISHED, find
+from gradopt.mistakes import Mistake, did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_MESSAGES = 5
+FORMS = {"text": table.text, "markdown": table.markdown, "csv": table.comma_separated}
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Print the table of the runs that the arguments name, draw them, and return the exit code.
+
+    The table goes to stdout; what is said about it, to stderr.
+    """
+    try:
+        given = _parser().parse_args(arguments)
+        places = [Path(place) for place in given.places] or [Path("runs")]
+        groups = grouped(find(places), given.tolerance)
+    except Mistake as mistake:
+        print(f"gradopt: error: {mistake}", file=sys.stderr)
+        return 2
+    print(FORMS[given.form](groups), end="", flush=True)
+    output = Path(given.output) if given.output else places[0] if len(places) == 1 else Path("compare")
+    notes = [*_troubles(groups)]
+    if given.summary:
+        from gradopt.comparison import summary  # TensorBoard's protocol buffers
+
+        written = summary.write(groups, output)
+        notes.append(written or "no summary: no two runs with a history differ in their seed alone")
+    if given.pictures:
+        notes += _pictures(groups, output)
+    print("".join(f"{line}\n" for line in notes), end="", file=sys.stderr)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - it raises
+        """Say it as every other mistake."""
+        word = message.rpartition(" ")[2]
+        known = [option for action in self._actions for option in action.option_strings]
+        raise Mistake(f"gradopt compare: {message}.{did_you_mean(word, known)} See: gradopt compare --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradopt compare",
+        description="A table of runs, best first, and pictures of how they converge.",
+        epilog="Runs that differ in their seed alone are one row: median, and 10-90 % in brackets.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("places", nargs="*", metavar="RUNS", help="directories of runs or of sweeps (default: runs)")
+    form = parser.add_mutually_exclusive_group()
+    form.set_defaults(form="text")
+    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="the table in Markdown")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="the table as CSV, all digits")
+    parser.add_argument(
+        "--output", metavar="DIR", help="where the pictures go (default: the directory given, or ./compare for several)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=_share,
+        default=SOLVED,
+        metavar="T",
+        help="a problem is solved by a loss that misses the lowest one by this share of the way from the start "
+        "(default 1e-6; for noisy ones take 1e-2)",
+    )
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="the table alone")
+    parser.add_argument(
+        "--summary", action="store_true", help="write medians and bands over seeds for TensorBoard, in _summary"
+    )
+    return parser
+
+
+def _share(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {word!r}")
+    return value
+
+
+def _troubles(groups: Sequence[Group]) -> Iterator[str]:
+    """What became of runs that have no verdict, and what cannot be compared."""
+    records = [record for group in groups for record in group.records]
+    errors = [record for record in records if record.status == ERROR]
+    for record in errors[:MOST_MESSAGES]:
+        yield f"{record.directory}: {record.message}"
+    if len(errors) > MOST_MESSAGES:
+        yield f"... and {len(errors) - MOST_MESSAGES} more errors: see their result.json"
+    if any(record.status == UNFINISHED for record in records):
+        yield f"{UNFINISHED}: the run was killed, goes on still, or was made from Python; its numbers are those so far"
+    if any(record.status == TORN for record in records):
+        yield f"{TORN}: result.json cannot be read; the numbers are those of the history"
+    if any(not record.config for record in records):
+        yield "?: no config was kept, so its objective is not known, and each such run is one of its own"
+    problems = {group.problem.name for group in groups}
+    if len(problems) > 1:
+        yield f"{len(problems)} objectives: losses, curves and ranks of different ones have nothing in common"
+
+
+def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
+    """Draw what can be drawn; a line for each file, and for what could not be."""
+    if importlib.util.find_spec("matplotlib") is None:
+        yield 'no pictures: they need matplotlib: pip install "gradopt[pictures]"'
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield from _curves(groups, output / "curves.png")
+        yield from _profiles(groups, output / "profiles.png")
+    except OSError as error:
+        yield f"no pictures: {error}; say --output DIR"
+
+
+def _curves(groups: Sequence[Group], file: Path) -> Iterator[str]:
+    found = curves.drawable(groups)
+    without = Counter(
+        "unbounded, infeasible or ended by an error"
+        if all(record.status in NO_GOAL for record in group.records)
+        else "without history.npy"
+        for group in groups
+        if not curves.traces(group)
+    )
+    for cause, number in without.items():
+        yield f"no curve for {number} of {len(groups)} rows: {cause}"
+    if not found:
+        return
+    shown = dict(list(found.items())[: curves.MOST_PROBLEMS])
+    if len(shown) < len(found):
+        yield f"curves of the first {len(shown)} of {len(found)} objectives: name some runs to see others"
+    most = max(sum(group.problem == problem for group in groups) for problem in shown)
+    if most > curves.MOST_SOLVERS:
+        yield f"curves of the best {curves.MOST_SOLVERS} of {most} optimisers"
+    names = dict.fromkeys(group.solver for its in shown.values() for group in its)
+    yield from _write(curves.picture(shown, looks(names)), file)
+
+
+def _profiles(groups: Sequence[Group], file: Path) -> Iterator[str]:
+    cases = profiles.common(groups)
+    if cases is None:
+        yield "no profiles: they need two optimisers that have run on the same two objectives or seeds"
+        return
+    for solver, number in cases.left_out.items():
+        yield f"not in the profiles: {solver}, which has run on {number} cases, and not on all {cases.number} of others"
+    if not any(math.isfinite(cost) for costs in cases.costs.values() for cost in costs):
+        yield "no profiles: no run came near a minimum"
+        return
+    shown = list(cases.costs)[: curves.MOST_SOLVERS]
+    if len(shown) < len(cases.costs):
+        yield f"profiles of the best {len(shown)} of {len(cases.costs)} optimisers"
+    tolerance = groups[0].problem.tolerance
+    title = (
+        f"{cases.problems} objective{'s' * (cases.problems > 1)}, {cases.number} cases; "
+        f"solved: a loss within {tolerance:g} of the way from the start to the lowest"
+    )
+    yield from _write(profiles.picture(cases.costs, looks(shown), title, "evaluations"), file)
+
+
+def _write(figure: "Figure", file: Path) -> Iterator[str]:
+    figure.savefig(file, dpi=120)
+    yield f"wrote {file}"

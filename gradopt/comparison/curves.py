@@ -1,0 +1,121 @@
+"""How the loss falls with the evaluations: a picture for each problem, a band where there are seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy
+
+from gradopt.comparison.groups import HIGH, LOW, MIDDLE, Group, Problem
+from gradopt.comparison.looks import bare, sparse
+from gradopt.comparison.records import NO_GOAL, Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POINTS = 400
+MOST_SOLVERS = 10
+MOST_PROBLEMS = 12
+COLUMNS = 3
+DECADES = 24
+"""Decades of loss that are drawn below the start; nearer to the minimum than that is as good as on it."""
+
+
+def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
+    """By problem the groups that have histories, in their order; the best of many."""
+    found: dict[Problem, list[Group]] = {}
+    for group in groups:
+        if traces(group) and not math.isnan(group.problem.lowest):
+            found.setdefault(group.problem, []).append(group)
+    return {problem: its[:MOST_SOLVERS] for problem, its in found.items()}
+
+
+def traces(group: Group) -> list[Trace]:
+    """Of the runs whose loss is one."""
+    return [record.trace for record in group.records if record.trace is not None and record.status not in NO_GOAL]
+
+
+class Spreads(NamedTuple):
+    """Of one problem, on a logarithmic axis.
+
+    Attributes:
+        by_solver: The values of a column, and there 10 %, median and 90 % of what `scale` says, shape (3, values).
+        floor: Where the axis ends, below the smallest positive value. What is zero, as the lowest loss is above itself,
+            stands lower still.
+    """
+
+    by_solver: dict[str, tuple[numpy.ndarray, numpy.ndarray]]
+    floor: float
+
+
+def spreads(problem: Problem, groups: Sequence[Group], column: str) -> Spreads:
+    """How the losses of groups fell along a column: `evaluations`, `step` or `seconds`."""
+    zero, _ = scale(problem)
+    found: dict[str, tuple[numpy.ndarray, numpy.ndarray]] = {}
+    for group in groups:
+        its = traces(group)
+        first = min(getattr(trace, column)[0] for trace in its)
+        last = max(getattr(trace, column)[-1] for trace in its)
+        places = numpy.geomspace(max(1.0, first), max(2.0, last), POINTS).round()
+        places = numpy.unique([first, *places])
+        found[group.solver] = places, bands(its, column, places) - zero
+    above = numpy.concatenate([values[values > 0] for _, values in found.values()])
+    highest = above.max(initial=0.0) or 1.0
+    floor = max(above.min(initial=highest) / 2, highest * 10.0**-DECADES)
+    return Spreads({solver: (at, numpy.maximum(values, floor / 10)) for solver, (at, values) in found.items()}, floor)
+
+
+def scale(problem: Problem) -> tuple[float, str]:
+    """What is taken from the losses to show them on a logarithmic axis, and what is left."""
+    if problem.known:
+        return problem.lowest, f"best loss - minimum ({problem.lowest:.6g})" if problem.lowest else "best loss"
+    if 0 < problem.lowest < 1e-3 * problem.start:
+        return 0.0, "best loss"
+    return problem.lowest, f"best loss - lowest found ({problem.lowest:.6g})"
+
+
+def bands(found: Sequence[Trace], column: str, places: numpy.ndarray) -> numpy.ndarray:
+    """10 %, median and 90 % over runs of the best loss at values of a column; shape (3, places). A run that has ended
+    keeps its loss; before the first one of all begins it is NaN.
+    """
+    losses = numpy.stack([trace.at(column, places) for trace in found])
+    losses[numpy.isnan(losses)] = numpy.inf  # a run that has not begun is no better than others
+    spread = numpy.quantile(losses, (LOW, MIDDLE, HIGH), axis=0, method="inverted_cdf")
+    return numpy.where(numpy.isinf(spread), numpy.nan, spread)
+
+
+def picture(found: Mapping[Problem, Sequence[Group]], looks: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """A panel a problem."""
+    from matplotlib.figure import Figure  # an optional package, and slow to import
+    from matplotlib.lines import Line2D
+
+    columns = min(COLUMNS, len(found))
+    rows = math.ceil(len(found) / columns)
+    size = (8.5, 4.8) if len(found) == 1 else (3.7 * columns + 2.6, 3.2 * rows + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (problem, groups) in zip(panels, found.items(), strict=False):
+        _panel(axes, problem, groups, looks)
+        axes.set_title(problem.name, fontsize=11)
+        axes.tick_params(labelsize=8)
+        bare(axes)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    drawn = {group.solver: None for its in found.values() for group in its}
+    handles = [Line2D([], [], label=solver, **looks[solver]) for solver in looks if solver in drawn]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
+    several = any(len(traces(group)) > 1 for its in found.values() for group in its)
+    figure.supxlabel("evaluations" + "  (line: median of the runs, band: 10-90 %)" * several, fontsize=10)
+    return figure
+
+
+def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    lines, floor = spreads(problem, groups, "evaluations")
+    for place, (solver, (places, (low, middle, high))) in enumerate(lines.items()):
+        look = looks[solver]
+        axes.plot(places, middle, drawstyle="steps-post", markevery=sparse(place), **look)
+        if not numpy.array_equal(low, high, equal_nan=True):
+            axes.fill_between(places, low, high, step="post", color=look["color"], alpha=0.18, linewidth=0)
+    highest = max(numpy.nanmax(spread) for _, spread in lines.values())
+    axes.set(xscale="log", yscale="log", ylim=(floor, 2 * highest))
+    axes.set_ylabel(scale(problem)[1], fontsize=9)

@@ -1,0 +1,164 @@
+"""Runs that differ in nothing but their seed, and the options in which groups of them differ."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from gradopt.comparison.records import NO_GOAL, Record
+
+SOLVED = 1e-6
+"""The tolerance for `Problem.goal`, where none is given."""
+
+SILENT = ("seed", "observers")
+"""What changes no step: runs that differ in it alone are of one group."""
+
+LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What was minimised: an objective with its options, in a dtype.
+
+    Attributes:
+        name: The objective, and the options in which it differs from others here.
+        start: The loss at the first start, NaN if no history was kept.
+        lowest: The lowest loss: the minimum if it is known, else what the best run has found; NaN if no run has a loss
+            that is a measure.
+        known: Whether `lowest` is the known minimum.
+        tolerance: Share of the way from the start down to the lowest loss by which a solution may miss it.
+    """
+
+    name: str
+    start: float
+    lowest: float
+    known: bool
+    tolerance: float
+
+    @property
+    def goal(self) -> float:
+        """The loss that counts as solved (Moré and Wild, 2009)."""
+        return self.lowest + (self.tolerance * (self.start - self.lowest) if self.start > self.lowest else 0.0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one solver on one problem.
+
+    Attributes:
+        solver: The optimiser, and the options in which it differs from others here.
+    """
+
+    problem: Problem
+    solver: str
+    records: Sequence[Record]
+
+    def quantiles(self, of: str) -> tuple[float, float, float]:
+        """10 %, median and 90 % of `loss`, `steps`, `evaluations` or `seconds`; NaN where no run has any."""
+        return quantiles([getattr(record, of) for record in self.records])
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """What sorts best first: those that have solved the problem by their work, others by their loss, and last those
+        whose verdicts are failures.
+        """
+        middle = quantiles([math.inf if record.fails else record.loss for record in self.records])[1]
+        if math.isnan(middle) or middle == math.inf:
+            return (2, _last(self.quantiles("loss")[1]))
+        if middle <= self.problem.goal:
+            return (0, _last(self.quantiles("evaluations")[1]), middle)
+        return (1, middle)
+
+
+def grouped(records: Sequence[Record], tolerance: float = SOLVED) -> list[Group]:
+    """The runs in groups, by problem, and the best first."""
+    solvers = _labels(records, _solver, "optimiser.name")
+    problems = _labels(records, _problem, "objective.name")
+    by_problem: dict[str, list[Record]] = defaultdict(list)
+    members: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record, problem, solver in zip(records, problems, solvers, strict=True):
+        by_problem[problem].append(record)
+        members[problem, solver].append(record)
+    described = {name: _described(name, its, tolerance) for name, its in by_problem.items()}
+    groups = [Group(described[problem], solver, its) for (problem, solver), its in members.items()]
+    return sorted(groups, key=lambda group: (group.problem.name, group.rank))
+
+
+def quantiles(values: Iterable[float]) -> tuple[float, float, float]:
+    """10 %, median and 90 %, each the value of some run: nothing is mixed across decades or with infinities."""
+    known = numpy.array([value for value in values if not math.isnan(value)])
+    if not len(known):
+        return math.nan, math.nan, math.nan
+    low, middle, high = numpy.quantile(known, (LOW, MIDDLE, HIGH), method="inverted_cdf")
+    return float(low), float(middle), float(high)
+
+
+def shown(value: Any) -> str:
+    """A value of a config, short."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    return str(value)
+
+
+def _described(name: str, records: Sequence[Record], tolerance: float) -> Problem:
+    starts = [record.trace.first for record in records if record.trace is not None]
+    start = next((value for value in starts if math.isfinite(value)), math.nan)
+    found = [record.loss for record in records if record.status not in NO_GOAL and math.isfinite(record.loss)]
+    lowest = min(found, default=math.nan)
+    known = [record.minimum for record in records if math.isfinite(record.minimum)]
+    # A minimum that a run has gone below by more than its rounding is none of this problem.
+    if known and not lowest < known[0] - 1e-6 * max(1.0, abs(known[0])):
+        return Problem(name, start, min(known[0], lowest) if found else known[0], True, tolerance)
+    return Problem(name, start, lowest, False, tolerance)
+
+
+def _problem(key: str) -> bool:
+    return key.startswith(("objective.", "starts.")) or key == "dtype"
+
+
+def _solver(key: str) -> bool:
+    return not _problem(key) and key not in SILENT
+
+
+def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
+    """For each run the name, and the options that differ: its own among runs of the same name, others among all."""
+    family = name.partition(".")[0] + "."
+    named: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        named[str(record.config.get(name))].append(record)
+    other = _differing(records, lambda key: is_part(key) and not key.startswith(family))
+    own = {title: _differing(those, lambda key: key.startswith(family)) for title, those in named.items()}
+    return [_label(record, name, family, [*own[str(record.config.get(name))], *other]) for record in records]
+
+
+def _differing(records: Sequence[Record], is_part: Any) -> list[str]:
+    """The keys that have several values; one that is not there is null."""
+    keys = dict.fromkeys(key for record in records if record.config for key in record.config if is_part(key))
+    values = {
+        key: {json.dumps(record.config.get(key), default=str) for record in records if record.config} for key in keys
+    }
+    return [key for key in keys if len(values[key]) > 1]
+
+
+def _label(record: Record, name: str, family: str, keys: Sequence[str]) -> str:
+    config: Mapping[str, Any] = record.config
+    if not config:
+        return "?" if family == "objective." else f"? {record.directory.name}"
+    words = [
+        f"{key.removeprefix(family).removesuffix('.name')}={shown(config[key])}"
+        for key in keys
+        if config.get(key) is not None and key != name
+    ]
+    return " ".join([str(config.get(name, "?")), *words])
+
+
+def _last(value: float) -> float:
+    return math.inf if math.isnan(value) else value

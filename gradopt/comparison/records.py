@@ -1,0 +1,240 @@
+"""What runs have left on disk: their configs, results and histories."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy
+import yaml
+
+from gradopt.mistakes import Mistake
+from gradopt.verdict import Status
+
+UNFINISHED = "no result"
+"""The status of a run that was killed, or goes on still."""
+
+TORN = "torn result"
+"""The status of a run whose `result.json` cannot be read."""
+
+ERROR = "error"
+"""The status of a run that raised."""
+
+SUMMARY = "_summary"
+"""Beside the runs of a sweep: what all its seeds have done together. No run is looked for in there."""
+
+NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR, TORN})
+"""Statuses of runs whose loss is no measure for others."""
+
+FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status.failure)})
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the best loss of a run fell: the rows of its history at which it did, and the last one. Shape (rows,) each.
+
+    With constraints only points that meet them count; of batches, losses over all data, where there are any.
+    """
+
+    loss: numpy.ndarray
+    step: numpy.ndarray
+    evaluations: numpy.ndarray
+    seconds: numpy.ndarray
+    first: float
+
+    def at(self, column: str, places: numpy.ndarray) -> numpy.ndarray:
+        """The best loss at these values of a column: NaN before the first row, and the last one after the end."""
+        index = numpy.searchsorted(getattr(self, column), places, side="right") - 1
+        return numpy.where(index < 0, numpy.nan, self.loss[numpy.maximum(index, 0)])
+
+    def cost(self, goal: float, column: str = "evaluations") -> float:
+        """What it took to reach a loss; infinity if it was not reached."""
+        reached = self.loss <= goal
+        return float(getattr(self, column)[reached.argmax()]) if reached.any() else math.inf
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run.
+
+    Attributes:
+        config: Its config, by dotted name. Empty where none was kept, as by runs from Python.
+        result: `result.json`; empty where there is none that can be read.
+        status: Of its verdict, or `ERROR`, `UNFINISHED`, `TORN`.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+    status: str
+
+    @property
+    def message(self) -> str:
+        return str(self.result.get("message", ""))
+
+    @property
+    def fails(self) -> bool:
+        """Whether its loss cannot be trusted, by its verdict, or there is none."""
+        return self.status in FAILURES
+
+    @property
+    def seed(self) -> Any:
+        return self.config.get("seed")
+
+    @property
+    def minimum(self) -> float:
+        """The lowest loss there is, NaN if it is not known."""
+        return _number(self.result.get("minimum"))
+
+    @property
+    def loss(self) -> float:
+        """The result's, or the best one so far; NaN if there is none."""
+        if "fun" in self.result:
+            return _number(self.result["fun"])
+        return math.nan if self.trace is None else float(self.trace.loss[-1])
+
+    @property
+    def steps(self) -> float:
+        return self._work("nit", "step")
+
+    @property
+    def evaluations(self) -> float:
+        return self._work("nfev", "evaluations")
+
+    @property
+    def seconds(self) -> float:
+        return self._work("seconds", "seconds")
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """None where the run has kept no history, or it holds no point that counts."""
+        try:
+            history = numpy.load(self.directory / "history.npy", mmap_mode="r")
+            return _trace(history, self._tolerance)
+        except (OSError, ValueError, EOFError):  # not there; or cut off by a kill
+            return None
+
+    @property
+    def _tolerance(self) -> float:
+        given = self.config.get("stop.constraint_tolerance")
+        eps = numpy.finfo("float32" if self.config.get("dtype") == "float32" else "float64").eps
+        return math.sqrt(eps) if given is None else float(given)
+
+    def _work(self, key: str, column: str) -> float:
+        if key in self.result:
+            return _number(self.result[key])
+        return math.nan if self.trace is None else float(getattr(self.trace, column)[-1])
+
+
+def find(places: Sequence[Path]) -> list[Record]:
+    """The runs in these directories and below, in the order of their paths.
+
+    Raises:
+        Mistake: A place is not there, or there is no run in it.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        if not place.is_dir():
+            raise Mistake(f"there is no directory {str(place)!r}{_near(place)}")
+        inside = {directory.resolve(): directory for directory in _runs(place)}
+        if not inside:
+            raise Mistake(
+                f"there is no run in {str(place)!r}: no result.json, history.npy or .hydra in it or below; runs write "
+                "them, so make some (gradopt -m optimiser=sgd,adam), or name another directory"
+            )
+        found |= inside
+    return [read(directory) for _, directory in sorted(found.items(), key=lambda item: _natural(item[0]))]
+
+
+def read(directory: Path) -> Record:
+    """The run in a directory, whatever state it is in."""
+    result, status = _result(directory / "result.json")
+    return Record(directory, _config(directory, result), result, status)
+
+
+def _runs(place: Path) -> Iterator[Path]:
+    for path, inside, files in os.walk(place):
+        if {"result.json", "history.npy"}.intersection(files) or ".hydra" in inside:
+            yield Path(path)
+            inside.clear()  # what a run keeps is no run
+        else:
+            inside[:] = [name for name in inside if name != SUMMARY and not name.startswith(".")]
+
+
+def _result(file: Path) -> tuple[Mapping[str, Any], str]:
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, UNFINISHED
+    except (OSError, ValueError):
+        return {}, TORN
+    if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+        return {}, TORN
+    return result, result["status"]
+
+
+def _config(directory: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config that Hydra has kept, or at least what was said on the command line."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+    try:
+        text = (directory / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+        return dict(_flat(yaml.load(text, loader) or {}))
+    except (OSError, UnicodeError, yaml.YAMLError, AttributeError):
+        said = (str(word).lstrip("+").partition("=") for word in result.get("overrides", ()))
+        return {f"{key}.name" if key in ("objective", "optimiser", "schedule") else key: v for key, _, v in said}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
+    columns = history.dtype.names or ()
+    name = "best_loss" if "best_loss" in columns else "loss"
+    if "full_loss" in columns and not numpy.isnan(history["full_loss"]).all():
+        name = "full_loss"
+    loss = numpy.array(history[name], dtype=float)
+    first = loss[~numpy.isnan(loss)][:1]
+    if "violation" in columns:
+        loss[~(history["violation"] <= tolerance)] = numpy.nan
+    if numpy.isnan(loss).all():
+        return None
+    best = numpy.fmin.accumulate(loss)  # which passes over NaN
+    lower = numpy.empty(len(best), dtype=bool)
+    lower[0] = not math.isnan(best[0])
+    lower[1:] = (best[1:] < best[:-1]) | (numpy.isnan(best[:-1]) & ~numpy.isnan(best[1:]))
+    lower[-1] = True
+    kept = {column: numpy.array(history[column][lower]) for column in ("step", "evaluations", "seconds")}
+    return Trace(loss=best[lower], first=float(first[0]), **kept)
+
+
+def _number(value: Any) -> float:
+    """JSON has no NaN and no infinities: they are strings in it."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _near(place: Path) -> str:
+    if place.is_file():
+        return ", that is a file: name the directory of a run"
+    runs = Path("runs")
+    return "; say gradopt compare runs" if runs.is_dir() and place != runs else ", and no runs/ here: make a run first"
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """Job 10 comes after job 2."""
+    parts: list[tuple[int, int | str]] = []
+    for part in path.parts:
+        number, dash, name = part.partition("-")
+        parts += [(0, int(number)), (1, name)] if number.isdigit() and (dash or not name) else [(1, part)]
+    return parts
