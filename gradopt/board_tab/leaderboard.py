@@ -1,64 +1,38 @@
-"""The leaderboard: each run with its verdict, and each group of runs that differ in their seeds alone."""
+"""The leaderboard: each run with its verdict, each group of runs that differ in their seeds alone, and profiles."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gradopt.board_tab.labels import Labels, group
-from gradopt.board_tab.runs import Run
+from gradopt.comparison.groups import Group, grouped
+from gradopt.comparison.profiles import common, ratios, shares
+from gradopt.comparison.records import ERROR, TORN, UNFINISHED, Record
 from gradopt.verdict import Status
 
+TOLERANCES = (1e-1, 1e-3, 1e-6, 1e-9)
 
-def rows(runs: Sequence[Run], labels: Labels) -> list[dict[str, Any]]:
-    """One a run; `group` is the index of its group in `groups`."""
-    numbers = {key: index for index, key in enumerate(_grouped(runs))}
-    return [
-        {
-            "run": run.name,
-            "status": run.status,
-            "kind": kind(run.status),
-            "message": run.message,
-            "objective": labels.objective(run),
-            "optimiser": labels.optimiser(run),
-            "seed": run.config.get("seed"),
-            "loss": run.number("fun", "best_loss"),
-            "steps": run.number("nit", "step"),
-            "evaluations": run.number("nfev", "evaluations"),
-            "seconds": run.number("seconds", "seconds"),
-            "starts": _starts(run),
-            "group": numbers[_place(run)],
-        }
-        for run in runs
-    ]
+MOST_SOLVERS = 8
+"""Optimisers that profiles are drawn of: the best."""
+
+NUMBERS = ("loss", "steps", "evaluations", "seconds")
 
 
-def groups(runs: Sequence[Run], labels: Labels) -> list[dict[str, Any]]:
-    """One a group: how many of its runs succeeded, and medians over those that have ended. A run without a loss, as one
-    that an error ended, counts as infinitely high.
-    """
-    found = []
-    for members in _grouped(runs).values():
-        ended = [run for run in members if run.status != "unfinished"]
-        found.append(
-            {
-                "objective": labels.objective(members[0]),
-                "optimiser": labels.optimiser(members[0]),
-                "runs": len(members),
-                "succeeded": sum(kind(run.status) == "success" for run in members),
-                "loss": _median([run.number("fun", "best_loss") for run in ended]),
-                "steps": _median([run.number("nit", "step") for run in ended]),
-                "evaluations": _median([run.number("nfev", "evaluations") for run in ended]),
-                "seconds": _median([run.number("seconds", "seconds") for run in ended]),
-            }
-        )
-    return found
+def board(records: Mapping[str, Record]) -> dict[str, Any]:
+    """What the page shows: `runs`, `groups` and `profiles`, of runs by name."""
+    groups = grouped(list(records.values()))
+    place = {id(record): index for index, group in enumerate(groups) for record in group.records}
+    return {
+        "runs": [_row(name, record, groups, place[id(record)]) for name, record in records.items()],
+        "groups": [_group(group) for group in groups],
+        "profiles": _profiles(groups),
+    }
 
 
 def kind(status: str) -> str:
-    """`success`, `exhausted` (neither), `failure`, `open` (unfinished), or `error`."""
-    if status in ("unfinished", "error", "unreadable"):
-        return "open" if status == "unfinished" else "error"
+    """`success`, `exhausted` (neither success nor failure), `failure`, `error`, or `open` (no result yet)."""
+    if status in (UNFINISHED, ERROR, TORN):
+        return "open" if status == UNFINISHED else "error"
     known = {one.value: one for one in Status}
     if status not in known:
         return "exhausted"  # of a later version
@@ -66,30 +40,82 @@ def kind(status: str) -> str:
     return "success" if one.success else "failure" if one.failure else "exhausted"
 
 
-def _grouped(runs: Sequence[Run]) -> Mapping[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(_place(run), []).append(run)
-    return found
-
-
-def _place(run: Run) -> str:
-    return group(run) if run.config else run.name  # without a config nothing says what else is like it
-
-
-def _median(numbers: Sequence[float | None]) -> float | None:
-    return statistics.median(_or_infinite(number) for number in numbers) if numbers else None
-
-
-def _or_infinite(number: float | None) -> float:
-    return math.inf if number is None or math.isnan(number) else number
-
-
-def _starts(run: Run) -> int | None:
-    """How many searches the run was made of, None for one."""
-    starts = run.result.get("starts")
-    if isinstance(starts, dict) and isinstance(starts.get("number"), int):
+def searches(record: Record) -> int | None:
+    """How many starts the run was made of, or local searches; None for one."""
+    starts = record.result.get("starts")
+    if isinstance(starts, Mapping) and isinstance(starts.get("number"), int):
         return starts["number"]
-    minima = run.result.get("minima")
-    visits = [one.get("visits") for one in minima if isinstance(one, dict)] if isinstance(minima, list) else []
-    return sum(number for number in visits if isinstance(number, int)) or None
+    return sum(visits(record)) or None
+
+
+def visits(record: Record) -> list[int]:
+    """Of each minimum that the result lists: the searches that ended there."""
+    return [one["visits"] if isinstance(one.get("visits"), int) else 0 for one in minima(record)]
+
+
+def minima(record: Record) -> list[Mapping[str, Any]]:
+    """Those that the result lists, lowest first."""
+    listed = record.result.get("minima")
+    return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+
+
+def _row(name: str, record: Record, groups: Sequence[Group], place: int) -> dict[str, Any]:
+    return {
+        "run": name,
+        "status": record.status,
+        "kind": kind(record.status),
+        "message": record.message or MESSAGES.get(record.status, ""),
+        "objective": groups[place].problem.name,
+        "optimiser": groups[place].solver,
+        "seed": record.seed,
+        **{of: _known(getattr(record, of)) for of in NUMBERS},
+        "starts": searches(record),
+        "group": place,
+    }
+
+
+MESSAGES = {
+    UNFINISHED: "there is no result.json: the run goes on, was killed, or was made from Python",
+    TORN: "result.json cannot be read",
+}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "objective": group.problem.name,
+        "optimiser": group.solver,
+        "runs": len(group.records),
+        "succeeded": sum(kind(record.status) == "success" for record in group.records),
+        **{of: _known(group.quantiles(of)[1]) for of in NUMBERS},
+    }
+
+
+def _profiles(groups: Sequence[Group]) -> dict[str, Any]:
+    """Curves by optimiser and tolerance, each a list of corners (x, share of the cases solved)."""
+    solvers: dict[str, dict[str, Any]] = {}
+    cases = None
+    for tolerance in TOLERANCES:
+        cases = common([replace(group, problem=replace(group.problem, tolerance=tolerance)) for group in groups])
+        if cases is None:
+            break
+        relative = ratios(cases.costs)
+        for solver, costs in cases.costs.items():
+            curves = {"performance": _corners(relative[solver]), "data": _corners(costs)}
+            solvers.setdefault(solver, {})[str(tolerance)] = curves
+    drawn = list(solvers.items())[:MOST_SOLVERS]
+    return {
+        "tolerances": [str(tolerance) for tolerance in TOLERANCES],
+        "cases": cases.number if cases else 0,
+        "problems": cases.problems if cases else 0,
+        "solvers": [{"solver": solver, "curves": curves} for solver, curves in drawn],
+        "not_drawn": [*list(solvers)[MOST_SOLVERS:], *(cases.left_out if cases else ())],
+    }
+
+
+def _corners(values: Any) -> list[tuple[float, float]]:
+    reached, share = shares(values)
+    return list(zip(reached.tolist(), share.tolist(), strict=True))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -18,10 +18,9 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Response, wrappers
 
 from gradopt.board_tab.basins import basins
-from gradopt.board_tab.labels import Labels
-from gradopt.board_tab.leaderboard import groups, rows
-from gradopt.board_tab.profiles import profiles
+from gradopt.board_tab.leaderboard import board
 from gradopt.board_tab.runs import RunDirectories, roots
+from gradopt.comparison.records import Record
 from gradopt.result import plain
 
 log = logging.getLogger("gradopt")
@@ -41,6 +40,7 @@ class Tab(base_plugin.TBPlugin):
     def __init__(self, context: base_plugin.TBContext) -> None:
         spec = str(getattr(context.flags, "logdir_spec", "") or "")
         self._directories = RunDirectories(roots(str(context.logdir or ""), spec))
+        self._last: tuple[dict[str, Record], str] | None = None
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """The page's files, `/runs` and `/basins?run=...`."""
@@ -56,17 +56,22 @@ class Tab(base_plugin.TBPlugin):
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="gradopt")
 
     def _runs(self, request: wrappers.Request) -> Response:
-        runs = self._directories.read()
-        labels = Labels(runs)
-        content = {"runs": rows(runs, labels), "groups": groups(runs, labels), "profiles": profiles(runs, labels)}
-        return _answer(request, content)
+        records = self._directories.read()
+        last = self._last
+        if (
+            last is None
+            or records.keys() != last[0].keys()
+            or any(records[name] is not last[0][name] for name in records)
+        ):
+            last = self._last = records, _json(board(records))
+        return http_util.Respond(request, last[1], "application/json")
 
     def _basins(self, request: wrappers.Request) -> Response:
         name = request.args.get("run", "")
-        for run in self._directories.read():
-            if run.name == name:
-                return _answer(request, basins(run))
-        return _answer(request, {"error": f"there is no run {name!r}"}, 404)
+        record = self._directories.read().get(name)
+        if record is None:
+            return _error(request, f"there is no run {name!r}", 404)
+        return http_util.Respond(request, _json(basins(record)), "application/json")
 
 
 def _application(answer: Callable[[wrappers.Request], Response]) -> Callable[..., Any]:
@@ -77,7 +82,7 @@ def _application(answer: Callable[[wrappers.Request], Response]) -> Callable[...
             return answer(request)
         except Exception as error:
             log.warning("the gradopt tab failed at %s", request.path, exc_info=True)
-            return _answer(request, {"error": f"{type(error).__name__}: {error}"}, 500)
+            return _error(request, f"{type(error).__name__}: {error}", 500)
 
     return wrappers.Request.application(guarded)
 
@@ -87,6 +92,9 @@ def _file(file: Path, request: wrappers.Request) -> Response:
     return http_util.Respond(request, file.read_bytes(), kind)
 
 
-def _answer(request: wrappers.Request, content: Mapping[str, Any], code: int = 200) -> Response:
-    text = json.dumps(plain(content), allow_nan=False, separators=(",", ":"))
-    return http_util.Respond(request, text, "application/json", code=code)
+def _error(request: wrappers.Request, message: str, code: int) -> Response:
+    return http_util.Respond(request, _json({"error": message}), "application/json", code=code)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(plain(content), allow_nan=False, separators=(",", ":"))

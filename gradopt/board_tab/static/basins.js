@@ -49,7 +49,7 @@ function map(data) {
     svg("text", { x: EDGE.left, y: SIZE - 8 }, shown(left, 3)), svg("text", { x: SIZE - EDGE.right, y: SIZE - 8, "text-anchor": "end" }, shown(right, 3)),
     svg("text", { x: EDGE.left - 5, y: SIZE - EDGE.bottom, "text-anchor": "end" }, shown(low, 3)), svg("text", { x: EDGE.left - 5, y: EDGE.top + 8, "text-anchor": "end" }, shown(high, 3)),
   ];
-  return element("figure", {}, element("figcaption", {}, `Where ${points.length} of ${data.number} starts began, by the minimum (ring) they ended at`),
+  return element("figure", {}, element("figcaption", {}, `Where ${points.length} of ${data.number} starts began; rings: minima`),
     svg("svg", { class: "map", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Basins of the starts" }, frame, ...texts, ...dots, ...stars));
 }
 

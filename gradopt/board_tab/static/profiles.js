@@ -8,24 +8,24 @@ const EDGE = { left: 44, right: 12, top: 10, bottom: 40 };
 
 export function profiles(data, view, choose) {
   if (!data.solvers.length) {
-    return element("p", { class: "note" }, "Profiles need two optimisers on the same problem, with observers=[history,...].");
+    return element("p", { class: "note" }, "Profiles need two optimisers that have run on the same two objectives, or seeds.");
   }
   const tolerances = data.tolerances.map((one) => element("option", { value: one, selected: one === view.tolerance ? "" : null }, one));
   const select = element("select", { id: "tolerance", change: (event) => choose({ tolerance: event.target.value }) }, ...tolerances);
-  const left = data.left_out ? ` ${data.left_out} more optimisers are not drawn.` : "";
+  const left = data.not_drawn.length ? ` Not drawn, for they share too few cases, or are behind: ${data.not_drawn.join("; ")}.` : "";
   return element("div", {},
-    element("p", { class: "note" }, `${data.problems} problem${data.problems === 1 ? "" : "s"}; solved: the loss has fallen to within `,
-      element("label", {}, select), ` of the way to the lowest loss that any run has reached.${left}`),
+    element("p", { class: "note" }, `${data.cases} cases of ${data.problems} objective${data.problems === 1 ? "" : "s"}; solved: a loss within `,
+      element("label", {}, select), ` of the way from the start to the lowest.${left}`),
     legend(data.solvers),
     element("div", { class: "charts" },
-      chart("performance", "evaluations, as a multiple of the fastest optimiser's", data.solvers, view.tolerance),
+      chart("performance", "evaluations / those of the optimiser that needs fewest", data.solvers, view.tolerance),
       chart("data", "evaluations", data.solvers, view.tolerance)));
 }
 
 function legend(solvers) {
   return element("ul", { class: "legend" }, ...solvers.map((solver, index) => element("li", {},
     svg("svg", { width: 34, height: 10 }, svg("path", { d: "M0 5H34", ...stroke(index) })),
-    ` ${solver.solver} (${solver.problems})`)));
+    ` ${solver.solver}`)));
 }
 
 function stroke(index) {
