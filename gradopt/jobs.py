@@ -325,14 +325,12 @@ def _many(found: Result | Results, directory: Path) -> dict[str, Any]:
     """Of many starts: how many ended how, which is the best, and where all of them are."""
     if not isinstance(found, Results):
         return {}
-    import torch  # it is loaded by now
+    from gradopt.many import record  # here: torch is loaded by now
 
-    columns = ("x", "fun", "jac", "nit", "nfev", "njev", "nhev")
-    torch.save(
-        {**{name: getattr(found, name) for name in columns}, "code": found.verdicts.codes}, directory / "starts.pt"
-    )
+    record.write(found, directory)
     counts = {status.value: number for status, number in found.counts.items()}
-    return {"starts": {"number": len(found), "best": found.best, "counts": counts, "all": "starts.pt"}}
+    names = {"all": record.ALL, "sample": record.SAMPLE}
+    return {"starts": {"number": len(found), "best": found.best, "counts": counts, **names}}
 
 
 def _numbers(x: Any) -> dict[str, Any]:

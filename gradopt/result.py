@@ -123,6 +123,8 @@ class Results:
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
             residuals, and where all together would have more than 1e7 entries.
         minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
+        x0: Where each start began, in the form of `x`.
+        basin: Of each start the index in `minima` of the one where it ended, int64; -1 where it ended at none.
         best: The start with the lowest loss; among those that differ by rounding, one that succeeded.
         directory: Where the run wrote its files, None if it wrote none.
     """
@@ -137,6 +139,8 @@ class Results:
     nhev: Any
     seconds: float
     best: int
+    x0: Any = field(repr=False)
+    basin: Any = field(repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
@@ -212,17 +216,18 @@ def entry(structure: Any, start: int) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write valid JSON, whatever the numbers are (NaN and infinities become strings), in one piece or not at all."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     temporary = path.with_suffix(path.suffix + ".part")
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """For JSON: numbers that are none there become strings, which both `float` and JavaScript's `Number` read."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):

@@ -40,6 +40,7 @@ def names_in(wheel: Path) -> set[str]:
 def test_the_wheel_holds_every_module_config_and_the_licence_and_nothing_else(wheel):
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "gradopt").rglob("*.py")}
     typed = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "gradopt").rglob("py.typed")}
+    page = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "gradopt").rglob("static/*")}
     configs = {
         f"gradopt/{path.relative_to(REPOSITORY).as_posix()}" for path in (REPOSITORY / "configs").rglob("*.yaml")
     }
@@ -48,7 +49,8 @@ def test_the_wheel_holds_every_module_config_and_the_licence_and_nothing_else(wh
 
     assert "gradopt/configs/config.yaml" in configs
     information = {name for name in names if ".dist-info/" in name}
-    assert names - information == modules | typed | configs
+    assert "gradopt/board_tab/static/index.js" in page
+    assert names - information == modules | typed | configs | page
     assert any(name.endswith("/licenses/LICENSE") for name in information)
 
 

@@ -115,7 +115,7 @@ class Record:
         try:
             history = numpy.load(self.directory / "history.npy", mmap_mode="r")
             return _trace(history, self._tolerance)
-        except (OSError, ValueError, EOFError):  # not there; or cut off by a kill
+        except (OSError, ValueError, EOFError, LookupError):  # not there; cut off by a kill; or nothing of ours
             return None
 
     @property
@@ -170,7 +170,7 @@ def _result(file: Path) -> tuple[Mapping[str, Any], str]:
         result = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}, UNFINISHED
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}, TORN
     if not isinstance(result, dict) or not isinstance(result.get("status"), str):
         return {}, TORN
@@ -182,10 +182,18 @@ def _config(directory: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
         text = (directory / ".hydra" / "config.yaml").read_text(encoding="utf-8")
-        return dict(_flat(yaml.load(text, loader) or {}))
-    except (OSError, UnicodeError, yaml.YAMLError, AttributeError):
+        return _one_form(dict(_flat(yaml.load(text, loader) or {})))
+    except (OSError, UnicodeError, yaml.YAMLError, AttributeError, RecursionError):
         said = (str(word).lstrip("+").partition("=") for word in result.get("overrides", ()))
         return {f"{key}.name" if key in ("objective", "optimiser", "schedule") else key: v for key, _, v in said}
+
+
+def _one_form(config: dict[str, Any]) -> Mapping[str, Any]:
+    """`starts=64` as `starts.number=64`, and nothing of how starts are drawn where there is but one."""
+    if "starts" in config:
+        config["starts.number"] = config.pop("starts")
+    several = config.get("starts.number") is not None
+    return {name: value for name, value in config.items() if several or not name.startswith("starts.")}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Endings of many starts become results: the points that are returned, and the minima among them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradopt import postmortem
 from gradopt.constraints.box import pinned
-from gradopt.contracts import Block, Evaluation
+from gradopt.contracts import Block, Evaluation, Minimum
 from gradopt.covariance import MAX_UNKNOWNS, covariance
 from gradopt.differences import Patience
 from gradopt.doubts import Points, are_doubtful
@@ -71,6 +71,7 @@ def concluded(
         if told is not verdict:
             verdicts.revise(best, told)
     losses, gradients, products = ended.counts.long()
+    minima, basin = _minima(oracle, point, loss, begin, success)
 
     def shown(points: Tensor) -> Any:
         return form([part.clone() for part in oracle.split(points)])
@@ -86,9 +87,14 @@ def concluded(
         nhev=products,
         seconds=seconds,
         best=best,
+        x0=shown(begin),
+        basin=basin,
         history=history.columns(),
         covariance=_covariances(oracle, point, loss, _success(verdicts)),
-        minima=list(_minima(oracle, point, loss, begin, success, shown)),
+        minima=[
+            {"x": entry(shown(one.point.to(point).unsqueeze(0)), 0), "fun": one.loss, "visits": one.visits}
+            for one in minima
+        ],
         directory=None if directory is None else str(directory),
     )
 
@@ -192,17 +198,12 @@ def _best(loss: Tensor, success: Tensor) -> int:
 
 
 def _minima(
-    oracle: StackedOracle,
-    point: Tensor,
-    loss: Tensor,
-    begin: Tensor,
-    success: Tensor,
-    shown: Callable[[Tensor], Any],
-) -> Iterator[Mapping[str, Any]]:
-    """The basins of the starts that ended at a minimum."""
-    places = success.nonzero().flatten()
+    oracle: StackedOracle, point: Tensor, loss: Tensor, begin: Tensor, success: Tensor
+) -> tuple[list[Minimum], Tensor]:
+    """The minima that starts ended at, and the index among them of each start's own, -1 where it ended at none."""
+    places, basin = success.nonzero().flatten(), torch.full((len(point),), -1)
     if not len(places):
-        return
+        return [], basin
     if oracle.lower is not None and oracle.upper is not None:
         width = oracle.upper - oracle.lower
     else:
@@ -210,6 +211,8 @@ def _minima(
     both = torch.cat([begin, point[places]])
     width = torch.where(width.isfinite() & (width > 0), width, both.amax(0) - both.amin(0))
     width = torch.where(width > 0, width, torch.maximum(point[places[0]].abs(), torch.ones_like(width)))
-    for one in clustered(point[places].double().cpu(), loss[places].double().cpu(), width.double().cpu()):
-        x = shown(one.point.to(point).unsqueeze(0))
-        yield {"x": entry(x, 0), "fun": one.loss, "visits": one.visits}
+    minima = []
+    for one, members in clustered(point[places].double().cpu(), loss[places].double().cpu(), width.double().cpu()):
+        basin[places.cpu()[members]] = len(minima)
+        minima.append(one)
+    return minima, basin

@@ -16,8 +16,8 @@ MOST = 1000
 """Minima that are told apart."""
 
 
-def clustered(points: Tensor, losses: Tensor, width: Tensor) -> Iterator[Minimum]:
-    """The minima among the ends of many local searches, lowest first, each with how many ended in it.
+def clustered(points: Tensor, losses: Tensor, width: Tensor) -> Iterator[tuple[Minimum, Tensor]]:
+    """The minima among the ends of many local searches, lowest first, each with the indices of those that ended in it.
 
     Args:
         points: Shape (ends, n), float64 on the CPU; losses: shape (ends,).
@@ -29,7 +29,7 @@ def clustered(points: Tensor, losses: Tensor, width: Tensor) -> Iterator[Minimum
             return
         lowest = points[order[0]]
         near = ((points[order] - lowest).abs() / width).amax(1) <= SAME
-        yield Minimum(lowest, losses[order[0]].item(), int(near.sum()))
+        yield Minimum(lowest, losses[order[0]].item(), int(near.sum())), order[near]
         order = order[~near]
 
 

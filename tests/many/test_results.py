@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,6 +15,7 @@ import gradopt
 from gradopt import Mistake, Status
 from gradopt.criteria.early_stopping import EarlyStopping
 from gradopt.loop import iterate
+from gradopt.many import record
 from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.rosenbrock import Rosenbrock
@@ -52,6 +54,37 @@ def test_the_best_start_is_a_result_of_its_own_and_minima_are_told_apart():
     assert "first-order optimal" in best.message and best.message in str(results)
     assert len(results.minima) == 2 and results.minima[0]["x"].item() == pytest.approx(best.x.item())
     assert sum(one["visits"] for one in results.minima) == int(results.success.sum())
+    assert torch.equal(results.x0, starts)
+    for start, basin in enumerate(results.basin.tolist()):
+        assert (basin >= 0) == bool(results.success[start])
+        assert basin < 0 or results.x[start].item() == pytest.approx(results.minima[basin]["x"].item(), abs=1e-2)
+
+
+def test_a_sample_stands_for_many_starts_on_disk(tmp_path):
+    starts = torch.rand(12_000, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    results = gradopt.minimise(f.parabola, starts=starts, stop=gradopt.Stop(max_steps=1), **ADAM)
+
+    record.write(results, tmp_path)
+
+    with numpy.load(tmp_path / "starts.npz") as sample:
+        chosen = sample["start"]
+        assert len(chosen) == 5000 and chosen[0] == 0 and chosen[-1] == 11_999  # 200 000 unknowns
+        assert numpy.array_equal(sample["x0"], starts[chosen].numpy())
+        assert numpy.array_equal(sample["fun"], results.fun[chosen].numpy())
+    assert (tmp_path / "starts.npz").stat().st_size < 4e6
+
+
+def test_a_start_of_several_tensors_is_one_row_on_disk(tmp_path):
+    starts = {"a": torch.rand(4, 2, 3, dtype=torch.float64), "b": torch.rand(4, dtype=torch.float64)}
+
+    results = gradopt.minimise(
+        lambda x: x["a"].square().sum() + x["b"] ** 2, starts=starts, stop=gradopt.Stop(max_steps=0), **ADAM
+    )
+    record.write(results, tmp_path)
+
+    with numpy.load(tmp_path / "starts.npz") as sample:
+        assert sample["x0"][:, :6].tolist() == starts["a"].reshape(4, 6).tolist()
+        assert sample["x0"][:, 6].tolist() == starts["b"].tolist()
 
 
 def test_history_tells_medians_the_best_and_how_many_go_on():
@@ -287,8 +320,11 @@ def test_from_the_command_line(tmp_path):
     assert "8 max_steps: the best of 8 starts is number" in done.stdout
     result = json.loads((Path(tmp_path) / "run/result.json").read_text())
     assert result["starts"]["number"] == 8 and result["starts"]["counts"] == {"max_steps": 8}
-    kept = torch.load(Path(tmp_path) / "run/starts.pt")
+    kept = torch.load(Path(tmp_path) / "run" / result["starts"]["all"])
     assert kept["x"].shape == (8, 2) and result["fun"] == kept["fun"].min().item()
+    sample = numpy.load(Path(tmp_path) / "run" / result["starts"]["sample"])
+    assert torch.equal(torch.from_numpy(sample["x"]), kept["x"]) and sample["x0"][0].tolist() == [-1.2, 1.0]
+    assert sample["statuses"][sample["status"]].tolist() == ["max_steps"] * 8 and (sample["basin"] == -1).all()
     events = EventAccumulator(f"{tmp_path}/run")
     events.Reload()
     assert [event.value for event in events.Scalars("final/loss")] == [pytest.approx(result["fun"], rel=1e-6)]

@@ -1,0 +1,121 @@
+"""The leaderboard: each run with its verdict, each group of runs that differ in their seeds alone, and profiles."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gradopt.comparison.groups import Group, grouped
+from gradopt.comparison.profiles import common, ratios, shares
+from gradopt.comparison.records import ERROR, TORN, UNFINISHED, Record
+from gradopt.verdict import Status
+
+TOLERANCES = (1e-1, 1e-3, 1e-6, 1e-9)
+
+MOST_SOLVERS = 8
+"""Optimisers that profiles are drawn of: the best."""
+
+NUMBERS = ("loss", "steps", "evaluations", "seconds")
+
+
+def board(records: Mapping[str, Record]) -> dict[str, Any]:
+    """What the page shows: `runs`, `groups` and `profiles`, of runs by name."""
+    groups = grouped(list(records.values()))
+    place = {id(record): index for index, group in enumerate(groups) for record in group.records}
+    return {
+        "runs": [_row(name, record, groups, place[id(record)]) for name, record in records.items()],
+        "groups": [_group(group) for group in groups],
+        "profiles": _profiles(groups),
+    }
+
+
+def kind(status: str) -> str:
+    """`success`, `exhausted` (neither success nor failure), `failure`, `error`, or `open` (no result yet)."""
+    if status in (UNFINISHED, ERROR, TORN):
+        return "open" if status == UNFINISHED else "error"
+    known = {one.value: one for one in Status}
+    if status not in known:
+        return "exhausted"  # of a later version
+    one = known[status]
+    return "success" if one.success else "failure" if one.failure else "exhausted"
+
+
+def searches(record: Record) -> int | None:
+    """How many starts the run was made of, or local searches; None for one."""
+    starts = record.result.get("starts")
+    if isinstance(starts, Mapping) and isinstance(starts.get("number"), int):
+        return starts["number"]
+    return sum(visits(record)) or None
+
+
+def visits(record: Record) -> list[int]:
+    """Of each minimum that the result lists: the searches that ended there."""
+    return [one["visits"] if isinstance(one.get("visits"), int) else 0 for one in minima(record)]
+
+
+def minima(record: Record) -> list[Mapping[str, Any]]:
+    """Those that the result lists, lowest first."""
+    listed = record.result.get("minima")
+    return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+
+
+def _row(name: str, record: Record, groups: Sequence[Group], place: int) -> dict[str, Any]:
+    return {
+        "run": name,
+        "status": record.status,
+        "kind": kind(record.status),
+        "message": record.message or MESSAGES.get(record.status, ""),
+        "objective": groups[place].problem.name,
+        "optimiser": groups[place].solver,
+        "seed": record.seed,
+        **{of: _known(getattr(record, of)) for of in NUMBERS},
+        "starts": searches(record),
+        "group": place,
+    }
+
+
+MESSAGES = {
+    UNFINISHED: "there is no result.json: the run goes on, was killed, or was made from Python",
+    TORN: "result.json cannot be read",
+}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "objective": group.problem.name,
+        "optimiser": group.solver,
+        "runs": len(group.records),
+        "succeeded": sum(kind(record.status) == "success" for record in group.records),
+        **{of: _known(group.quantiles(of)[1]) for of in NUMBERS},
+    }
+
+
+def _profiles(groups: Sequence[Group]) -> dict[str, Any]:
+    """Curves by optimiser and tolerance, each a list of corners (x, share of the cases solved)."""
+    solvers: dict[str, dict[str, Any]] = {}
+    cases = None
+    for tolerance in TOLERANCES:
+        cases = common([replace(group, problem=replace(group.problem, tolerance=tolerance)) for group in groups])
+        if cases is None:
+            break
+        relative = ratios(cases.costs)
+        for solver, costs in cases.costs.items():
+            curves = {"performance": _corners(relative[solver]), "data": _corners(costs)}
+            solvers.setdefault(solver, {})[str(tolerance)] = curves
+    drawn = list(solvers.items())[:MOST_SOLVERS]
+    return {
+        "tolerances": [str(tolerance) for tolerance in TOLERANCES],
+        "cases": cases.number if cases else 0,
+        "problems": cases.problems if cases else 0,
+        "solvers": [{"solver": solver, "curves": curves} for solver, curves in drawn],
+        "not_drawn": [*list(solvers)[MOST_SOLVERS:], *(cases.left_out if cases else ())],
+    }
+
+
+def _corners(values: Any) -> list[tuple[float, float]]:
+    reached, share = shares(values)
+    return list(zip(reached.tolist(), share.tolist(), strict=True))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,104 @@
+"""Profiles and basins, from numbers small enough to reckon by hand."""
+
+import numpy
+import pytest
+
+from gradopt.board_tab.basins import basins
+from gradopt.board_tab.leaderboard import board
+from gradopt.board_tab.runs import RunDirectories
+from tests.board_tab.files import write_run
+
+
+def read(place):
+    return RunDirectories({"": place}).read()
+
+
+def test_curves_are_shares_of_cases_solved(tmp_path):
+    # To 0.1 of the way from 10 to 0: fast takes 2 and 3 evaluations, slow 4 on the first case alone.
+    write_run(tmp_path / "fast0", optimiser="fast", losses=(10, 0.5, 0), seed=0)
+    write_run(tmp_path / "slow0", optimiser="slow", losses=(10, 0.5, 0.2), each=2, seed=0)
+    write_run(tmp_path / "fast1", optimiser="fast", losses=(10, 5, 0), seed=1)
+    write_run(tmp_path / "slow1", optimiser="slow", losses=(10, 9, 8), each=2, seed=1)
+
+    found = board(read(tmp_path))["profiles"]
+    fast, slow = (one["curves"]["0.1"] for one in found["solvers"])
+
+    assert [one["solver"] for one in found["solvers"]] == ["fast", "slow"]
+    assert (found["cases"], found["problems"], found["not_drawn"]) == (2, 1, [])
+    assert fast == {"performance": [(1.0, 0.5), (1.0, 1.0)], "data": [(2.0, 0.5), (3.0, 1.0)]}
+    assert slow == {"performance": [(2.0, 0.5)], "data": [(4.0, 0.5)]}
+    assert found["solvers"][1]["curves"]["1e-09"]["data"] == []
+
+
+def test_what_is_not_drawn_is_named(tmp_path):
+    for seed in range(3):
+        for number in range(10):
+            losses = (10.0, *[1.0] * number, 0.0)
+            write_run(tmp_path / f"{number}-{seed}", optimiser=f"o{number}", seed=seed, losses=losses)
+    write_run(tmp_path / "seldom", optimiser="seldom")
+
+    found = board(read(tmp_path))["profiles"]
+
+    assert len(found["solvers"]) == 8 and set(found["not_drawn"]) == {"o8", "o9", "seldom"}
+
+
+def test_one_optimiser_has_no_profile(tmp_path):
+    write_run(tmp_path / "a", seed=0)
+    write_run(tmp_path / "b", seed=1)
+
+    found = board(read(tmp_path))["profiles"]
+
+    assert (found["cases"], found["solvers"]) == (0, [])
+
+
+def starts(place, number=5, n=2):
+    write_run(
+        place,
+        minima=[{"x": {"x": [-1.0, 0.0]}, "fun": -2.0, "visits": 3}, {"x": {"x": [1.0, 0.0]}, "fun": 0.5, "visits": 1}],
+        starts={"number": number, "best": 0, "counts": {"converged": 4, "stalled": 1}},
+    )
+    x0 = numpy.arange(5.0 * n).reshape(5, n)
+    numpy.savez(place / "starts.npz", x0=x0, basin=numpy.array([0, 1, 0, -1, 0]))
+    return place
+
+
+def test_starts_are_mapped_by_the_minimum_they_ended_at(tmp_path):
+    starts(tmp_path / "run")
+
+    found = basins(read(tmp_path)["run"])
+
+    assert [(one["loss"], one["starts"]) for one in found["minima"]] == [(-2.0, 3), (0.5, 1)]
+    assert (found["number"], found["none"], found["others"]) == (5, 1, 0)
+    assert found["map"] == {"-1": [6.0, 7.0], "0": [0.0, 1.0, 4.0, 5.0, 8.0, 9.0], "1": [2.0, 3.0]}
+
+
+def test_only_two_unknowns_make_a_map(tmp_path):
+    starts(tmp_path / "run", n=3)
+
+    assert basins(read(tmp_path)["run"])["map"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04torn", b"no archive"])
+def test_a_broken_sample_leaves_the_bars(content, tmp_path):
+    (starts(tmp_path / "run") / "starts.npz").write_bytes(content)
+
+    found = basins(read(tmp_path)["run"])
+
+    assert found["map"] is None and len(found["minima"]) == 2
+
+
+def test_minima_that_are_not_told_are_counted(tmp_path):
+    minima = [{"x": {"x": [float(i)]}, "fun": i, "visits": 2} for i in range(20)]
+    write_run(tmp_path / "run", minima=minima)
+
+    found = basins(read(tmp_path)["run"])
+
+    assert len(found["minima"]) == 12 and found["number"] == 40
+    assert (found["others"], found["none"]) == (16, 0)
+
+
+@pytest.mark.parametrize("minima", [None, 3, ["x"], [{"x": 3, "fun": "high", "visits": "many"}], [{}]])
+def test_results_that_are_not_as_expected_are_no_error(minima, tmp_path):
+    write_run(tmp_path / "run", minima=minima, starts={"number": "many", "counts": 3})
+
+    assert basins(read(tmp_path)["run"])["number"] == 0
