@@ -20,6 +20,9 @@ from gradopt.verdict import Status
 VERSION = 1
 """Version of these contracts; it changes when a plugin written for the old one could break."""
 
+MAX_FOLLOWED = 16
+"""Unknowns up to which the points of a run come with its blocks."""
+
 Bound = Tensor | float | Sequence[float] | None
 """One side of a box: broadcastable to the parameter, None or an infinity where it is free."""
 
@@ -508,6 +511,8 @@ class Block:
         starts: Which starts the columns hold; None in a run of one.
         halted: `cut_short` of many starts: those that show in the last row the row before once more, and are a step
             behind the others.
+        points: (step, unknowns as one vector) of steps at which the point was at hand, in order: with up to
+            `MAX_FOLLOWED` unknowns every row of the eager engine, and the last one of a program; never of many starts.
     """
 
     first_step: int
@@ -517,6 +522,7 @@ class Block:
     searching: bool = False
     starts: Starts | None = None
     halted: Halted | None = None
+    points: Sequence[tuple[int, Tensor]] = ()
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -546,7 +552,8 @@ class Block:
         if row == len(self) - 1:
             return self
         columns = {name: column[: row + 1] for name, column in self.columns.items()}
-        return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts)
+        points = [one for one in self.points if one[0] <= self.first_step + row]
+        return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts, points=points)
 
     def of(self, start: int) -> "Block":
         """The block of one of its starts, by its place in the columns."""
@@ -695,6 +702,18 @@ class Run:
         start: The evaluation at the start.
         parameters: The unknowns by name, at the start; a copy.
         budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
+        bounds: (lower, upper) as vectors of shape (n,), infinite where an unknown is free; None where all are.
+        minimum: `Objective.minimum`.
+        starts: The points of many starts, shape (starts, n); None in a run of one.
+        in_sweep: Whether the run is one of many that were asked for together: keep it short.
+        graph: Evaluates the loss where the parameters stand, and returns it with autograd's graph, and the unknowns of
+            that graph by name. With batches it is the loss of one micro-batch.
+        losses: Evaluates the full loss at points of shape (points, n), which must lie inside the bounds (else
+            ValueError), and returns float64 on the CPU, shape (points,); it may not be finite. None with batches: an
+            evaluation is then a pass over all data.
+
+    `graph` and `losses` may be called until `close` returns, by the thread that runs the observer. They are not counted
+    and leave parameters, gradients, buffers and random numbers as they are; each point takes the time of an evaluation.
     """
 
     directory: str | None
@@ -703,6 +722,12 @@ class Run:
     start: Evaluation
     parameters: Mapping[str, Tensor]
     budget: float
+    bounds: tuple[Tensor, Tensor] | None = None
+    minimum: Callable[[], float | None] = lambda: None
+    starts: Tensor | None = None
+    in_sweep: bool = False
+    graph: Callable[[], tuple[Tensor, Mapping[str, Tensor]]] | None = None
+    losses: Callable[[Tensor], Tensor] | None = None
 
 
 class Observer(Protocol):

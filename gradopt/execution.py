@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
 from gradopt.result import Result, Results
+from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
@@ -29,11 +31,13 @@ def execute(
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     thread_count: int | str = "auto",
+    in_sweep: bool = False,
 ) -> Result:
     """Run the loop with observers to the end, and put the parameters at the result's point.
 
     Args:
         form: From tensors shaped like the parameters to the form of the start.
+        in_sweep: As `Run.in_sweep`, for the observers.
     """
     oracle = assembly.oracle
     check_observers(observers)
@@ -53,7 +57,7 @@ def execute(
             blocks = Blocks(assembly.engine, assembly.criteria)
             for block in blocks:
                 if last_recorded < 0:
-                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                    watchers.open(replace(_run(assembly, block, directory, config or {}, count), in_sweep=in_sweep))
                 if block.last_step > last_recorded:
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
@@ -142,7 +146,19 @@ def _run(assembly: Assembly, block: Block, directory: str | Path | None, config:
         count > 1
     )
     place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
+    soundings = Soundings(oracle)
+    return Run(
+        place,
+        config,
+        facts,
+        start,
+        named,
+        assembly.budget,
+        bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        minimum=oracle.objective.minimum,
+        graph=soundings.graph,
+        losses=None if oracle.micro_batches is not None else soundings.losses,
+    )
 
 
 def _start(start: Evaluation) -> str:

@@ -137,7 +137,7 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found = _minimise(config, directory)
+        found = _minimise(config, directory, multirun=multirun)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -165,7 +165,7 @@ def run(config: DictConfig) -> float:
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result | Results:
+def _minimise(config: DictConfig, directory: Path, *, multirun: bool) -> Result | Results:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
@@ -174,13 +174,23 @@ def _minimise(config: DictConfig, directory: Path) -> Result | Results:
     observers = assemble.listed("observer", settings.observers)
     said: Any = OmegaConf.to_container(config, resolve=True)
     if settings.starts is not None:
-        return _minimise_starts(settings, observers, directory, said)
+        return _minimise_starts(settings, observers, directory, said, multirun=multirun)
     assembly, target = assembled(settings)
     form = conclusion.form_of(target)
-    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+    return execution.execute(
+        assembly,
+        observers,
+        form,
+        directory=directory,
+        config=said,
+        thread_count=settings.threads,
+        in_sweep=multirun,
+    )
 
 
-def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
+def _minimise_starts(
+    settings: Settings, observers: list[Any], directory: Path, config: Any, *, multirun: bool
+) -> Results:
     from gradopt import assemble, conclusion
     from gradopt.many import assembly, execution  # here for the same reason
 
@@ -196,7 +206,15 @@ def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, 
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     form = conclusion.form_of(target)
-    return execution.execute(parts, observers, form, directory=directory, config=config, thread_count=settings.threads)
+    return execution.execute(
+        parts,
+        observers,
+        form,
+        directory=directory,
+        config=config,
+        thread_count=settings.threads,
+        in_sweep=multirun,
+    )
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":

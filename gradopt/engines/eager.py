@@ -7,7 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
+from gradopt.contracts import (
+    MAX_FOLLOWED,
+    Band,
+    Block,
+    BudgetSpent,
+    CutShort,
+    Evaluation,
+    NonFiniteTrial,
+    Optimiser,
+    State,
+    Stuck,
+)
 from gradopt.engines.state import restore, saved
 from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
 from gradopt.mistakes import Mistake
@@ -44,7 +55,9 @@ class EagerEngine:
         self._cut_short: CutShort | None = None
         self._length = 0
         self._began = time.perf_counter()
+        self._points: list[tuple[int, Tensor]] = []
         size = sum(parameter.numel() for parameter in oracle.parameters)
+        self._follows = size <= MAX_FOLLOWED
         if size >= LARGE and not getattr(optimiser, "needs_point", True):
             oracle.spare()
 
@@ -52,10 +65,12 @@ class EagerEngine:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
         if self._cut_short is not None:  # the update after the last row failed: that row once more, for the verdict
             row = (*self._row[:4], float(self.oracle.num_losses), time.perf_counter() - self._began, *self._row[6:])
+            self._points = []
             return self._block([row], [True])
         always, when_measured = self._watched(bands)
         rows: list[tuple[float, ...]] = []
         measured: list[bool] = []
+        self._points = []
         stop = time.perf_counter() + seconds
         while True:
             try:
@@ -69,6 +84,8 @@ class EagerEngine:
             now = time.perf_counter()
             row = self._record(evaluation, full, now)
             rows.append(row)
+            if self._follows:
+                self._points.append((self.step, evaluation.point))
             measured.append(full is not None)
             if (
                 any([not low < row[index] < high and self._counts(row, index) for index, low, high in always])
@@ -167,7 +184,8 @@ class EagerEngine:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)
         searching = bool(getattr(self.optimiser, "searching", False))
-        return Block(self.step - len(rows) + 1, columns, torch.tensor(measured), self._cut_short, searching)
+        first, seen = self.step - len(rows) + 1, torch.tensor(measured)
+        return Block(first, columns, seen, self._cut_short, searching, points=self._points)
 
     def _counts(self, row: tuple[float, ...], index: int) -> bool:
         """Whether the value was measured: a step that was not is inside every band."""

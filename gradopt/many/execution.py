@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
 from gradopt.result import Results
+from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
 
 MAX_ASKED = 1001
@@ -29,6 +31,7 @@ def execute(
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     thread_count: int | str = "auto",
+    in_sweep: bool = False,
 ) -> Results:
     """Run the loop with observers to the end, and put the objective's parameters at the best point of all.
 
@@ -36,6 +39,7 @@ def execute(
 
     Args:
         form: From tensors shaped like the parameters, with a leading axis, to the form of the starts.
+        in_sweep: As `Run.in_sweep`, for the observers.
     """
     oracle, history = assembly.oracle, History()
     check_observers(observers)
@@ -55,7 +59,8 @@ def execute(
             blocks = Blocks(engine, assembly.criteria, verdicts=verdicts)
             for block in blocks:
                 if not opened:
-                    watchers.open(_run(assembly, block, directory, config or {}, count))
+                    run = _run(assembly, block, directory, config or {}, count)
+                    watchers.open(replace(run, starts=begin, in_sweep=in_sweep))
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
@@ -116,4 +121,16 @@ def _run(
     dtype = str(here.point.dtype).removeprefix("torch.")
     facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
     place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
+    soundings = Soundings(oracle)
+    return Run(
+        place,
+        config,
+        facts,
+        start,
+        named,
+        assembly.budget,
+        bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        minimum=oracle.objective.minimum,
+        graph=soundings.graph,
+        losses=soundings.losses,
+    )
