@@ -45,13 +45,13 @@ class Soundings:
 @contextmanager
 def _unchanged(objective: nn.Module) -> Iterator[None]:
     """Put back the random state, and buffers that a forward changes, such as the means of a batch normalisation."""
-    kept = [(buffer, buffer._version, buffer.clone()) for buffer in objective.buffers() if buffer.numel() <= MAX_KEPT]
+    kept = [(buffer, buffer.clone()) for buffer in objective.buffers() if buffer.numel() <= MAX_KEPT]
     devices = {parameter.device for parameter in objective.parameters() if parameter.is_cuda}
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, version, value in kept:
-                    if buffer._version != version:
+                for buffer, value in kept:
+                    if not torch.equal(buffer, value):  # their versions do not tell: batch_norm keeps them
                         buffer.copy_(value)
