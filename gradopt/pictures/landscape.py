@@ -141,7 +141,10 @@ def contours(drawing: Any, axes: Any, scene: Scene, points: Tensor, seconds: flo
     z = numpy.ma.masked_invalid(scene.losses(grid).reshape(number, number).T.numpy())
     levels = _levels(z)
     if len(levels) > 1:
-        filled = axes.contourf(x, y, z, levels=levels, cmap="cividis", extend="both")
+        from matplotlib.colors import BoundaryNorm  # here: it takes long to import
+
+        shades = BoundaryNorm(levels, 256, extend="both")  # as many for each step between levels
+        filled = axes.contourf(x, y, z, levels=levels, cmap="cividis", norm=shades, extend="both")
         axes.contour(x, y, z, levels=levels, colors="white", linewidths=0.4)
         bar = drawing.colorbar(filled, ax=axes, format=lambda value, _: f"{value:.3g}", pad=0.02)
         bar.set_label("loss")
