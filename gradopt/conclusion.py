@@ -1,5 +1,6 @@
 """An ending becomes a result: the point that is returned, and what is said about it."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from gradopt.oracle import AutogradOracle
 from gradopt.result import Result
 from gradopt.unknowns import split
 from gradopt.verdict import Status
+
+log = logging.getLogger("gradopt")
 
 UNPROVED = frozenset({Status.STALLED, Status.MAX_STEPS, Status.MAX_EVALUATIONS, Status.MAX_SECONDS})
 """Endings under constraints that multipliers without end may be the reason of."""
@@ -144,3 +147,12 @@ def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:
         return objective.structured
     names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
     return lambda parts: parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))
+
+
+def known_minimum(objective: Objective) -> float | None:
+    """The lowest loss there is, where the objective knows it; a run is worth more than one that cannot be told."""
+    try:
+        return objective.minimum()
+    except Exception as error:
+        log.warning("minimum() of the objective failed: %s: %s", type(error).__name__, error)
+        return None

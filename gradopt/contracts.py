@@ -20,6 +20,9 @@ from gradopt.verdict import Status
 VERSION = 1
 """Version of these contracts; it changes when a plugin written for the old one could break."""
 
+MAX_FOLLOWED = 16
+"""Unknowns up to which the points of a run come with its blocks."""
+
 Bound = Tensor | float | Sequence[float] | None
 """One side of a box: broadcastable to the parameter, None or an infinity where it is free."""
 
@@ -516,7 +519,8 @@ class Block:
         starts: Which starts the columns hold; None in a run of one.
         halted: `cut_short` of many starts: those that show in the last row the row before once more, and are a step
             behind the others.
-        points: The unknowns at each row as vectors, shape (n,), where the engine has them at hand; else None.
+        points: (step, unknowns as one vector) of steps at which the point was at hand, in order: with up to
+            `MAX_FOLLOWED` unknowns every row of the eager engine, and the last one of a program; never of many starts.
     """
 
     first_step: int
@@ -526,7 +530,7 @@ class Block:
     searching: bool = False
     starts: Starts | None = None
     halted: Halted | None = None
-    points: Sequence[Tensor] | None = None
+    points: Sequence[tuple[int, Tensor]] = ()
 
     def __getitem__(self, column: str) -> Tensor:
         return self.columns[column]
@@ -556,7 +560,7 @@ class Block:
         if row == len(self) - 1:
             return self
         columns = {name: column[: row + 1] for name, column in self.columns.items()}
-        points = None if self.points is None else self.points[: row + 1]
+        points = [one for one in self.points if one[0] <= self.first_step + row]
         return Block(self.first_step, columns, self.measured[: row + 1], starts=self.starts, points=points)
 
     def of(self, start: int) -> "Block":
@@ -707,10 +711,21 @@ class Run:
         parameters: The unknowns by name, at the start; a copy.
         budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
         step: Of the first row: 0, or where a saved run goes on.
-        minimum: `Objective.minimum`.
-        sweep: The directory of the sweep that the run is part of; None: of none.
+        minimum: `Objective.minimum`, None where that fails.
+        sweep: The directory of the sweep that the run is part of: one of many that were asked for together; None: of
+            none.
         point, gradient: The unknowns, and the gradient of the full loss where that was last evaluated, as vectors (n,):
             copies, at the last row of the block that is being recorded. None of many starts.
+        bounds: (lower, upper) as vectors of shape (n,), infinite where an unknown is free; None where all are.
+        starts: The points of many starts, shape (starts, n); None in a run of one.
+        graph: Evaluates the loss where the parameters stand, and returns it with autograd's graph, and the unknowns of
+            that graph by name. With batches it is the loss of one micro-batch.
+        losses: Evaluates the full loss at points of shape (points, n), which must lie inside the bounds (else
+            ValueError), and returns float64 on the CPU, shape (points,); it may not be finite. None with batches: an
+            evaluation is then a pass over all data.
+
+    `graph` and `losses` may be called until `close` returns, by the thread that runs the observer. They are not counted
+    and leave parameters, gradients, buffers and random numbers as they are; each point takes the time of an evaluation.
     """
 
     directory: str | None
@@ -724,6 +739,10 @@ class Run:
     sweep: str | None = None
     point: Callable[[], Tensor] | None = None
     gradient: Callable[[], Tensor] | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
+    starts: Tensor | None = None
+    graph: Callable[[], tuple[Tensor, Mapping[str, Tensor]]] | None = None
+    losses: Callable[[Tensor], Tensor] | None = None
 
 
 class Observer(Protocol):

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from gradopt import devices
 from gradopt.assemble import Assembly
-from gradopt.conclusion import concluded
+from gradopt.conclusion import concluded, known_minimum
 from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Run
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
 from gradopt.result import Result, Results
+from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
@@ -150,6 +151,7 @@ def _run(
     facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
         count > 1
     )
+    soundings = Soundings(oracle)
     return Run(
         None if directory is None else str(directory),
         config,
@@ -157,11 +159,14 @@ def _run(
         start,
         named,
         assembly.budget,
-        block.first_step,
-        oracle.objective.minimum(),
-        sweep,
-        oracle.read,
-        lambda: oracle.full_gradient().clone(),
+        step=block.first_step,
+        minimum=known_minimum(oracle.objective),
+        sweep=sweep,
+        point=oracle.read,
+        gradient=lambda: oracle.full_gradient().clone(),
+        bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        graph=soundings.graph,
+        losses=None if oracle.micro_batches is not None else soundings.losses,
     )
 
 

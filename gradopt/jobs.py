@@ -206,7 +206,7 @@ def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[R
         return _minimise_starts(settings, observers, watched)
     assembly, target = assembled(settings)
     found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
-    return found, _minimum(target)
+    return found, conclusion.known_minimum(target)
 
 
 def _minimise_starts(
@@ -227,16 +227,7 @@ def _minimise_starts(
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
     found = execution.execute(parts, observers, conclusion.form_of(target), **watched)
-    return found, _minimum(target)
-
-
-def _minimum(target: "Objective") -> float | None:
-    """The lowest loss there is, where the objective knows it; a run is worth more than one that cannot be told."""
-    try:
-        return target.minimum()
-    except Exception as error:
-        log.warning("minimum() of the objective failed: %s: %s", type(error).__name__, error)
-        return None
+    return found, conclusion.known_minimum(target)
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":

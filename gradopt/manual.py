@@ -21,7 +21,7 @@ KEYS = {
     "stop.target": "the loss that is good enough",
     "stop.gradient_tolerance": "of the scaled first-order test (default eps^0.6 of the dtype)",
     "criteria": "plugin criteria by name: criteria=[early_stopping] or criteria=[{name: ..., option: ...}]",
-    "observers": "who watches (default [console,tensorboard,history])",
+    "observers": "who watches (default [console,tensorboard,history,pictures])",
 }
 GROUPS = {"objective": "objective", "optimiser": "optimiser", "schedule": "schedule"}
 LISTS = {"criterion": "criteria", "observer": "observers"}

@@ -305,6 +305,7 @@ def builtin_entries() -> Iterator[Entry]:
     staged.observer("tensorboard", "gradopt.observers.tensorboard:TensorBoard")
     staged.observer("history", "gradopt.observers.history:HistoryFile")
     staged.observer("console", "gradopt.observers.console:Console")
+    staged.observer("pictures", "gradopt.observers.pictures:Pictures")
     return iter(staged.entries)
 
 

@@ -145,7 +145,7 @@ class Settings:
     starts: Any = None
     stop: Stop = field(default_factory=Stop)
     criteria: list[Any] = field(default_factory=list[Any])
-    observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history"])
+    observers: list[Any] = field(default_factory=lambda: ["console", "tensorboard", "history", "pictures"])
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

@@ -10,6 +10,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PLUGIN = (REPOSITORY / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 OBJECTIVES = (REPOSITORY / "docs" / "write-an-objective.md").read_text(encoding="utf-8")
 COMPARE = (REPOSITORY / "docs" / "compare-runs.md").read_text(encoding="utf-8")
+READING = (REPOSITORY / "docs" / "read-the-pictures.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", OBJECTIVES, re.DOTALL)
 EXAMPLES = re.findall(r"<!-- example: python -m gradopt (.*?) -->\n```text\n(.*?)\n```", README + OBJECTIVES, re.DOTALL)
 
@@ -63,3 +64,11 @@ def test_the_plugin_of_the_documents_installs_and_runs(tmp_path):
     assert re.search(r"counter: \d+ rows", outputs[2])
     assert len(re.findall(r"^\d+ +objective=bowl", outputs[3], re.MULTILINE)) == 2
     assert "gradopt-wells 0.1.0" in outputs[4]
+
+
+def test_the_pictures_of_the_documents_are_there_and_small():
+    shown = {name for page in (README, READING) for name in re.findall(r"pictures/(\w+\.png)", page)}
+    files = {file.name: file.stat().st_size for file in (REPOSITORY / "docs" / "pictures").iterdir()}
+
+    assert shown == set(files)
+    assert all(size < 60_000 for size in files.values())

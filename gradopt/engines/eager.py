@@ -2,12 +2,23 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, BudgetSpent, CutShort, Evaluation, NonFiniteTrial, Optimiser, State, Stuck
+from gradopt.contracts import (
+    MAX_FOLLOWED,
+    Band,
+    Block,
+    BudgetSpent,
+    CutShort,
+    Evaluation,
+    NonFiniteTrial,
+    Optimiser,
+    State,
+    Stuck,
+)
 from gradopt.engines.state import restore, saved
 from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
 from gradopt.mistakes import Mistake
@@ -16,9 +27,6 @@ from gradopt.oracle import AutogradOracle
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 STEP_NORM = COLUMNS.index("step_norm")
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")
-
-FEW = 100
-"""Unknowns up to which a block has the points of its rows: they are copied anyway, but so many must be held."""
 
 
 class EagerEngine:
@@ -47,8 +55,9 @@ class EagerEngine:
         self._cut_short: CutShort | None = None
         self._length = 0
         self._began = time.perf_counter()
+        self._points: list[tuple[int, Tensor]] = []
         size = sum(parameter.numel() for parameter in oracle.parameters)
-        self._few = size <= FEW
+        self._follows = size <= MAX_FOLLOWED
         if size >= LARGE and not getattr(optimiser, "needs_point", True):
             oracle.spare()
 
@@ -56,11 +65,12 @@ class EagerEngine:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
         if self._cut_short is not None:  # the update after the last row failed: that row once more, for the verdict
             row = (*self._row[:4], float(self.oracle.num_losses), time.perf_counter() - self._began, *self._row[6:])
+            self._points = []
             return self._block([row], [True])
         always, when_measured = self._watched(bands)
         rows: list[tuple[float, ...]] = []
         measured: list[bool] = []
-        points: list[Tensor] = []
+        self._points = []
         stop = time.perf_counter() + seconds
         while True:
             try:
@@ -74,9 +84,9 @@ class EagerEngine:
             now = time.perf_counter()
             row = self._record(evaluation, full, now)
             rows.append(row)
+            if self._follows:
+                self._points.append((self.step, evaluation.point))
             measured.append(full is not None)
-            if self._few:
-                points.append(evaluation.point)
             if (
                 any([not low < row[index] < high and self._counts(row, index) for index, low, high in always])
                 or (full is not None and any([not low < row[index] < high for index, low, high in when_measured]))
@@ -88,7 +98,7 @@ class EagerEngine:
             self.update()
             if self._cut_short is not None:
                 break
-        return self._block(rows or [self._row], measured or [True], points)
+        return self._block(rows or [self._row], measured or [True])
 
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
@@ -167,15 +177,15 @@ class EagerEngine:
         if self._evaluation is not None:
             self.oracle.restore(self._evaluation)
 
-    def _block(self, rows: list[tuple[float, ...]], measured: list[bool], points: Sequence[Tensor] = ()) -> Block:
+    def _block(self, rows: list[tuple[float, ...]], measured: list[bool]) -> Block:
         table = torch.tensor(rows, dtype=torch.float64).T.unsqueeze(-1)
         columns: dict[str, Tensor] = dict(zip(self._names, table, strict=True))
         if self._batches is None:
             columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
         self._length = len(rows)
         searching = bool(getattr(self.optimiser, "searching", False))
-        first = self.step - len(rows) + 1
-        return Block(first, columns, torch.tensor(measured), self._cut_short, searching, points=points or None)
+        first, seen = self.step - len(rows) + 1, torch.tensor(measured)
+        return Block(first, columns, seen, self._cut_short, searching, points=self._points)
 
     def _counts(self, row: tuple[float, ...], index: int) -> bool:
         """Whether the value was measured: a step that was not is inside every band."""

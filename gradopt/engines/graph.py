@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, State
+from gradopt.contracts import MAX_FOLLOWED, Band, Block, BudgetSpent, Evaluation, State
 from gradopt.engines.eager import COLUMNS
 from gradopt.engines.rates import Rates
 from gradopt.engines.state import restore, saved
@@ -70,6 +70,7 @@ class GraphEngine:
         self._previous: Tensor | None = None
         self._row: Tensor | None = None
         self._length = 0
+        self._follows = sum(parameter.numel() for parameter in oracle.parameters) <= MAX_FOLLOWED
         self._began = time.perf_counter()
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
@@ -161,7 +162,8 @@ class GraphEngine:
         self._row, self._length = rows[-1], len(rows)
         columns: dict[str, Tensor] = dict(zip(COLUMNS, rows.T.unsqueeze(-1), strict=True))
         columns["full_loss"], columns["full_gradient_norm"] = columns["loss"], columns["gradient_norm"]
-        return Block(self.step - len(rows) + 1, columns, torch.ones(len(rows), dtype=torch.bool), cut_short)
+        first, seen = self.step - len(rows) + 1, torch.ones(len(rows), dtype=torch.bool)
+        return Block(first, columns, seen, cut_short, points=[(self.step, self.oracle.read())] if self._follows else ())
 
 
 class _Best(Evaluation):

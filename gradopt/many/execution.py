@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 
 from gradopt import devices
+from gradopt.conclusion import known_minimum
 from gradopt.contracts import Block, Evaluation, Observer, Run
 from gradopt.execution import Blocks, Watchers, check_observers
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
 from gradopt.result import Results
+from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
 
 MAX_ASKED = 1001
@@ -58,7 +61,8 @@ def execute(
             blocks = Blocks(engine, assembly.criteria, verdicts=verdicts)
             for block in blocks:
                 if not opened:
-                    watchers.open(_run(assembly, block, directory, config or {}, sweep, count))
+                    run = _run(assembly, block, directory, config or {}, sweep, count)
+                    watchers.open(replace(run, starts=begin))
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
@@ -137,5 +141,18 @@ def _run(
     dtype = str(here.point.dtype).removeprefix("torch.")
     facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
     place = None if directory is None else str(directory)
-    minimum = oracle.objective.minimum()
-    return Run(place, config, facts, start, named, assembly.budget, block.first_step, minimum, sweep)
+    soundings = Soundings(oracle)
+    return Run(
+        place,
+        config,
+        facts,
+        start,
+        named,
+        assembly.budget,
+        step=block.first_step,
+        minimum=known_minimum(oracle.objective),
+        sweep=sweep,
+        bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
+        graph=soundings.graph,
+        losses=soundings.losses,
+    )

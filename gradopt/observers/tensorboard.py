@@ -49,6 +49,7 @@ class TensorBoard:
         self._last_histogram = -1
         self._logged = -1
         self._block: Block | None = None
+        self._points: dict[int, Tensor] = {}
 
     def open(self, run: Run) -> None:
         """Open the file, write the config and the start of the session."""
@@ -75,12 +76,12 @@ class TensorBoard:
             self._write(block, 0, [events.margin_charts(BAND)] if "losses" in block.columns else [])
         self._curves.see(block)
         self._block = block
-        rows = list(self._schedule.rows(block))
+        self._points = dict(block.points) if self._is_few else {}
+        last, rows = len(block) - 1, list(self._schedule.rows(block))
         for row in rows:
             self._row(block, row)
-        last = len(block) - 1
-        if rows and block.points is None and self._run.point is not None and self._is_few:
-            self._scalars(block, last, self._unknowns(self._run.point()))
+        if rows and self._logged < block.last_step and len(self._points) < len(block):  # a program has but the last one
+            self._scalars(block, last, self._unknowns(block.last_step))
         if block.first_step == self._run.step or (block.measured[-1] and self._metrics.is_free):
             with self._metrics:
                 values = metrics()
@@ -112,14 +113,14 @@ class TensorBoard:
         self._file.close()
 
     def _row(self, block: Block, row: int) -> None:
-        values = self._curves.at(block, row)
-        if block.points is not None and self._is_few:
-            values |= self._unknowns(block.points[row])
-        self._scalars(block, row, values)
         self._logged = block.first_step + row
+        self._scalars(block, row, self._curves.at(block, row) | self._unknowns(self._logged))
 
-    def _unknowns(self, point: Tensor) -> dict[str, float]:
-        return {f"x/{name}": value for name, value in zip(self._names, point.tolist(), strict=True)}
+    def _unknowns(self, step: int) -> dict[str, float]:
+        """One by one, where they are few and the point of that step is at hand."""
+        if step not in self._points:
+            return {}
+        return {f"x/{name}": value for name, value in zip(self._names, self._points[step].tolist(), strict=True)}
 
     def _scalars(self, block: Block, row: int, values: Mapping[str, float]) -> None:
         self._write(

@@ -1,0 +1,127 @@
+"""The loss of a run over its evaluations, with the gap to the lowest loss known and the gradient on log axes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+
+from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, png, shortened
+from gradopt.result import Result, Results
+from gradopt.verdict import Status
+
+MAX_POINTS = 2000
+"""Drawn of a curve: a run may have a million steps."""
+
+MARKED = 25
+"""Points up to which each has a mark of its own."""
+
+SPREAD = 100.0
+"""Ratio of losses from which on their axis is logarithmic; of evaluations it takes ten times as much."""
+
+MARKS = {True: (GREEN, "o"), None: (ORANGE, "s"), False: (RED, "X")}
+"""Of the verdict: success, used-up budget, failure."""
+
+
+def convergence(result: Result | Results, objective: str, minimum: float | None) -> bytes | None:
+    """A PNG file; None where there are not two points to join.
+
+    Args:
+        minimum: The lowest loss there is, if it is known.
+    """
+    columns = {name: _numbers(column) for name, column in _thinned(result.history).items()}
+    if not columns or len(columns["loss"]) < 2:
+        return None
+    many = isinstance(result, Results)
+    work = columns["step" if many else "evaluations"]  # those of each start are its own
+    drawing, (above, below) = figure(2, height=5.4)
+    shown = result.best_start if many else result
+    losses = _losses(columns, many=many)
+    for name, (values, colour, line) in losses.items():
+        _curve(above, work, values, name, colour, line)
+    _verdict(above, work[-1], shown)
+    above.set_ylabel("loss")
+    _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
+    keys(above, 3)
+    drawing.suptitle(shortened(objective), fontsize=10)
+
+    best = shown.fun if minimum is None else min(minimum, shown.fun)
+    lowest = columns["best_loss"] if many else _lowest(columns)
+    told = "lowest of this run" if minimum is None else f"known minimum {minimum:.6g}"
+    if shown.status is not Status.UNBOUNDED:  # there is none
+        _curve(below, work, _positive(lowest - best), f"lowest loss so far - {told}", BLUE, "-")
+    name = "largest gradient entry" + (" (median)" if many else "")
+    _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
+    if numpy.nanmax(columns.get("violation", numpy.zeros(1)), initial=0.0) > 0:
+        _curve(below, work, _positive(columns["violation"]), "violation of the constraints", BLACK, ":")
+    below.set_yscale("log")
+    below.set_xlabel("steps" if many else "evaluations of the loss")
+    keys(below)
+    if work[-1] > 10 * SPREAD:
+        below.set_xscale("symlog" if many else "log")  # the first step is 0
+    return png(drawing)
+
+
+def _losses(columns: Mapping[str, Any], *, many: bool) -> Mapping[str, tuple[Any, str, str]]:
+    if many:
+        return {"best of all starts": (columns["best_loss"], BLUE, "-"), "median": (columns["loss"], GREY, "--")}
+    if "full_loss" in columns:
+        return {
+            "loss of a batch": (columns["loss"], GREY, "-"),
+            "loss over all data": (columns["full_loss"], BLUE, "-"),
+        }
+    return {"loss": (columns["loss"], BLUE, "-")}
+
+
+def _curve(axes: Any, x: Any, y: Any, name: str, colour: str, line: str) -> None:
+    seen = numpy.isfinite(y)
+    if not seen.any():
+        return
+    marker = "." if seen.sum() <= MARKED else None
+    axes.plot(x[seen], y[seen], line, color=colour, marker=marker, linewidth=1.5, label=name)
+
+
+def _verdict(axes: Any, evaluations: float, result: Result) -> None:
+    colour, marker = MARKS[True if result.success else False if result.status.failure else None]
+    if not math.isfinite(result.fun):
+        return
+    axes.plot(
+        evaluations, result.fun, marker, color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
+        label=f"{result.status.value} at step {result.nit}, loss {result.fun:.6g}",
+    )  # fmt: skip
+
+
+def _scale(axes: Any, values: Any) -> None:
+    finite = values[numpy.isfinite(values)]
+    if not len(finite):
+        return
+    low, high = finite.min(), finite.max()
+    if low > 0 and high / low > SPREAD:
+        axes.set_yscale("log")
+    elif high - low > 10 * SPREAD * max(
+        1e-300, numpy.abs(numpy.median(finite) - low)
+    ):  # falls at once, then little more
+        axes.set_yscale("symlog", linthresh=max(1e-300, (high - low) / (10 * SPREAD)))
+
+
+def _lowest(columns: Mapping[str, Any]) -> Any:
+    values = columns.get("full_loss", columns["loss"])
+    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values), values, numpy.nan))
+
+
+def _positive(values: Any) -> Any:
+    """What a log axis can show."""
+    return numpy.where(values > 0, values, numpy.nan)
+
+
+def _thinned(history: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a long run evenly chosen rows, and the last one."""
+    rows = len(history["loss"]) if history else 0
+    if rows <= MAX_POINTS:
+        return history
+    chosen = numpy.unique(numpy.concatenate([numpy.geomspace(1, rows, 500), numpy.linspace(1, rows, 1500)]).astype(int))
+    return {name: column[chosen - 1] for name, column in history.items()}
+
+
+def _numbers(column: Any) -> Any:
+    return numpy.asarray(column, dtype=float)

@@ -1,0 +1,65 @@
+"""What all charts share: matplotlib without its windows, and marks that need no colours to be told apart.
+
+matplotlib is an optional package (`gradopt[pictures]`), and imported only when there is something to draw.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
+"""Of Okabe and Ito's palette, which the colour-blind can tell apart."""
+
+BLACK, GREY = "#222222", "#8a8a8a"
+WIDTH, HEIGHT, RESOLUTION = 6.4, 4.2, 110
+"""Inches, inches, and pixels an inch."""
+
+KINDS: Sequence[tuple[str, str]] = (
+    *((BLUE, "o"), (RED, "s"), (GREEN, "^"), (ORANGE, "D"), (PINK, "v"), (SKY, "P"), (BLACK, "*")),
+)
+"""(colour, marker) of the members of a family."""
+
+
+def figure(rows: int = 1, *, height: float = HEIGHT) -> tuple[Any, Any]:
+    """A figure and its axes, one below the other."""
+    from matplotlib.figure import Figure  # here: it takes a quarter of a second to import
+
+    made = Figure(figsize=(WIDTH, height), dpi=RESOLUTION)
+    made.subplots_adjust(left=0.15, right=0.97, bottom=0.5 / height, hspace=0.22)
+    axes = made.subplots(rows, 1, sharex=True)
+    for one in axes if rows > 1 else [axes]:
+        one.grid(visible=True, color="#dddddd", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.tick_params(labelsize=9)
+    return made, axes
+
+
+def png(made: Any) -> bytes:
+    """The figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here for the same reason
+
+    file = io.BytesIO()
+    FigureCanvasAgg(made).print_png(file)
+    return file.getvalue()
+
+
+def keys(axes: Any, columns: int = 2) -> None:
+    """The legend, above the axes, where it hides nothing: room is made below the title."""
+    legend = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=columns,
+        fontsize=8.5,
+        frameon=False,
+        borderpad=0.2,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+    rows = -(-len(legend.get_texts()) // columns)
+    if axes.get_subplotspec().is_first_row():
+        axes.figure.subplots_adjust(top=1 - (0.36 + 0.2 * rows) / axes.figure.get_figheight())
+
+
+def shortened(text: str, most: int = 90) -> str:
+    """The text on one line of a title."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

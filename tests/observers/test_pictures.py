@@ -1,0 +1,305 @@
+"""What a run leaves as pictures, read back from its directory and by TensorBoard's own readers."""
+
+import io
+import logging
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import gradopt
+from gradopt.observers import pictures
+from gradopt.observers.pictures import Pictures
+from gradopt.observers.tensorboard import TensorBoard
+from gradopt.pictures.figures import BLUE, RED
+from tests import functions as f
+from tests.installed import gradopt as command
+from tests.observers.test_tensorboard import SERVER, ask, served_at, until
+
+
+def minimise(place, function=f.parabola, x0=(0.0,), *, observers=None, lr=0.1, **options):
+    return gradopt.minimise(
+        function,
+        None if "starts" in options else list(x0),
+        optimiser="sgd",
+        optimiser_options={"lr": lr},
+        stop=gradopt.Stop(max_steps=30),
+        observers=[TensorBoard(), Pictures()] if observers is None else observers,
+        directory=place,
+        **options,
+    )
+
+
+def read(place):
+    accumulator = EventAccumulator(os.fspath(place), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def images(place):
+    """PNG files in the events, by tag."""
+    events = read(place)
+    return {
+        tag: events.Tensors(tag)[0].tensor_proto.string_val[2]
+        for tag in events.Tags()["tensors"]
+        if tag.startswith("pictures/")
+    }
+
+
+def shows(png, colour):
+    """Whether a colour covers some pixels of a picture."""
+    wanted = tuple(bytes.fromhex(colour[1:]))
+    found = dict((shade, number) for number, shade in Image.open(png).convert("RGB").getcolors(1_000_000))
+    return found.get(wanted, 0) > 30
+
+
+class Bowl:
+    """A bowl of two unknowns that notes where it is evaluated."""
+
+    def __init__(self, lower=-torch.inf, wait=0.0):
+        self.points, self.lower, self.wait = [], lower, wait
+
+    def __call__(self, x):
+        time.sleep(self.wait)
+        self.points.append(x.detach().clone())
+        return ((x - torch.tensor([1.0, 3.0], dtype=x.dtype)) ** 2).sum()
+
+
+class Watching:
+    """Reads the events as a live TensorBoard does, while the run goes on."""
+
+    def __init__(self, place):
+        self.accumulator = EventAccumulator(os.fspath(place), size_guidance={"scalars": 0, "tensors": 0})
+
+    def open(self, run):
+        self.accumulator.Reload()
+        self.graph = self.accumulator.Tags()["graph"]
+
+    def record(self, block, metrics):
+        pass
+
+    def close(self, result, error):
+        pass
+
+
+def test_the_graph_is_there_from_the_start_and_a_reader_goes_on_to_the_last_step(tmp_path):
+    watching = Watching(tmp_path)
+
+    minimise(tmp_path, observers=[TensorBoard(), Pictures(), watching])
+    watching.accumulator.Reload()
+
+    assert watching.graph is True
+    steps = [event.step for event in watching.accumulator.Scalars("opt/loss")]
+    assert steps == list(range(31))
+    names = [node.name for node in watching.accumulator.Graph().node]
+    assert names[0] == "x" and names[-1] == "loss"
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_files_and_the_images_in_tensorboard_are_the_same_pictures(number, tmp_path):
+    minimise(tmp_path, x0=[0.0] * number)
+
+    found = images(tmp_path)
+    assert set(found) == {"pictures/graph", "pictures/convergence", "pictures/landscape"}
+    for tag, content in found.items():
+        assert (tmp_path / f"{tag.removeprefix('pictures/')}.png").read_bytes() == content
+        assert len(content) < 250_000
+    assert shows(tmp_path / "convergence.png", BLUE) and shows(tmp_path / "convergence.png", RED)
+    assert shows(tmp_path / "landscape.png", RED if number == 2 else BLUE)  # the path over contours, else the loss
+
+
+def test_starts_of_two_unknowns_lie_over_contours_and_others_in_a_row(tmp_path):
+    def wells(x):
+        return ((x**2 - 1) ** 2).sum()
+
+    for number in (2, 3):
+        place = tmp_path / str(number)
+        starts = torch.linspace(-1.5, 1.4, 12 * number, dtype=torch.float64).reshape(12, number).flip(0)
+        results = minimise(place, wells, starts=starts, bounds=(-2.0, 2.0), lr=0.02)
+
+        assert {"starts.png", "convergence.png", "graph.png"} <= {one.name for one in place.iterdir()}
+        assert set(images(place)) == {"pictures/graph", "pictures/convergence", "pictures/starts"}
+        assert len(results.minima) >= 2 or not results.success.any()
+        assert shows(place / "starts.png", BLUE if results.success.any() else "#8a8a8a")
+
+
+def test_looking_round_counts_as_nothing_and_stays_inside_the_bounds(tmp_path):
+    watched, plain = Bowl(), Bowl()
+    bounds = ([0.5, -1.0], [2.0, 2.0])
+
+    with_pictures = minimise(tmp_path, watched, [2.0, 2.0], bounds=bounds)
+    without = minimise(None, plain, [2.0, 2.0], bounds=bounds, observers=[])
+
+    assert (tmp_path / "landscape.png").is_file()
+    assert len(watched.points) > len(plain.points) + 200
+    assert with_pictures.nfev == without.nfev
+    assert torch.equal(with_pictures.x, without.x)
+    assert torch.equal(with_pictures.history["loss"], without.history["loss"])
+    points = torch.stack(watched.points)
+    assert bool(((points >= torch.tensor(bounds[0])) & (points <= torch.tensor(bounds[1]))).all())
+
+
+def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path):
+    class Normalised(gradopt.Objective):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(2, affine=False)
+            self.x = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+            self.data = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+
+        def forward(self, batch=None):
+            return (self.norm(self.data) @ self.x - 1.0).square().sum()
+
+    def run(place, observers):
+        objective = Normalised()
+        result = gradopt.minimise(
+            objective,
+            optimiser="sgd",
+            optimiser_options={"lr": 0.01},
+            stop=gradopt.Stop(max_steps=5),
+            observers=observers,
+            directory=place,
+        )
+        return objective, result
+
+    drawn, result = run(tmp_path, [Pictures()])
+    plain, _ = run(None, [])
+
+    assert torch.equal(drawn.x, result.x)
+    assert drawn.norm.num_batches_tracked == plain.norm.num_batches_tracked
+    assert torch.equal(drawn.norm.running_mean, plain.norm.running_mean)
+    assert (tmp_path / "landscape.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (Bowl(wait=0.02), "would take longer"),
+        (lambda x: (x**2).sum() + torch.randn(()), "the loss at the start was"),
+    ],
+    ids=["slow", "random"],
+)
+def test_no_landscape_where_it_would_take_long_or_show_nothing(function, reason, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "gradopt")
+
+    minimise(tmp_path, function, [1.0, 2.0])
+
+    assert not (tmp_path / "landscape.png").exists()
+    assert (tmp_path / "convergence.png").is_file()
+    assert reason in caplog.text
+
+
+def test_a_loss_that_is_not_finite_everywhere_leaves_gaps(tmp_path):
+    minimise(tmp_path, lambda x: (x - torch.log(x)).sum(), [0.2, 0.3], lr=0.02)
+    minimise(tmp_path / "one", lambda x: (x - torch.log(x)).sum(), [0.1], lr=0.02)
+
+    assert shows(tmp_path / "landscape.png", RED)
+    assert shows(tmp_path / "one" / "landscape.png", BLUE)
+
+
+def test_a_sweep_gets_its_graphs_alone_unless_it_asks(tmp_path):
+    run = gradopt.Run(os.fspath(tmp_path), {}, {}, None, {}, 1.0, sweep=os.fspath(tmp_path), graph=graph_of_a_parabola)
+
+    observer = Pictures()
+    observer.open(run)
+
+    assert [one.suffix for one in tmp_path.iterdir()] == [".pictures"]
+    Pictures(in_sweeps=True).open(run)
+    assert (tmp_path / "graph.png").is_file()
+
+
+def graph_of_a_parabola():
+    x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    return (x**2).sum(), {"x": x}
+
+
+def test_a_graph_that_nobody_could_read_is_in_tensorboard_alone(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "gradopt")
+
+    def long(x):
+        for _ in range(150):
+            x = torch.sin(x) + 1
+        return x.sum()
+
+    minimise(tmp_path, long, observers=[Pictures()])
+
+    assert len(read(tmp_path).Graph().node) == 303
+    assert not (tmp_path / "graph.png").exists()
+    assert "its 303 boxes could not be read" in caplog.text
+
+
+def test_without_matplotlib_one_line_says_how_to_get_it(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+
+    minimise(tmp_path)
+
+    lines = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert lines == ["pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'"]
+    assert (tmp_path / "graph.png").is_file() and not (tmp_path / "convergence.png").exists()
+
+
+def test_matplotlib_is_not_imported_before_the_run_ends():
+    text = "import sys, gradopt.observers.pictures; print('matplotlib' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
+
+
+def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    result = minimise(None)
+
+    assert result.nit == 30
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", ["true", "false"])
+def test_the_server_shows_the_graph_and_the_pictures(loader, tmp_path):
+    done = command("objective=rosenbrock", "optimiser=adam", "stop.max_steps=200", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *SERVER, f"--load_fast={loader}"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = served_at(process)
+        run = until(lambda: ask(f"{address}/data/runs"), len)[0].replace("/", "%2F")
+        tags = until(lambda: ask(f"{address}/data/plugin/images/tags"), len)
+        found = {tag: image(address, run, tag.replace("/", "%2F")) for tag in next(iter(tags.values()))}
+        graph = text(f"{address}/data/plugin/graphs/graph?run={run}")
+        points = ask(f"{address}/data/plugin/scalars/scalars?run={run}&tag=opt%2Floss")
+    finally:
+        process.terminate()
+        process.communicate()
+
+    assert set(found) == {"pictures/graph", "pictures/convergence", "pictures/landscape"}
+    assert all(min(Image.open(io.BytesIO(content)).size) > 100 for content in found.values())
+    assert 'op: "Variable"' in graph and 'name: "loss"' in graph and 'key: "exponent"' in graph
+    assert points[0][1] == 0 and points[-1][1] == 200
+
+
+def image(address, run, tag):
+    (one,) = until(lambda: ask(f"{address}/data/plugin/images/images?run={run}&tag={tag}&sample=0"), len)
+    return fetched(f"{address}/data/plugin/images/individualImage?{one['query']}")
+
+
+def text(address):
+    return fetched(address).decode()
+
+
+def fetched(address):
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return answer.read()
