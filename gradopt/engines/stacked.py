@@ -82,7 +82,7 @@ class StackedEngine:
             rows.append(row)
             if len(rows) >= most or now >= stop or self._halted is not None or self._is_outside(row, bands):
                 break
-            self.update()
+            self._move()
         self._length = len(rows)
         columns = {
             name: torch.stack([row[name] for row in rows]) if len(rows) > 1 else rows[0][name][None] for name in row
@@ -98,6 +98,9 @@ class StackedEngine:
 
     def update(self) -> None:
         """Make the update after the last row of the starts that go on; see `Engine.update`."""
+        self._move()
+
+    def _move(self) -> None:
         self._halted = None
         self._halt(self.optimiser.update(self.oracle.last, self.oracle, self._going()))
         self.oracle.project()

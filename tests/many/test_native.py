@@ -165,6 +165,16 @@ def test_auto_goes_on_with_a_program_where_a_run_lasts(monkeypatch, caplog):
     assert "engine: native" in caplog.text and len(auto.history["step"]) < 60
 
 
+@pytest.mark.parametrize("patience", [0.02, 0.04, 0.06])
+def test_a_program_that_is_ready_within_a_block_waits_for_its_end(monkeypatch, patience):
+    monkeypatch.setattr(assemblies, "KINDS", {"native": Kind(KINDS["native"].build, patience=patience)})
+    options = {"optimiser": "adam", "optimiser_options": {"lr": 1e-3}, "stop": gradopt.Stop(max_steps=2000)}
+
+    switched = gradopt.minimise(hollow, starts=drawn(6), engine="auto", **options)
+
+    assert_equal(switched, gradopt.minimise(hollow, starts=drawn(6), engine="native", **options))
+
+
 def test_what_is_no_program_is_refused_or_runs_eagerly():
     wide = next(case for case in CASES if case.name == "wide")
     starts = torch.tensor(wide.starts, dtype=torch.float64)
