@@ -53,8 +53,8 @@ BAND = {
 }
 """Of `ms/` curves, for `events.margin_charts`."""
 
-EVERY_STEP = 64
-"""Steps drawn one by one; later ones at about this many points for each doubling of the steps: under 1000 a run."""
+EVERY_STEP = 32
+"""Twice as many steps are drawn one by one, later ones at this many points for each doubling: under 1000 a run."""
 
 
 class Schedule:
