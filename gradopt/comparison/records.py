@@ -118,6 +118,14 @@ class Record:
         except (OSError, ValueError, EOFError):  # not there; or cut off by a kill
             return None
 
+    def cost(self, goal: float) -> float:
+        """The evaluations it took to reach a loss, infinity if it was not reached; without a history, all of them."""
+        if self.status in NO_GOAL:
+            return math.inf
+        if self.trace is not None:
+            return max(1.0, self.trace.cost(goal))
+        return self.evaluations if self.loss <= goal else math.inf
+
     @property
     def _tolerance(self) -> float:
         given = self.config.get("stop.constraint_tolerance")

@@ -8,10 +8,10 @@ from gradopt.comparison.groups import grouped
 from gradopt.comparison.records import find
 
 TEXT = """\
-objective  optimiser    runs  verdict                  best loss     steps     evaluations  seconds        directory
-bowl       sgd lr=0.1   2     converged                0.5 [0.5, 1]  1 [1, 2]  2 [2, 3]     0.1 [0.1, 0.2]  runs/2
-           sgd lr=0.01  2     1 max_steps, 1 diverged  4             2         3            0.2            runs/3
-valley     adam         1     error                    -             -         -            -              runs/5
+objective  optimiser    runs  verdict                  best loss  steps   evaluations  solved after  seconds         directory
+bowl       sgd lr=0.1   2     converged                0.5 [0.5, 1]  1 [1, 2]  2 [2, 3]  2 [2, -]  0.1 [0.1, 0.2]  runs/2
+           sgd lr=0.01  2     1 max_steps, 1 diverged  4          2       3            -             0.2             runs/3
+valley     adam         1     error                    -          -       -            -             -               runs/5
 """
 
 
