@@ -33,7 +33,7 @@ def test_the_table_of_the_documents_is_the_real_one(tmp_path):
         done = python(*command.split()[1:], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
-    shown, real = ([re.split(r"\s{2,}", line)[:6] for line in text.splitlines()] for text in (shown, done.stdout))
+    shown, real = ([re.split(r"\s{2,}", line)[:7] for line in text.splitlines()] for text in (shown, done.stdout))
     assert real == shown
     assert "wrote runs/curves.png\nwrote runs/profiles.png\n" in done.stderr
 
