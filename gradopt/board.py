@@ -28,8 +28,8 @@ SAMPLES = "scalars=5000,images=200"
 """Points and pictures shown of a curve: TensorBoard's own limits leave out most of a run."""
 
 PINNED = ("opt/best_loss", "opt/gradient_norm")
-COLOURS = r"(?:^|/)(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|(.+)"
-"""Runs of sweeps are called by their number and optimiser, and coloured by the latter, as is the summary of their seeds;
+COLOURS = r"^(?:.*/)?(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
+"""Runs of sweeps are called by their number and optimiser and coloured by the latter, as is the summary of their seeds;
 all others one by one."""
 
 
@@ -67,7 +67,7 @@ def link(address: str, runs: Sequence[Record]) -> str:
     }
     if len({record.config.get("optimiser.name") for record in runs}) > 1:
         view["runColorGroup"] = f"regex:{COLOURS}"
-    return f"{address}?{urllib.parse.urlencode(view)}#timeseries"
+    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,7 +105,7 @@ def _free_port(wanted: int | None) -> int:
                 return port
     if wanted is None:
         raise Mistake(f"gradopt board: ports {PORT} to {PORT + ATTEMPTS - 1} are all taken; say --port N")
-    raise Mistake(f"gradopt board: port {wanted} is taken or not allowed; leave --port away for the next free one")
+    raise Mistake(f"gradopt board: port {wanted} is taken or not allowed; leave --port away for a free one")
 
 
 def _serve(directory: str, port: int) -> str:

@@ -9,6 +9,7 @@ from tests.installed import REPOSITORY, gradopt, install, python
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PLUGIN = (REPOSITORY / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 OBJECTIVES = (REPOSITORY / "docs" / "write-an-objective.md").read_text(encoding="utf-8")
+COMPARE = (REPOSITORY / "docs" / "compare-runs.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", OBJECTIVES, re.DOTALL)
 EXAMPLES = re.findall(r"<!-- example: python -m gradopt (.*?) -->\n```text\n(.*?)\n```", README + OBJECTIVES, re.DOTALL)
 
@@ -22,6 +23,18 @@ def test_the_documents_show_the_real_output(arguments, shown, tmp_path):
 
     for line in filter(None, shown.splitlines()):
         assert line in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_the_table_of_the_documents_is_the_real_one(tmp_path):
+    commands, shown = re.search(r"<!-- run -->\n```sh\n(.*?)\n```\n\n```text\n(.*?)\n```", COMPARE, re.DOTALL).groups()
+
+    for command in commands.splitlines():
+        done = python(*command.split()[1:], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    shown, real = ([re.split(r"\s{2,}", line)[:7] for line in text.splitlines()] for text in (shown, done.stdout))
+    assert real == shown
+    assert "wrote runs/curves.png\nwrote runs/profiles.png\n" in done.stderr
 
 
 def test_the_documents_have_examples():

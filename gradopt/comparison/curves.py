@@ -31,8 +31,9 @@ def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
 
 
 def traces(group: Group) -> list[Trace]:
-    """Of the runs whose loss is one."""
-    return [record.trace for record in group.records if record.trace is not None and record.status not in NO_GOAL]
+    """Of the runs whose loss is a measure for others."""
+    found = [record.trace for record in group.records if record.status not in NO_GOAL]
+    return [trace for trace in found if trace is not None and math.isfinite(trace.loss[-1])]
 
 
 class Spreads(NamedTuple):
@@ -111,11 +112,12 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Mapping[str, Mappin
 
 def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Mapping[str, Mapping[str, Any]]) -> None:
     lines, floor = spreads(problem, groups, "evaluations")
+    faint = min(0.18, 0.6 / len(lines))
     for place, (solver, (places, (low, middle, high))) in enumerate(lines.items()):
         look = looks[solver]
         axes.plot(places, middle, drawstyle="steps-post", markevery=sparse(place), **look)
         if not numpy.array_equal(low, high, equal_nan=True):
-            axes.fill_between(places, low, high, step="post", color=look["color"], alpha=0.18, linewidth=0)
+            axes.fill_between(places, low, high, step="post", color=look["color"], alpha=faint, linewidth=0)
     highest = max(numpy.nanmax(spread) for _, spread in lines.values())
     axes.set(xscale="log", yscale="log", ylim=(floor, 2 * highest))
     axes.set_ylabel(scale(problem)[1], fontsize=9)

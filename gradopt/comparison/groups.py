@@ -58,19 +58,23 @@ class Group:
     records: Sequence[Record]
 
     def quantiles(self, of: str) -> tuple[float, float, float]:
-        """10 %, median and 90 % of `loss`, `steps`, `evaluations` or `seconds`; NaN where no run has any."""
+        """10 %, median and 90 % of `loss`, `steps`, `evaluations`, `seconds`, or `cost`, the evaluations until the
+        problem was solved; NaN where no run has any.
+        """
+        if of == "cost":
+            return quantiles([record.cost(self.problem.goal) for record in self.records])
         return quantiles([getattr(record, of) for record in self.records])
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """What sorts best first: those that have solved the problem by their work, others by their loss, and last those
-        whose verdicts are failures.
+        """What sorts best first: those that have solved the problem by what it took, others by their loss, and last
+        those whose verdicts are failures.
         """
         middle = quantiles([math.inf if record.fails else record.loss for record in self.records])[1]
         if math.isnan(middle) or middle == math.inf:
             return (2, _last(self.quantiles("loss")[1]))
         if middle <= self.problem.goal:
-            return (0, _last(self.quantiles("evaluations")[1]), middle)
+            return (0, _last(self.quantiles("cost")[1]), middle)
         return (1, middle)
 
 
@@ -109,7 +113,9 @@ def shown(value: Any) -> str:
 
 
 def _described(name: str, records: Sequence[Record], tolerance: float) -> Problem:
-    starts = [record.trace.first for record in records if record.trace is not None]
+    starts = (
+        record.trace.first for record in records if record.trace is not None
+    )  # one is enough: the rest stay unread
     start = next((value for value in starts if math.isfinite(value)), math.nan)
     found = [record.loss for record in records if record.status not in NO_GOAL and math.isfinite(record.loss)]
     lowest = min(found, default=math.nan)

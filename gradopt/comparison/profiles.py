@@ -78,7 +78,7 @@ def common(groups: Sequence[Group]) -> Cases | None:
     cases = sorted(shared[chosen], key=str)
     kept = order[: chosen + 1]
     goals = {case: _goal(problems[case[0]], [runs[solver][case] for solver in kept]) for case in cases}
-    costs = {solver: numpy.array([_cost(runs[solver][case], goals[case]) for case in cases]) for solver in kept}
+    costs = {solver: numpy.array([runs[solver][case].cost(goals[case]) for case in cases]) for solver in kept}
     best = sorted(kept, key=lambda solver: -int(numpy.isfinite(costs[solver]).sum()))
     return Cases(
         len(cases),
@@ -129,11 +129,3 @@ def _goal(problem: Problem, runs: Sequence[Record]) -> float:
     lowest = problem.lowest if problem.known else min(found, default=-math.inf)
     start = next((value for value in starts if math.isfinite(value)), math.nan)
     return replace(problem, start=start, lowest=lowest).goal
-
-
-def _cost(record: Record, goal: float) -> float:
-    if record.status in NO_GOAL:
-        return math.inf
-    if record.trace is not None:
-        return max(1.0, record.trace.cost(goal))
-    return record.evaluations if record.loss <= goal else math.inf

@@ -118,6 +118,14 @@ class Record:
         except (OSError, ValueError, EOFError, LookupError):  # not there; cut off by a kill; or nothing of ours
             return None
 
+    def cost(self, goal: float) -> float:
+        """The evaluations it took to reach a loss, infinity if it was not reached; without a history, all of them."""
+        if self.status in NO_GOAL:
+            return math.inf
+        if self.trace is not None:
+            return max(1.0, self.trace.cost(goal))
+        return self.evaluations if self.loss <= goal else math.inf
+
     @property
     def _tolerance(self) -> float:
         given = self.config.get("stop.constraint_tolerance")
@@ -236,7 +244,7 @@ def _near(place: Path) -> str:
     if place.is_file():
         return ", that is a file: name the directory of a run"
     runs = Path("runs")
-    return "; say gradopt compare runs" if runs.is_dir() and place != runs else ", and no runs/ here: make a run first"
+    return "; there is 'runs' here" if runs.is_dir() and place != runs else ", and no runs/ here: make a run first"
 
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:

@@ -62,7 +62,7 @@ def _write(
 
 
 def _title(problem: Problem) -> str:
-    return f"{problem.name}: log10({scale(problem)[1]})"
+    return f"{problem.name}: log10({scale(problem)[1].partition(' (')[0]})"
 
 
 def _margin(problem: Problem) -> events.Margin:

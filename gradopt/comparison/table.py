@@ -10,8 +10,14 @@ from pathlib import Path
 
 from gradopt.comparison.groups import Group
 
-NUMBERS = {"loss": "best loss", "steps": "steps", "evaluations": "evaluations", "seconds": "seconds"}
-DIGITS = {"loss": 6, "steps": 7, "evaluations": 7, "seconds": 3}
+NUMBERS = {
+    "loss": "best loss",
+    "steps": "steps",
+    "evaluations": "evaluations",
+    "cost": "solved after",
+    "seconds": "seconds",
+}
+DIGITS = {"loss": 6, "steps": 7, "evaluations": 7, "cost": 7, "seconds": 3}
 HEADER = ("objective", "optimiser", "runs", "verdict", *NUMBERS.values(), "directory")
 
 
@@ -38,7 +44,8 @@ def comma_separated(groups: Sequence[Group]) -> str:
     """The same for programs: all digits, and a column each for the median, 10 % and 90 %."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    spread = [name for of in NUMBERS for name in (of, f"{of}_10", f"{of}_90")]
+    names = [of if of != "cost" else "solved" for of in NUMBERS]
+    spread = [name for of in names for name in (of, f"{of}_10", f"{of}_90")]
     writer.writerow(["objective", "optimiser", "runs", "verdict", *spread, "directory"])
     for group in groups:
         numbers = [number for of in NUMBERS for number in _spread(group, of)]
@@ -65,7 +72,7 @@ def _spread(group: Group, of: str) -> tuple[float, float, float]:
 
 
 def _cell(spread: tuple[float, float, float], digits: int) -> str:
-    low, middle, high = (f"{value:.{digits}g}" for value in spread)
+    low, middle, high = ("-" if value == math.inf else f"{value:.{digits}g}" for value in spread)
     if math.isnan(spread[1]):
         return "-"
     return middle if low == high else f"{middle} [{low}, {high}]"

@@ -1,0 +1,91 @@
+import math
+
+import pytest
+
+from gradopt.comparison.groups import grouped, quantiles
+from gradopt.comparison.records import find
+
+
+def names(place, **options):
+    return [(group.problem.name, group.solver, len(group.records)) for group in grouped(find([place]), **options)]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_group(write, tmp_path):
+    for seed in range(3):
+        write(f"sgd-{seed}", seed=seed, observers=["console"] * seed)
+    write("adam", optimiser="adam")
+
+    assert sorted(names(tmp_path)) == [("bowl", "adam", 1), ("bowl", "sgd", 3)]
+
+
+def test_labels_name_the_options_that_differ_and_no_others(write, tmp_path):
+    write("1", options={"lr": 0.1, "momentum": 0.9}, objective_options={"n": 2})
+    write("2", options={"lr": 0.01, "momentum": 0.9}, objective_options={"n": 2})
+    write("3", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2})
+    write("4", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2}, engine="x")
+
+    assert sorted(solver for _, solver, _ in names(tmp_path)) == ["adam", "adam engine=x", "sgd lr=0.01", "sgd lr=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("differently", "label"),
+    [
+        ({"dtype": "float32"}, ["bowl dtype=float32", "bowl dtype=float64"]),
+        ({"objective_options": {"bounds": [-2, 2]}}, ["bowl", "bowl bounds=[-2,2]"]),
+        ({"objective": "valley"}, ["bowl", "valley"]),
+    ],
+)
+def test_another_dtype_bound_or_objective_is_another_problem(write, tmp_path, differently, label):
+    write("1")
+    write("2", **differently)
+
+    assert [problem for problem, _, _ in names(tmp_path)] == label
+
+
+def test_runs_without_a_config_are_each_one_of_their_own(write, tmp_path):
+    for name in ("first", "second"):
+        (write(name) / ".hydra" / "config.yaml").unlink()
+
+    assert names(tmp_path) == [("?", "? first", 1), ("?", "? second", 1)]
+
+
+def test_the_best_comes_first(write, tmp_path):
+    write("1", optimiser="failing", losses=[8.0, 0.0], status="diverged")
+    write("2", optimiser="poor", losses=[8.0, 4.0])
+    write("3", optimiser="slow", losses=[8.0, 4.0, 2.0, 1.0, 1e-9], status="converged")
+    write("4", optimiser="quick", losses=[8.0, 1e-8], status="converged")  # higher, but solved too, and with less work
+    write("5", optimiser="raising", status="error")
+
+    assert [solver for _, solver, _ in names(tmp_path)] == ["quick", "slow", "poor", "failing", "raising"]
+
+
+def test_the_tolerance_says_what_is_solved(write, tmp_path):
+    write("1", optimiser="exact", losses=[8.0, 4.0, 2.0, 0.0])
+    write("2", optimiser="near", losses=[8.0, 0.01])
+
+    assert [solver for _, solver, _ in names(tmp_path)] == ["exact", "near"]
+    assert [solver for _, solver, _ in names(tmp_path, tolerance=0.01)] == ["near", "exact"]
+
+
+def test_a_known_minimum_is_the_lowest_loss_unless_a_run_has_gone_below(write, tmp_path):
+    write("1", losses=[8.0, 3.0], result={"minimum": 1.0})
+    write("2", objective="wrong", losses=[8.0, 0.5], result={"minimum": 1.0})
+
+    problems = {group.problem.name: group.problem for group in grouped(find([tmp_path]))}
+
+    assert (problems["bowl"].lowest, problems["bowl"].known, problems["bowl"].start) == (1.0, True, 8.0)
+    assert (problems["wrong"].lowest, problems["wrong"].known) == (0.5, False)
+
+
+def test_a_loss_without_a_floor_is_no_measure_for_others(write, tmp_path):
+    write("1", losses=[8.0, 3.0])
+    write("2", optimiser="adam", losses=[8.0, -1e9], status="unbounded")
+
+    assert grouped(find([tmp_path]))[0].problem.lowest == 3.0
+
+
+def test_quantiles_are_values_of_runs():
+    assert quantiles(range(1, 12)) == (2.0, 6.0, 10.0)
+    assert quantiles([1e-20, 1e-3]) == (1e-20, 1e-20, 1e-3)
+    assert quantiles([1.0, math.inf, math.nan]) == (1.0, 1.0, math.inf)
+    assert all(math.isnan(value) for value in quantiles([math.nan]))

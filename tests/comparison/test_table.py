@@ -1,0 +1,78 @@
+import csv
+import io
+
+import pytest
+
+from gradopt.comparison import table
+from gradopt.comparison.groups import grouped
+from gradopt.comparison.records import find
+
+TEXT = """\
+objective  optimiser    runs  verdict                  best loss  steps   evaluations  solved after  seconds         directory
+bowl       sgd lr=0.1   2     converged                0.5 [0.5, 1]  1 [1, 2]  2 [2, 3]  2 [2, -]  0.1 [0.1, 0.2]  runs/2
+           sgd lr=0.01  2     1 max_steps, 1 diverged  4          2       3            -             0.2             runs/3
+valley     adam         1     error                    -          -       -            -             -               runs/5
+"""
+
+
+@pytest.fixture
+def groups(write, tmp_path, monkeypatch):
+    """Two seeds that differ, two of which one fails, and one run that raised."""
+    monkeypatch.chdir(tmp_path)
+    write("1", options={"lr": 0.1}, seed=0, losses=[8.0, 2.0, 1.0], status="converged")
+    write("2", options={"lr": 0.1}, seed=1, losses=[8.0, 0.5], status="converged")
+    write("3", options={"lr": 0.01}, seed=0, losses=[8.0, 6.0, 4.0])
+    write("4", options={"lr": 0.01}, seed=1, losses=[8.0, 6.0, 4.0], status="diverged")
+    write("5", objective="valley", optimiser="adam", status="error", result={"message": "a|b"})
+    return grouped(find([tmp_path / "runs"]))
+
+
+def test_the_terminal_shows_medians_with_their_spread_and_failures_as_rows(groups):
+    assert [line.split() for line in table.text(groups).splitlines()] == [line.split() for line in TEXT.splitlines()]
+    starts = {
+        line.index(word)
+        for line, word in zip(table.text(groups).splitlines(), ("verdict", "converged", "1 max", "error"), strict=True)
+    }
+    assert len(starts) == 1, "columns are in line"
+
+
+def test_there_is_no_column_of_runs_where_each_row_is_one(write, tmp_path):
+    write("1")
+
+    assert table.text(grouped(find([tmp_path]))).split()[:3] == ["objective", "optimiser", "verdict"]
+
+
+def test_markdown_parses_back(groups):
+    lines = table.markdown(groups).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    assert len({len(row) for row in rows}) == 1
+    assert rows[0][:4] == ["objective", "optimiser", "runs", "verdict"]
+    assert set(rows[1]) == {"---"}
+    assert rows[2][:5] == ["bowl", "sgd lr=0.1", "2", "converged", "0.5 [0.5, 1]"]
+    assert rows[3][0] == "bowl", "each row says its objective"
+
+
+def test_csv_parses_back_with_all_digits(write, tmp_path):
+    third = 1.0 / 3.0
+    write("1", losses=[8.0, third])
+    write("2", objective='"quoted", with comma', status="error")
+
+    rows = list(csv.DictReader(io.StringIO(table.comma_separated(grouped(find([tmp_path]))))))
+
+    assert [row["objective"] for row in rows] == ['"quoted", with comma', "bowl"]
+    assert (float(rows[1]["loss"]), float(rows[1]["loss_10"]), float(rows[1]["loss_90"])) == (third,) * 3
+    assert (rows[1]["steps"], rows[1]["evaluations"], rows[1]["runs"], rows[1]["verdict"]) == (
+        "1",
+        "2",
+        "1",
+        "max_steps",
+    )
+    assert rows[0]["loss"] == ""
+
+
+def test_of_many_starts_the_verdicts_of_all_are_counted(write, tmp_path):
+    counts = {"converged": 60, "stalled": 4}
+    write("1", status="converged", result={"starts": {"number": 64, "counts": counts}})
+
+    assert "60 converged, 4 stalled" in table.text(grouped(find([tmp_path])))

@@ -1,0 +1,179 @@
+"""`gradopt board`, started for real."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from gradopt.board import COLOURS, board, link
+from gradopt.comparison.records import Record
+from gradopt.observers import events
+from gradopt.observers.event_file import EventFile
+from tests.installed import environment
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs with a point each."""
+    for name in ("0-sgd", "1-adam"):
+        directory = tmp_path / "runs" / name
+        directory.mkdir(parents=True)
+        (directory / "result.json").write_text(
+            json.dumps({"status": "converged", "overrides": [f"optimiser={name[2:]}"]}), encoding="utf-8"
+        )
+        file = EventFile(directory)
+        file.write([events.described_scalar("opt/best_loss", 1.0)])
+        file.close()
+    return tmp_path
+
+
+@pytest.fixture
+def taken():
+    """A port that somebody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(place, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gradopt", "board", *arguments],
+        cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def children(number):
+    return [int(word) for word in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+def is_alive(number):
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_it_serves_the_runs_to_this_machine_until_it_is_ended_with_all_its_processes(runs, number):
+    port = free_port()
+    process = start(runs, "--port", str(port))
+    try:
+        assert process.stdout.readline() == "2 runs in runs; Ctrl-C ends it\n"
+        address = process.stdout.readline().strip()
+        assert address.startswith(f"http://127.0.0.1:{port}/?smoothing=0&")
+        assert b"<html" in urllib.request.urlopen(address).read()
+        wait_until(lambda: len(json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs"))) == 2)
+        started = children(process.pid)
+        assert len(started) == (find_spec("tensorboard_data_server") is not None)
+        for child in started:
+            command = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+            assert "--samples-per-plugin=scalars=5000,images=200" in command
+            assert "--reload=2" in command
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == ""
+        wait_until(lambda: not any(map(is_alive, started)))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_where_the_usual_port_is_taken_it_takes_the_next(runs):
+    with socket.socket() as holder:
+        try:
+            holder.bind(("127.0.0.1", 6006))
+            holder.listen()
+        except OSError:
+            pass  # somebody else has it: as good
+        process = start(runs)
+        try:
+            process.stdout.readline()
+            port = int(re.match(r"http://127.0.0.1:(\d+)/", process.stdout.readline())[1])
+            assert port > 6006
+            assert process.stderr.readline() == f"port 6006 is taken: {port} instead\n"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_a_mistake(runs, taken, capsys):
+    assert board([str(runs), "--port", str(taken)]) == 2
+
+    assert capsys.readouterr().err == (
+        f"gradopt: error: gradopt board: port {taken} is taken or not allowed; leave --port away for a free one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is no directory 'runs'"),
+        (["empty"], "there is no run in 'empty'"),
+        (["--port", "x"], "argument --port: must be a number from 1 to 65535, got 'x'"),
+        (["--prt"], "unrecognized arguments: --prt. Did you mean '--port'?"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("empty")
+
+    assert board(arguments) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gradopt: error: ")
+    assert said in line
+
+
+def query(*optimisers):
+    runs = [Record(Path(name), {"optimiser.name": name}, {}, "converged") for name in optimisers]
+    return urllib.parse.parse_qs(urllib.parse.urlparse(link("http://127.0.0.1:6006/", runs)).query)
+
+
+def test_the_address_pins_the_curves_and_colours_by_optimiser_where_there_are_several():
+    found = query("sgd", "adam")
+
+    assert found["smoothing"] == ["0"]
+    assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/best_loss"}
+    assert found["runColorGroup"] == [f"regex:{COLOURS}"]
+    assert "runColorGroup" not in query("sgd", "sgd")
+
+
+@pytest.mark.parametrize(
+    ("run", "colour"),
+    [
+        ("0-sgd", "sgd"),
+        ("multirun/2026-11-30/02-24-17-0413/12-trust_region", "trust_region"),
+        ("multirun/2026-11-30/02-24-17-0413/_summary/sgd lr=0.1", "sgd"),
+        ("_summary/mgh_box n=2, adam lr=0.1", "adam"),
+        ("2026-11-30/02-24-17-0413", None),
+        ("mine", None),
+    ],
+)
+def test_runs_of_sweeps_and_their_summaries_are_coloured_by_optimiser_and_others_one_by_one(run, colour):
+    found = re.search(COLOURS, run)
+
+    assert found.groups() == ((colour, None) if colour else (None, run))
