@@ -9,6 +9,14 @@ os.environ["GRADOPT_PLUGIN_AUTOLOAD"] = "0"
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory):
+    """The log directory of real runs, for looking only."""
+    from tests import dashboards  # for the slow tests that look at them
+
+    return dashboards.sweep(tmp_path_factory.mktemp("sweep"))
+
+
 @pytest.fixture(autouse=True)
 def process_is_left_as_it_was():
     """A run leaves the process as it found it: default dtype, threads, random state of others."""

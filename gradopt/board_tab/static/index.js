@@ -62,20 +62,29 @@ function draw() {
     say("There are no runs of gradopt in this log directory. Make one: python -m gradopt objective=polynomial");
     return;
   }
-  const focused = document.activeElement?.id === "filter";
+  if (!document.getElementById("runs")) lay();
   const scrolled = document.querySelector(".scroll")?.scrollTop ?? 0;
-  const parts = [summary(data.runs), controls(), leaderboard(data, view, choose), element("h2", {}, "Profiles"), profiles(data.profiles, view, choose)];
-  const many = manyStarts();
-  if (many.length) parts.push(element("h2", {}, "Starts"), pick(many), starts ? basins(starts) : element("p", { class: "note" }, "They cannot be read."));
-  document.querySelector("main").replaceChildren(...parts);
+  fill("summary", summary(data.runs));
+  fill("runs", leaderboard(data, view, choose));
   document.querySelector(".scroll").scrollTop = scrolled;
-  if (focused) document.getElementById("filter").focus();
+  fill("profiles", element("h2", {}, "Profiles"), profiles(data.profiles, view, choose));
+  const many = manyStarts();
+  const found = starts ? basins(starts) : element("p", { class: "note" }, "They cannot be read.");
+  fill("starts", ...(many.length ? [element("h2", {}, "Starts"), pick(many), found] : []));
 }
 
-function controls() {
-  const filter = element("input", { id: "filter", type: "search", placeholder: "filter: words of run, objective, optimiser, verdict", value: view.filter, input: (event) => choose({ filter: event.target.value }) });
-  const box = element("input", { id: "grouped", type: "checkbox", checked: view.grouped ? "" : null, change: (event) => choose({ grouped: event.target.checked }) });
-  return element("p", { class: "controls" }, filter, element("label", {}, box, " one row for all seeds"));
+// What stays while its contents change, so that nobody who types loses the place.
+function lay() {
+  const sections = ["summary", "controls", "runs", "profiles", "starts"].map((id) => element("section", { id }));
+  document.querySelector("main").replaceChildren(...sections);
+  const filter = element("input", { id: "filter", type: "search", placeholder: "filter: words of run, objective, optimiser, verdict", input: (event) => choose({ filter: event.target.value }) });
+  const box = element("input", { id: "grouped", type: "checkbox", change: (event) => choose({ grouped: event.target.checked }) });
+  [filter.value, box.checked] = [view.filter, view.grouped];
+  fill("controls", filter, element("label", {}, box, " one row for all seeds"));
+}
+
+function fill(id, ...children) {
+  document.getElementById(id).replaceChildren(...children);
 }
 
 function pick(many) {

@@ -12,10 +12,12 @@ export function profiles(data, view, choose) {
   }
   const tolerances = data.tolerances.map((one) => element("option", { value: one, selected: one === view.tolerance ? "" : null }, one));
   const select = element("select", { id: "tolerance", change: (event) => choose({ tolerance: event.target.value }) }, ...tolerances);
-  const left = data.not_drawn.length ? ` Not drawn, for they share too few cases, or are behind: ${data.not_drawn.join("; ")}.` : "";
+  const left = data.not_drawn.length
+    ? element("span", { title: data.not_drawn.join("\n") }, ` Not drawn: ${data.not_drawn.length} that share too few cases, or are behind.`)
+    : null;
   return element("div", {},
     element("p", { class: "note" }, `${data.cases} cases of ${data.problems} objective${data.problems === 1 ? "" : "s"}; solved: a loss within `,
-      element("label", {}, select), ` of the way from the start to the lowest.${left}`),
+      element("label", {}, select), " of the way from the start to the lowest.", left),
     legend(data.solvers),
     element("div", { class: "charts" },
       chart("performance", "evaluations / those of the optimiser that needs fewest", data.solvers, view.tolerance),

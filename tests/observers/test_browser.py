@@ -1,0 +1,112 @@
+"""What TensorBoard's own tabs show of runs, in a browser."""
+
+import shutil
+
+import pytest
+
+from tests.dashboards import browser, get, open_tab, server, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def single(sweep, tmp_path_factory):
+    """A log directory of one run."""
+    place = tmp_path_factory.mktemp("single") / "runs"
+    shutil.copytree(sweep / "failing", place / "failing")
+    return place
+
+
+@pytest.fixture(scope="module", params=["sweep", "single"])
+def board(request):
+    """The address of a server that has read all runs, and the names of these."""
+    logdir = request.getfixturevalue(request.param)
+    events = {file.parent.relative_to(logdir).as_posix() for file in logdir.rglob("events.out.tfevents.*")}
+    with server(logdir) as address:
+        until(lambda: get(f"{address}/data/runs")[1], lambda runs: events <= set(runs))
+        yield address, events
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A page that keeps its errors, in `page.errors`; none are there at the end."""
+    with browser(tmp_path) as (page, errors):
+        yield page
+    assert errors == []
+
+
+def test_time_series_draws_lines_and_lists_values(board, page, tmp_path):
+    address, runs = board
+    open_tab(page, address, "timeseries", "smoothing=0&tagFilter=opt%2Floss%24")
+    page.wait_for_selector("scalar-card line-chart")
+    page.wait_for_selector("scalar-card tb-data-table-content-row")
+    own = [run for run in runs if "_summary" not in run]
+    rows = until(
+        lambda: page.locator("scalar-card").first.locator("tb-data-table-content-row").all_inner_texts(),
+        lambda rows: len(rows) >= len(own),
+    )
+    page.screenshot(path=tmp_path / "timeseries.png")
+
+    assert all(any(run.split("/")[-1] in row for row in rows) for run in own)
+    assert all(any(character.isdigit() for character in row.split("\n")[-1]) for row in rows), rows
+    assert any("40" in row.split() for row in rows), rows  # the last step of the failing run
+
+
+def test_hparams_lists_runs_with_status_and_values(board, page, tmp_path):
+    address, _ = board
+    open_tab(page, address, "hparams")
+    texts = until(
+        lambda: page.locator("vaadin-grid-cell-content").all_inner_texts(),
+        lambda texts: any(text.strip().startswith("0.01") for text in texts),
+    )
+    page.screenshot(path=tmp_path / "hparams.png")
+    body = {
+        "startIndex": 0,
+        "sliceSize": 100,
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"],
+        "colParams": [],
+    }
+    answer = page.request.post(f"{address}/data/plugin/hparams/session_groups", data=body).json()
+    statuses = {
+        session["name"]: session["status"] for group in answer["sessionGroups"] for session in group["sessions"]
+    }
+
+    assert any("trial" in text.lower() for text in texts), texts
+    assert statuses["failing"] == "STATUS_FAILURE"
+    assert all(status == "STATUS_SUCCESS" for name, status in statuses.items() if name.endswith(("adam", "lbfgs")))
+
+
+def test_text_shows_the_config_and_the_verdict(board, page, tmp_path):
+    address, _ = board
+    open_tab(page, address, "text")
+    page.get_by_text("run/config").first.wait_for()
+    page.locator("tf-tag-filterer input").first.fill("verdict")
+    page.get_by_text("the loss has fallen from 64").first.wait_for()  # of the failing run
+    page.screenshot(path=tmp_path / "text.png")
+
+    assert page.get_by_text("tag: run/verdict").count() >= 1
+
+
+def test_graphs_draws_the_nodes_of_the_loss(board, page, tmp_path):
+    address, _ = board
+    graphs = get(f"{address}/data/plugin/graphs/info")[1]
+    if not any(one["run_graph"] for one in graphs.values()):
+        pytest.skip("the runs wrote no graph")
+    open_tab(page, address, "graphs")
+    page.wait_for_selector("svg g.node")
+    page.screenshot(path=tmp_path / "graphs.png")
+
+    assert page.locator("svg g.node").count() >= 2
+
+
+def test_images_shows_pictures(board, page, tmp_path):
+    address, _ = board
+    tags = get(f"{address}/data/plugin/images/tags")[1]
+    if not any(tags.values()):
+        pytest.skip("the runs wrote no images")
+    open_tab(page, address, "images")
+    page.wait_for_selector("tf-image-loader img")
+    page.screenshot(path=tmp_path / "images.png")
+
+    loaded = page.locator("tf-image-loader img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert loaded and all(width > 0 for width in loaded)
