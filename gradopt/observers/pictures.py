@@ -25,6 +25,9 @@ log = logging.getLogger("gradopt")
 SECONDS = 0.3
 """That evaluating the loss for a landscape may take."""
 
+MIN_STEPS = 2
+"""Of a run that has something to show: drawing takes longer than most of those with fewer."""
+
 EVERY_POINT = 64
 """Steps whose points are all kept for the path; of later ones about this many for each factor of e."""
 
@@ -67,12 +70,12 @@ class Pictures:
         """Draw what there is to see."""
         if self._directory is None or result is None:
             return
-        if self._draws:
+        nit = max(result.nit.tolist()) if isinstance(result, Results) else result.nit
+        if self._draws and nit >= MIN_STEPS:
             if find_spec("matplotlib") is None:
                 log.warning("pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'")
             else:
                 self._charts(result)
-        nit = result.best_start.nit if isinstance(result, Results) else result.nit
         if self._images:
             write_images(self._directory, self._images, nit)
 
@@ -91,11 +94,15 @@ class Pictures:
         if run.losses is None:
             raise Unaffordable("the loss differs from batch to batch")
         start = run.start.point.detach().double().cpu().unsqueeze(0)
-        again = run.losses(start)[0].item()
-        if not math.isclose(again, run.start.loss, rel_tol=1e-6, abs_tol=1e-300) and math.isfinite(run.start.loss):
-            raise Unaffordable(f"the loss at the start was {run.start.loss:.6g}, and is {again:.6g} now")
         if len(start[0]) > MAX_UNKNOWNS:
             raise Unaffordable(f"there are more than {MAX_UNKNOWNS} unknowns")
+        step = result.history["seconds"].diff().median().item()  # with its gradient
+        if not isinstance(result, Results) and step > SECONDS:
+            raise Unaffordable(f"a step takes {step:.2g} s")
+        again = run.losses(start)[0].item()
+        rounding = torch.finfo(run.start.point.dtype).eps ** 0.4
+        if not math.isclose(again, run.start.loss, rel_tol=rounding) and math.isfinite(run.start.loss):
+            raise Unaffordable(f"the loss at the start was {run.start.loss:.6g}, and is {again:.6g} now")
         bounds = None if run.bounds is None else (run.bounds[0].double().cpu(), run.bounds[1].double().cpu())
         many = isinstance(result, Results)
         best = vector(result.best_start.x if many else result.x)

@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from gradopt.pictures.figures import GREY, KINDS, figure, keys, png, shortened
+from gradopt.pictures.figures import GREY, KINDS, figure, keys, logarithmic, png, shortened
 from gradopt.pictures.landscape import Scene, contours
 from gradopt.result import Results
 
@@ -66,7 +66,7 @@ def _in_order(results: Results, scene: Scene, found: Tensor, shown: Tensor) -> b
     _rest(axes, rank[rest], heights[rest], results, found)
     finite = heights[numpy.isfinite(heights)]
     if len(finite) and finite.min() > 0 and finite.max() > 100 * finite.min():
-        axes.set_yscale("log")
+        logarithmic(axes)
     axes.set_xlabel(f"starts, in the order of their losses ({len(losses)}, {scene.path.shape[1]} unknowns)")
     axes.set_ylabel("loss at the end")
     keys(axes)

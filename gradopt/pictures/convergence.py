@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy
 
-from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, png, shortened
+from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
 from gradopt.result import Result, Results
 from gradopt.verdict import Status
 
 MAX_POINTS = 2000
-"""Drawn of a curve: a run may have a million steps."""
+"""Drawn of a curve, a quarter of them evenly on a logarithmic axis: a run may have a million steps."""
 
 MARKED = 25
 """Points up to which each has a mark of its own."""
@@ -29,7 +29,7 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     Args:
         minimum: The lowest loss there is, if it is known.
     """
-    columns = {name: _numbers(column) for name, column in _thinned(result.history).items()}
+    columns = {name: numpy.asarray(column, dtype=float) for name, column in result.history.items()}
     if not columns or len(columns["loss"]) < 2:
         return None
     many = isinstance(result, Results)
@@ -42,7 +42,7 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     _verdict(above, work[-1], shown)
     above.set_ylabel("loss")
     _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
-    keys(above, 3)
+    keys(above, 3 if len(losses) == 1 else 2)
     drawing.suptitle(shortened(objective), fontsize=10)
 
     best = shown.fun if minimum is None else min(minimum, shown.fun)
@@ -54,11 +54,11 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
     if numpy.nanmax(columns.get("violation", numpy.zeros(1)), initial=0.0) > 0:
         _curve(below, work, _positive(columns["violation"]), "violation of the constraints", BLACK, ":")
-    below.set_yscale("log")
+    logarithmic(below)
     below.set_xlabel("steps" if many else "evaluations of the loss")
     keys(below)
     if work[-1] > 10 * SPREAD:
-        below.set_xscale("symlog" if many else "log")  # the first step is 0
+        logarithmic(below, "x", "symlog" if many else "log")  # the first step is 0
     return png(drawing)
 
 
@@ -74,10 +74,13 @@ def _losses(columns: Mapping[str, Any], *, many: bool) -> Mapping[str, tuple[Any
 
 
 def _curve(axes: Any, x: Any, y: Any, name: str, colour: str, line: str) -> None:
-    seen = numpy.isfinite(y)
-    if not seen.any():
+    seen = numpy.isfinite(y).nonzero()[0]  # of the loss over all data, the ends of epochs
+    if not len(seen):
         return
-    marker = "." if seen.sum() <= MARKED else None
+    if len(seen) > MAX_POINTS:
+        shares = numpy.concatenate([numpy.geomspace(1, len(seen), 500), numpy.linspace(1, len(seen), MAX_POINTS - 500)])
+        seen = seen[numpy.unique(shares.astype(int)) - 1]
+    marker = "." if len(seen) <= MARKED else None
     axes.plot(x[seen], y[seen], line, color=colour, marker=marker, linewidth=1.5, label=name)
 
 
@@ -97,11 +100,11 @@ def _scale(axes: Any, values: Any) -> None:
         return
     low, high = finite.min(), finite.max()
     if low > 0 and high / low > SPREAD:
-        axes.set_yscale("log")
+        logarithmic(axes)
     elif high - low > 10 * SPREAD * max(
         1e-300, numpy.abs(numpy.median(finite) - low)
     ):  # falls at once, then little more
-        axes.set_yscale("symlog", linthresh=max(1e-300, (high - low) / (10 * SPREAD)))
+        logarithmic(axes, scale="symlog", linthresh=max(1e-300, (high - low) / (10 * SPREAD)))
 
 
 def _lowest(columns: Mapping[str, Any]) -> Any:
@@ -112,16 +115,3 @@ def _lowest(columns: Mapping[str, Any]) -> Any:
 def _positive(values: Any) -> Any:
     """What a log axis can show."""
     return numpy.where(values > 0, values, numpy.nan)
-
-
-def _thinned(history: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a long run evenly chosen rows, and the last one."""
-    rows = len(history["loss"]) if history else 0
-    if rows <= MAX_POINTS:
-        return history
-    chosen = numpy.unique(numpy.concatenate([numpy.geomspace(1, rows, 500), numpy.linspace(1, rows, 1500)]).astype(int))
-    return {name: column[chosen - 1] for name, column in history.items()}
-
-
-def _numbers(column: Any) -> Any:
-    return numpy.asarray(column, dtype=float)

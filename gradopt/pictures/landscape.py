@@ -12,7 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from gradopt.pictures.figures import BLACK, BLUE, GREY, ORANGE, RED, figure, keys, png, shortened
+from gradopt.pictures.figures import BLACK, BLUE, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
 
 MAX_CURVE = 300
 MAX_GRID = 60
@@ -187,7 +187,7 @@ def _slice(scene: Scene, seconds: float) -> bytes:
     axes.plot(shares, y, color=BLUE, linewidth=1.5, label="loss")
     floor = -numpy.inf
     if numpy.nanmin(y, initial=numpy.inf) > 0 and last > 0 and numpy.nanmax(y) > 100 * last:
-        axes.set_yscale("log")
+        logarithmic(axes)
         floor = numpy.nanmin(y) / 10  # a minimum of 1e-20 would leave no room for anything else
         axes.set_ylim(bottom=floor / 2)
     for x, loss, (name, mark) in ((0.0, first, MARKS[0]), (1.0, last, MARKS[1])):

@@ -23,13 +23,13 @@ from tests.installed import gradopt as command
 from tests.observers.test_tensorboard import SERVER, ask, served_at, until
 
 
-def minimise(place, function=f.parabola, x0=(0.0,), *, observers=None, lr=0.1, **options):
+def minimise(place, function=f.parabola, x0=(0.0,), *, observers=None, lr=0.1, steps=30, **options):
     return gradopt.minimise(
         function,
         None if "starts" in options else list(x0),
         optimiser="sgd",
         optimiser_options={"lr": lr},
-        stop=gradopt.Stop(max_steps=30),
+        stop=gradopt.Stop(max_steps=steps),
         observers=[TensorBoard(), Pictures()] if observers is None else observers,
         directory=place,
         **options,
@@ -182,14 +182,15 @@ def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path
     ("function", "reason"),
     [
         (Bowl(wait=0.02), "would take longer"),
+        (Bowl(wait=0.35), "a step takes 0.3"),
         (lambda x: (x**2).sum() + torch.randn(()), "the loss at the start was"),
     ],
-    ids=["slow", "random"],
+    ids=["slow", "slower", "random"],
 )
 def test_no_landscape_where_it_would_take_long_or_show_nothing(function, reason, tmp_path, caplog):
     caplog.set_level(logging.INFO, "gradopt")
 
-    minimise(tmp_path, function, [1.0, 2.0])
+    minimise(tmp_path, function, [1.0, 2.0], steps=4)
 
     assert not (tmp_path / "landscape.png").exists()
     assert (tmp_path / "convergence.png").is_file()
