@@ -127,7 +127,7 @@ def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, fa
 
 
 def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The pairs, in the order of age, that are still curved when only some unknowns count, with their V' and diag(R)."""
+    """The pairs, in the order of age, that are still curved when only some unknowns count, with V' and diag(R)."""
     products = steps @ changes.T
     keep = products.diagonal() > RELATIVE_CURVATURE * (steps.square().sum(1) * changes.square().sum(1)).sqrt()
     products = products[keep][:, keep]
