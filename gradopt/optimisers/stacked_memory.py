@@ -99,12 +99,10 @@ class StackedMemory:
         return ((self._newest - age) % self._limit for age in range(self._count))
 
     def _follow(self, step: Tensor, change: Tensor, curvature: Tensor, kept: Tensor) -> None:
-        root = curvature.sqrt()
-        step, change = step / root, change / root
         image = self._diagonal * step
         square = _dots(step, image)
-        factor = 1 / square
-        diagonal = followed(self._diagonal, image, change, factor)
+        factor = curvature / square
+        diagonal = followed(self._diagonal, image, change, curvature, factor)
         usable = kept & (square > 0) & (factor > 0) & factor.isfinite() & diagonal.isfinite().all(0)
         floor = SMALLEST_DIAGONAL * diagonal.amax(0)
         self._diagonal = torch.where(usable, torch.maximum(diagonal, floor), self._diagonal)

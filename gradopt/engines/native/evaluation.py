@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
+from torch.utils._pytree import tree_leaves
 
 from gradopt.engines.loss_graph import LossGraph
 from gradopt.engines.native.program import NO_BANDS, loaded
@@ -61,6 +62,6 @@ class NativeEvaluation:
 def _standing(module: GraphModule) -> GraphModule:
     """The evaluation as a step that moves nothing: the loss stands for the norms as well, which nobody reads."""
     graph = Graph()
-    loss, *gradients = graph.graph_copy(module.graph, {})
+    loss, *gradients = tree_leaves(graph.graph_copy(module.graph, {}))
     graph.output((loss, loss, loss, *gradients, *[node for node in graph.nodes if node.op == "placeholder"]))
     return GraphModule(module, graph)
