@@ -695,6 +695,7 @@ class Run:
         start: The evaluation at the start.
         parameters: The unknowns by name, at the start; a copy.
         budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
+        max_evaluations, max_seconds: The other budgets, likewise; seconds count as those of the blocks.
     """
 
     directory: str | None
@@ -703,6 +704,8 @@ class Run:
     start: Evaluation
     parameters: Mapping[str, Tensor]
     budget: float
+    max_evaluations: float = math.inf
+    max_seconds: float = math.inf
 
 
 class Observer(Protocol):

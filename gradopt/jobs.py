@@ -34,7 +34,7 @@ from gradopt import __version__
 from gradopt.explain import explain
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plugins import Entry, config_directory, registry
-from gradopt.result import MAX_LISTED, Result, Results, write_json
+from gradopt.result import MAX_LISTED, Result, Results, as_json, write_json
 from gradopt.selection import check_names
 from gradopt.settings import Settings, parse, schema
 
@@ -46,6 +46,12 @@ log = logging.getLogger("gradopt")
 
 STAMP = "GRADOPT_STAMP"
 JOBS = "GRADOPT_JOBS"
+OUTPUT = "GRADOPT_OUTPUT"
+"""What standard output is for: `quiet` or `json`; by default for people. Workers inherit it."""
+
+VOICES = {"quiet": "verdict_line", "json": "json_lines"}
+"""The observer that then speaks in the place of `console`."""
+
 GROUPS = ("objective", "optimiser", "schedule")
 FAILED = 3
 
@@ -59,6 +65,11 @@ class Interrupted(SystemExit):
 
 class Terminal(logging.StreamHandler[TextIO]):
     """Writes log lines for people; silent once the reader, such as `head`, has seen enough."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, unless standard output is for one voice alone."""
+        if self.stream is not sys.stdout or os.environ.get(OUTPUT) not in VOICES:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line that nobody reads; report every other error as usual."""
@@ -109,9 +120,26 @@ def start(arguments: list[str]) -> int:
             code = int(str(ending.code))  # the jobs that are done are shown all the same
         jobs = list(_finished())
     if multirun and jobs:
-        print(table(jobs))
-        return code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
+        code = code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
+        _show(jobs, code)
+        return code
     return code or next((job["exit_code"] for job in jobs), 0)
+
+
+def _show(jobs: Sequence[Mapping[str, Any]], code: int) -> None:
+    """What a multirun has done, in the form that is asked for."""
+    if os.environ.get(OUTPUT) != "json":
+        print(table(jobs).lstrip() if OUTPUT in os.environ else table(jobs))
+        return
+    for job in jobs:
+        _tell("job", **job)
+    _tell("multirun", jobs=len(jobs), counts=Counter(job["status"] for job in jobs), exit_code=code)
+
+
+def _tell(event: str, **content: Any) -> None:
+    """A line for programs, where these read standard output."""
+    if os.environ.get(OUTPUT) == "json":
+        print(as_json({"event": event, **content}), flush=True)
 
 
 @contextmanager
@@ -137,11 +165,13 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found = _minimise(config, directory)
+        found = _minimise(config, directory, multirun=multirun)
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
         print(f"gradopt: {message}", file=sys.stderr)
+        if not multirun:
+            _tell("error", status="interrupted", message=message, exit_code=code)
         _finish(context, {**description, "status": "interrupted", "message": message, "exit_code": code})
         raise Interrupted(code) from None
     except (Exception, SystemExit) as error:
@@ -159,25 +189,47 @@ def run(config: DictConfig) -> float:
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    _finish(context, {**description, **_described(result, directory), **_many(found, directory), "exit_code": code})
+    from gradopt.description import described  # it needs torch, which is loaded by now
+
+    _save(found, directory)
+    _finish(context, {**description, **described(found), "exit_code": code})
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)
 
 
-def _minimise(config: DictConfig, directory: Path) -> Result | Results:
+def _voiced(nodes: Sequence[Any], *, multirun: bool) -> list[Any]:
+    """The observers of a config with the one in the place of `console` that the command line asks for; none in a
+    multirun, whose jobs are told of together.
+    """
+    voice = os.environ.get(OUTPUT)
+    if voice not in VOICES:
+        return list(nodes)
+    silent = [node for node in nodes if (node.get("name") if isinstance(node, Mapping) else node) != "console"]
+    return silent if multirun else [VOICES[voice], *silent]
+
+
+def _minimise(config: DictConfig, directory: Path, *, multirun: bool) -> Result | Results:
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
 
-    observers = assemble.listed("observer", settings.observers)
+    observers = assemble.listed("observer", _voiced(settings.observers, multirun=multirun))
     said: Any = OmegaConf.to_container(config, resolve=True)
-    if settings.starts is not None:
-        return _minimise_starts(settings, observers, directory, said)
-    assembly, target = assembled(settings)
-    form = conclusion.form_of(target)
-    return execution.execute(assembly, observers, form, directory=directory, config=said, thread_count=settings.threads)
+    # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
+    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
+        if settings.starts is not None:
+            return _minimise_starts(settings, observers, directory, said)
+        assembly, target = assembled(settings)
+        return execution.execute(
+            assembly,
+            observers,
+            conclusion.form_of(target),
+            directory=directory,
+            config=said,
+            thread_count=settings.threads,
+        )
 
 
 def _minimise_starts(settings: Settings, observers: list[Any], directory: Path, config: Any) -> Results:
@@ -251,77 +303,19 @@ def table(jobs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(["", *lines, *errors])
 
 
-def _described(result: Result, directory: Path) -> dict[str, Any]:
+def _save(found: Result | Results, directory: Path) -> None:
+    """Write what `result.json` only names: the unknowns where they are many, and all starts."""
     import torch  # it is loaded by now: a result holds tensors
 
-    leaves = list(_leaves(result.x))
-    size = sum(leaf.numel() for _, leaf in leaves)
-    evidence = {name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)}
-    listed: Any = _numbers(result.x)
-    if size > MAX_LISTED:
+    from gradopt.description import num_unknowns  # here for the same reason
+
+    result = found.best_start if isinstance(found, Results) else found
+    if num_unknowns(result.x) > MAX_LISTED:
         torch.save(result.x, directory / "x.pt")
-        listed = "x.pt"
-    return {
-        "status": result.status.value,
-        "success": result.success,
-        "message": result.message,
-        "fun": result.fun,
-        "x": listed,
-        "nit": result.nit,
-        "nfev": result.nfev,
-        "njev": result.njev,
-        "nhev": result.nhev,
-        "seconds": result.seconds,
-        "metrics": dict(result.metrics),
-        "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
-        **_constrained(result),
-        **_fitted(result, size),
-        "evidence": evidence,
-        "torch": torch.__version__,
-    }
-
-
-def _many(found: Result | Results, directory: Path) -> dict[str, Any]:
-    """Of many starts: how many ended how, which is the best, and where all of them are."""
-    if not isinstance(found, Results):
-        return {}
-    import torch  # it is loaded by now
-
-    columns = ("x", "fun", "jac", "nit", "nfev", "njev", "nhev")
-    torch.save(
-        {**{name: getattr(found, name) for name in columns}, "code": found.verdicts.codes}, directory / "starts.pt"
-    )
-    counts = {status.value: number for status, number in found.counts.items()}
-    return {"starts": {"number": len(found), "best": found.best, "counts": counts, "all": "starts.pt"}}
-
-
-def _numbers(x: Any) -> dict[str, Any]:
-    return {name or "x": leaf.tolist() for name, leaf in _leaves(x)}
-
-
-def _constrained(result: Result) -> dict[str, Any]:
-    if result.multipliers is None:
-        return {}
-    listed = {name: y.tolist() for name, y in result.multipliers.items() if y.numel() <= MAX_LISTED}
-    return {"violation": result.violation, "multipliers": listed}
-
-
-def _fitted(result: Result, size: int) -> dict[str, Any]:
-    """The standard errors of a fit, in the form of x."""
-    if result.standard_errors is None or size > MAX_LISTED:
-        return {}
-    leaves = list(_leaves(result.x))
-    parts = result.standard_errors.split([leaf.numel() for _, leaf in leaves])
-    return {"standard_errors": {n or "x": part.view_as(x).tolist() for (n, x), part in zip(leaves, parts, strict=True)}}
-
-
-def _leaves(x: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(x, Mapping):
-        yield from ((str(name), leaf) for name, leaf in x.items())
-    elif isinstance(x, tuple):
-        yield from ((f"x{index}", leaf) for index, leaf in enumerate(x))
-    else:
-        yield "", x
+    if isinstance(found, Results):
+        columns = ("x", "fun", "jac", "nit", "nfev", "njev", "nhev")
+        codes = {"code": found.verdicts.codes}
+        torch.save({**{name: getattr(found, name) for name in columns}, **codes}, directory / "starts.pt")
 
 
 def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:
@@ -353,8 +347,10 @@ def report(error: Exception, *, show_traces: bool) -> int:
     message = None if show_traces else explain(error, registry().excuse(group, name), names)
     if message is None:
         traceback.print_exception(error)
+        _tell("error", message=f"{type(error).__name__}: {error}", exit_code=1)
         return 1
     print(f"gradopt: error: {message}", file=sys.stderr)
+    _tell("error", message=message, exit_code=2)
     return 2
 
 

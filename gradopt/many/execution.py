@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from gradopt import devices
 from gradopt.contracts import Block, Evaluation, Observer, Run
-from gradopt.execution import Blocks, Watchers, check_observers
+from gradopt.execution import Blocks, Watchers, check_observers, limits
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
@@ -59,6 +60,7 @@ def execute(
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
+            result = replace(result, seconds_by=blocks.seconds_by({}))
             return result
         except BaseException as raised:
             error = raised
@@ -116,4 +118,4 @@ def _run(
     dtype = str(here.point.dtype).removeprefix("torch.")
     facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
     place = None if directory is None else str(directory)
-    return Run(place, config, facts, start, named, assembly.budget)
+    return Run(place, config, facts, start, named, assembly.budget, *limits(oracle, block))
