@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from gradopt.contracts import Block
 from gradopt.observers.output import Output
 from gradopt.result import MAX_LISTED, Result, Results
@@ -83,8 +85,8 @@ def _curvature(found: Mapping[str, Any]) -> str:
 
 def _work(found: Result | Results) -> str:
     many = isinstance(found, Results)
-    counts: Sequence[Any] = (found.nit, found.nfev, found.njev, found.nhev)
-    steps, losses, gradients, products = (int(count.sum()) if many else count for count in counts)
+    counts = (found.nit, found.nfev, found.njev, found.nhev)
+    steps, losses, gradients, products = (int(torch.as_tensor(count).sum()) for count in counts)
     return (
         f"{_count(steps, 'step')}, {_count(losses, 'evaluation')}, {_count(gradients, 'gradient')}, "
         f"{_count(products, 'Hessian product')} "
