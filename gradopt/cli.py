@@ -15,6 +15,8 @@ SWITCHES: dict[str, tuple[str, ...] | None] = {
     "--version": (),
     "--multirun": (),
     "--disable-plugin": None,
+    "--quiet": (),
+    "--json": (),
     "--cfg": ("job", "hydra", "all"),
     "--config-dir": None,
     "--config-name": None,
@@ -66,6 +68,12 @@ def _main(arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"gradopt {__version__}")
         return 0
+    voices, arguments = _voices(arguments)
+    if len(voices) > 1:
+        print(f"gradopt: error: {' and '.join(voices)} exclude each other: say one of them", file=sys.stderr)
+        return 2
+    for voice in voices:
+        os.environ["GRADOPT_OUTPUT"] = voice.removeprefix("--")  # workers inherit it
     from gradopt.jobs import start  # Hydra: not needed for --help
 
     return start(arguments)
@@ -125,6 +133,15 @@ def _wrong_switch(arguments: Sequence[str]) -> str | None:
         if values is not None and value not in values:
             return f"{known[0]} takes {form}, got {value!r}.{did_you_mean(value, values)}"
     return None
+
+
+def _voices(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The switches that say what standard output is for, and the arguments without them."""
+    named = [
+        (word, next((one for one in SWITCHES if one.startswith(word.partition("=")[0])), "")) for word in arguments
+    ]
+    said = [name for _, name in named if name in ("--quiet", "--json")]
+    return sorted(set(said)), [word for word, name in named if name not in said]
 
 
 def _without_disabled(arguments: list[str]) -> list[str]:

@@ -710,6 +710,7 @@ class Run:
         start: The evaluation at the start.
         parameters: The unknowns by name, at the start; a copy.
         budget: The number of steps after which the run ends at the latest, infinity if steps are not limited.
+        max_evaluations, max_seconds: The other budgets, likewise; seconds count as those of the blocks.
         step: Of the first row: 0, or where a saved run goes on.
         minimum: `Objective.minimum`, None where that fails.
         sweep: The directory of the sweep that the run is part of: one of many that were asked for together; None: of
@@ -734,6 +735,8 @@ class Run:
     start: Evaluation
     parameters: Mapping[str, Tensor]
     budget: float
+    max_evaluations: float = math.inf
+    max_seconds: float = math.inf
     step: int = 0
     minimum: float | None = None
     sweep: str | None = None

@@ -1,8 +1,10 @@
 """An assembly, run to its end: the loop with everybody who listens."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
-from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Run
+from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
 from gradopt.result import Result, Results
 from gradopt.soundings import Soundings
+from gradopt.stacked import StackedOracle
+from gradopt.stopwatch import Stopwatch, split
 from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
@@ -61,6 +65,7 @@ def execute(
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
             result = concluded(assembly, blocks.last, blocks.ending, history, form, directory)
+            result = replace(result, seconds_by=blocks.seconds_by(assembly.engine.stopwatch.seconds))
             return result
         except BaseException as raised:
             error = raised
@@ -81,7 +86,7 @@ def check_observers(observers: Sequence[Observer]) -> None:
 
 
 class Blocks:
-    """The blocks of a run as an iterator that keeps the last one, and how the run ended."""
+    """The blocks of a run as an iterator that keeps the last one, how the run ended, and what its time went into."""
 
     def __init__(
         self,
@@ -91,7 +96,8 @@ class Blocks:
         max_rows: int = MAX_ROWS,
         verdicts: Verdicts | None = None,
     ) -> None:
-        self._blocks = iterate(engine, criteria, max_rows=max_rows, verdicts=verdicts)
+        self.stopwatch = Stopwatch()
+        self._blocks = iterate(engine, criteria, max_rows=max_rows, verdicts=verdicts, stopwatch=self.stopwatch)
         self.last: Block
         self.ending: Ending
 
@@ -105,6 +111,11 @@ class Blocks:
             self.ending = stopped.value
             raise
         return self.last
+
+    def seconds_by(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """Ends the watch. Of what the steps are made is the engine's to tell: see `stopwatch.split`."""
+        self.stopwatch.turn(None)
+        return split(self.stopwatch.seconds, parts)
 
 
 class Watchers:
@@ -159,6 +170,7 @@ def _run(
         start,
         named,
         assembly.budget,
+        *limits(oracle, block),
         step=block.first_step,
         minimum=known_minimum(oracle.objective),
         sweep=sweep,
@@ -168,6 +180,11 @@ def _run(
         graph=soundings.graph,
         losses=None if oracle.micro_batches is not None else soundings.losses,
     )
+
+
+def limits(oracle: Oracle | StackedOracle, block: Block) -> tuple[float, float]:
+    """The budgets of evaluations and of seconds, these from when those of the block count."""
+    return oracle.max_evaluations, oracle.deadline - time.perf_counter() + block["seconds"][-1, 0].item()
 
 
 def _start(start: Evaluation) -> str:

@@ -34,7 +34,7 @@ from gradopt import __version__
 from gradopt.explain import explain
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plugins import Entry, config_directory, registry
-from gradopt.result import MAX_LISTED, Result, Results, write_json
+from gradopt.result import MAX_LISTED, Result, Results, as_json, write_json
 from gradopt.selection import check_names
 from gradopt.settings import Settings, parse, schema
 
@@ -46,6 +46,12 @@ log = logging.getLogger("gradopt")
 
 STAMP = "GRADOPT_STAMP"
 JOBS = "GRADOPT_JOBS"
+OUTPUT = "GRADOPT_OUTPUT"
+"""What standard output is for: `quiet` or `json`; by default for people. Workers inherit it."""
+
+VOICES = {"quiet": "verdict_line", "json": "json_lines"}
+"""The observer that then speaks in the place of `console`."""
+
 GROUPS = ("objective", "optimiser", "schedule")
 FAILED = 3
 
@@ -59,6 +65,11 @@ class Interrupted(SystemExit):
 
 class Terminal(logging.StreamHandler[TextIO]):
     """Writes log lines for people; silent once the reader, such as `head`, has seen enough."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, unless standard output is for one voice alone."""
+        if self.stream is not sys.stdout or os.environ.get(OUTPUT) not in VOICES:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line that nobody reads; report every other error as usual."""
@@ -123,10 +134,27 @@ def start(arguments: list[str]) -> int:
             code = int(str(ending.code))  # the jobs that are done are shown all the same
         jobs = list(_finished())
     if multirun and jobs:
-        print(table(jobs))
         _summarise({Path(job["sweep"]) for job in jobs})
-        return code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
+        code = code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
+        _show(jobs, code)
+        return code
     return code or next((job["exit_code"] for job in jobs), 0)
+
+
+def _show(jobs: Sequence[Mapping[str, Any]], code: int) -> None:
+    """What a multirun has done, in the form that is asked for."""
+    if os.environ.get(OUTPUT) != "json":
+        print(table(jobs).lstrip() if OUTPUT in os.environ else table(jobs))
+        return
+    for job in jobs:
+        _tell("job", **job)
+    _tell("multirun", jobs=len(jobs), counts=Counter(job["status"] for job in jobs), exit_code=code)
+
+
+def _tell(event: str, **content: Any) -> None:
+    """A line for programs, where these read standard output."""
+    if os.environ.get(OUTPUT) == "json":
+        print(as_json({"event": event, **content}), flush=True)
 
 
 @contextmanager
@@ -157,6 +185,8 @@ def run(config: DictConfig) -> float:
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
         print(f"gradopt: {message}", file=sys.stderr)
+        if not multirun:
+            _tell("error", status="interrupted", message=message, exit_code=code)
         _finish(context, {**description, "status": "interrupted", "message": message, "exit_code": code})
         raise Interrupted(code) from None
     except (Exception, SystemExit) as error:
@@ -174,10 +204,12 @@ def run(config: DictConfig) -> float:
     code = FAILED if status.failure else 0
     if status.value == "interrupted":
         code = 128 + int(signal_number)
-    described = {**_described(result, directory), **_many(found, directory)}
+    from gradopt.description import described  # it needs torch, which is loaded by now
+
     known = {} if minimum is None else {"minimum": minimum}
     try:
-        _finish(context, {**description, **described, **known, "exit_code": code})
+        _save(found, directory)
+        _finish(context, {**description, **described(found), **known, "exit_code": code})
     except OSError as error:
         mistake = Mistake(f"the result cannot be written to {_short(os.fspath(directory))}: {error.strerror or error}")
         if multirun:  # what comes next would find no room either
@@ -188,6 +220,17 @@ def run(config: DictConfig) -> float:
     return worst if status.failure else float(result.fun)
 
 
+def _voiced(nodes: Sequence[Any], *, multirun: bool) -> list[Any]:
+    """The observers of a config with the one in the place of `console` that the command line asks for; none in a
+    multirun, whose jobs are told of together.
+    """
+    voice = os.environ.get(OUTPUT)
+    if voice not in VOICES:
+        return list(nodes)
+    silent = [node for node in nodes if (node.get("name") if isinstance(node, Mapping) else node) != "console"]
+    return silent if multirun else [VOICES[voice], *silent]
+
+
 def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[Result | Results, float | None]:
     """The ending of the run, and the lowest loss there is, where the objective knows it."""
     settings = parse(config)
@@ -195,18 +238,20 @@ def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[R
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
 
-    observers = assemble.listed("observer", settings.observers)
+    observers = assemble.listed("observer", _voiced(settings.observers, multirun=sweep is not None))
     watched: dict[str, Any] = {
         "directory": directory,
         "config": OmegaConf.to_container(config, resolve=True),
         "sweep": sweep,
         "thread_count": settings.threads,
     }
-    if settings.starts is not None:
-        return _minimise_starts(settings, observers, watched)
-    assembly, target = assembled(settings)
-    found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
-    return found, conclusion.known_minimum(target)
+    # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
+    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
+        if settings.starts is not None:
+            return _minimise_starts(settings, observers, watched)
+        assembly, target = assembled(settings)
+        found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
+        return found, conclusion.known_minimum(target)
 
 
 def _minimise_starts(
@@ -282,75 +327,19 @@ def table(jobs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(["", *lines, *errors])
 
 
-def _described(result: Result, directory: Path) -> dict[str, Any]:
+def _save(found: Result | Results, directory: Path) -> None:
+    """Write what `result.json` only names: the unknowns where they are many, and all starts."""
     import torch  # it is loaded by now: a result holds tensors
 
-    leaves = list(_leaves(result.x))
-    size = sum(leaf.numel() for _, leaf in leaves)
-    evidence = {name: value for name, value in result.verdict.evidence.items() if not isinstance(value, torch.Tensor)}
-    listed: Any = _numbers(result.x)
-    if size > MAX_LISTED:
+    from gradopt.description import num_unknowns  # here for the same reason
+
+    result = found.best_start if isinstance(found, Results) else found
+    if num_unknowns(result.x) > MAX_LISTED:
         torch.save(result.x, directory / "x.pt")
-        listed = "x.pt"
-    return {
-        "status": result.status.value,
-        "success": result.success,
-        "message": result.message,
-        "fun": result.fun,
-        "x": listed,
-        "nit": result.nit,
-        "nfev": result.nfev,
-        "njev": result.njev,
-        "nhev": result.nhev,
-        "seconds": result.seconds,
-        "metrics": dict(result.metrics),
-        "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
-        **_constrained(result),
-        **_fitted(result, size),
-        "evidence": evidence,
-        "torch": torch.__version__,
-    }
+    if isinstance(found, Results):
+        from gradopt.many import record  # here for the same reason
 
-
-def _many(found: Result | Results, directory: Path) -> dict[str, Any]:
-    """Of many starts: how many ended how, which is the best, and where all of them are."""
-    if not isinstance(found, Results):
-        return {}
-    from gradopt.many import record  # here: torch is loaded by now
-
-    record.write(found, directory)
-    counts = {status.value: number for status, number in found.counts.items()}
-    names = {"all": record.ALL, "sample": record.SAMPLE}
-    return {"starts": {"number": len(found), "best": found.best, "counts": counts, **names}}
-
-
-def _numbers(x: Any) -> dict[str, Any]:
-    return {name or "x": leaf.tolist() for name, leaf in _leaves(x)}
-
-
-def _constrained(result: Result) -> dict[str, Any]:
-    if result.multipliers is None:
-        return {}
-    listed = {name: y.tolist() for name, y in result.multipliers.items() if y.numel() <= MAX_LISTED}
-    return {"violation": result.violation, "multipliers": listed}
-
-
-def _fitted(result: Result, size: int) -> dict[str, Any]:
-    """The standard errors of a fit, in the form of x."""
-    if result.standard_errors is None or size > MAX_LISTED:
-        return {}
-    leaves = list(_leaves(result.x))
-    parts = result.standard_errors.split([leaf.numel() for _, leaf in leaves])
-    return {"standard_errors": {n or "x": part.view_as(x).tolist() for (n, x), part in zip(leaves, parts, strict=True)}}
-
-
-def _leaves(x: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(x, Mapping):
-        yield from ((str(name), leaf) for name, leaf in x.items())
-    elif isinstance(x, tuple):
-        yield from ((f"x{index}", leaf) for index, leaf in enumerate(x))
-    else:
-        yield "", x
+        record.write(found, directory)
 
 
 def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:
@@ -395,8 +384,10 @@ def report(error: Exception, *, show_traces: bool) -> int:
     message = None if show_traces else explain(error, registry().excuse(group, name), names)
     if message is None:
         traceback.print_exception(error)
+        _tell("error", message=f"{type(error).__name__}: {error}", exit_code=1)
         return 1
     print(f"gradopt: error: {message}", file=sys.stderr)
+    _tell("error", message=message, exit_code=2)
     return 2
 
 

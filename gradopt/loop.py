@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Band, Block, Criterion, Engine, StartsEngine
+from gradopt.stopwatch import Stopwatch
 from gradopt.verdict import Verdict
 from gradopt.verdicts import Verdicts
 
@@ -26,7 +27,12 @@ class Ending:
 
 
 def iterate(
-    engine: Engine, criteria: Sequence[Criterion], *, max_rows: int = MAX_ROWS, verdicts: Verdicts | None = None
+    engine: Engine,
+    criteria: Sequence[Criterion],
+    *,
+    max_rows: int = MAX_ROWS,
+    verdicts: Verdicts | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Generator[Block, None, Ending]:
     """Advance, judge, rewind to the first ending, hand over the block, update; until all starts have a verdict.
 
@@ -36,6 +42,7 @@ def iterate(
     Args:
         verdicts: Of many starts, those that have ended so far, by these criteria; the engine of many is a
             `StartsEngine`, and its criteria have a `keep`.
+        stopwatch: Tells steps, judging and what the caller does with blocks (logging) apart.
 
     Raises:
         ValueError: No criterion: the run would never end.
@@ -43,14 +50,19 @@ def iterate(
     if not criteria:
         raise ValueError("no criteria: the run would never end. Add one, such as MaxSteps.")
     verdicts = Verdicts(criteria) if verdicts is None else verdicts
+    stopwatch = Stopwatch() if stopwatch is None else stopwatch
+    stopwatch.turn("steps")
     limit: Any = 1  # which step comes first is the engine's: a run may go on from a saved state
     while True:
         block = engine.advance(limit, _narrowest(criteria), PULSE_SECONDS)
+        stopwatch.turn("judging")
         ended = verdicts.add(block, [criterion.judge(block, engine.oracle) for criterion in criteria])
         if ended is not None:
             engine.rewind(verdicts.row)
             block = block.upto(verdicts.row)
+        stopwatch.turn("logging")
         yield block
+        stopwatch.turn("judging")
         if verdicts.complete:
             return Ending(verdicts, verdicts.row)
         steps = block.steps
@@ -59,6 +71,7 @@ def iterate(
             steps = steps if kept is None else steps[kept]
             for criterion in criteria if kept is not None else ():
                 criterion.keep(kept)  # type: ignore[attr-defined] - what judges many starts has it
+        stopwatch.turn("steps")
         engine.update()
         limit = _rows_until([criterion.due(steps) for criterion in criteria], steps, max_rows)
 

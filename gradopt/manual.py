@@ -53,6 +53,7 @@ def manual(arguments: Sequence[str]) -> str:
     if not chosen:
         lines.append("options of one choice: gradopt optimiser=adam --help; the whole config: gradopt --cfg job")
     lines.append("switches: -m (multirun), --cfg job, --config-dir DIR, --disable-plugin NAME, --version")
+    lines.append("          --quiet (print the verdict alone), --json (one JSON object a line, for programs)")
     return "\n".join(lines) + "\n"
 
 

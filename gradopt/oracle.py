@@ -15,6 +15,7 @@ from gradopt.contracts import BudgetSpent, Constraints, Evaluation, Objective
 from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying, kept, settled
 from gradopt.linearisation import MAX_ROWS, Linearisation
 from gradopt.mistakes import Mistake
+from gradopt.stopwatch import Stopwatch
 from gradopt.torch_internals import backward
 from gradopt.unknowns import joined, largest, split
 
@@ -26,6 +27,7 @@ class AutogradOracle:
         differentiate: Returns the loss where the parameters stand, and leaves its gradient in new tensors in their
             `.grad`, which was None: `by_autograd`, or what an engine has put in its place. It serves `evaluate`, where
             there are no batches; everything else is autograd's.
+        stopwatch: Times the forward and the backward of evaluations as long as there is one.
 
     Raises:
         Mistake: Nothing to optimise, unknowns that are not real floating point, or a start outside the bounds.
@@ -71,6 +73,7 @@ class AutogradOracle:
         self._full_gradient: Tensor | None = None
         self._twice_differentiable: bool | None = None
         self.micro_batches: Sequence[Any] | None = None
+        self.stopwatch: Stopwatch | None = None
         self._evaluations: Copying | Sparing = copying(self.parameters, self.box)
         self.differentiate: Callable[[], Tensor] = self.by_autograd
 
@@ -80,13 +83,13 @@ class AutogradOracle:
         for parameter in self.parameters:
             parameter.grad = None
         if self.micro_batches is None:
-            losses = [self.differentiate()]
+            losses = [self._differentiated()]
         else:
             # The mean of the micro-batches' gradients, summed up in .grad, is the gradient of the mean loss.
             share = 1.0 / len(self.micro_batches)
             losses: list[Tensor] = []
             for batch in self.micro_batches:
-                output = self.objective(batch) * share
+                output = self._forward(batch) * share
                 self._backward(output)
                 losses.append(output.detach())
         self.num_gradients += 1
@@ -99,6 +102,16 @@ class AutogradOracle:
             self.pinned = evaluation.pinned
             self._keep(evaluation)
         return evaluation
+
+    def _differentiated(self) -> Tensor:
+        watch = self.stopwatch
+        if watch is None or self.differentiate == self.by_autograd:  # whose parts are timed one by one
+            return self.differentiate()
+        before = watch.turn("loss and gradient")
+        try:
+            return self.differentiate()
+        finally:
+            watch.turn(before)
 
     def by_autograd(self) -> Tensor:
         """Forward and backward: the loss with its graph, the gradient in `.grad`."""
@@ -348,6 +361,15 @@ class AutogradOracle:
 
     def _constrain(self, evaluation: Evaluation) -> None:
         """Add the constraints' values, and by how much they are missed."""
+        watch = self.stopwatch
+        before = None if watch is None else watch.turn("constraints")
+        try:
+            self._measure(evaluation)
+        finally:
+            if watch is not None:
+                watch.turn(before)
+
+    def _measure(self, evaluation: Evaluation) -> None:
         assert self.constraints is not None
         linear, point = self.linearised_constraints(), evaluation.point
         evaluation.constraints = values = linear.residuals
@@ -371,9 +393,11 @@ class AutogradOracle:
             raise BudgetSpent
         self.num_losses += 1
 
-    def _forward(self) -> Tensor:
+    def _forward(self, *batch: Any) -> Tensor:
+        watch = self.stopwatch
+        before = None if watch is None else watch.turn("forward")
         try:
-            return self.objective()
+            return self.objective(*batch)
         except RuntimeError as error:
             if "numpy()" in str(error):  # torch's words for it speak of detach(), which would cut the gradient
                 raise Mistake(
@@ -381,14 +405,22 @@ class AutogradOracle:
                     "gradients: use the function of the same name in torch"
                 ) from error
             raise
+        finally:
+            if watch is not None:
+                watch.turn(before)
 
     def _backward(self, output: Tensor) -> None:
+        watch = self.stopwatch
+        before = None if watch is None else watch.turn("backward")
         try:
             # Constraints may go on from what the loss has computed.
             backward(output, retain_graph=self.constraints is not None)
         except (RuntimeError, AttributeError):
             self._check(output)  # a clearer word for the mistakes people make
             raise
+        finally:
+            if watch is not None:
+                watch.turn(before)
 
     def _check(self, output: Any) -> None:
         name = self.objective.describe()

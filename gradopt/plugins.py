@@ -306,6 +306,8 @@ def builtin_entries() -> Iterator[Entry]:
     staged.observer("history", "gradopt.observers.history:HistoryFile")
     staged.observer("console", "gradopt.observers.console:Console")
     staged.observer("pictures", "gradopt.observers.pictures:Pictures")
+    staged.observer("verdict_line", "gradopt.observers.verdict_line:VerdictLine")
+    staged.observer("json_lines", "gradopt.observers.json_lines:JsonLines")
     return iter(staged.entries)
 
 

@@ -28,6 +28,10 @@ class Result:
         njev: Gradients evaluated. Residuals with their Jacobian count as one more.
         nhev: Products of the Hessian with a vector; a whole Hessian of n unknowns counts as n. The loss and gradient
             that they start from are not counted anew.
+        seconds_by: The time of the run, by what it went into. Of steps, by what a tenth of them took: `forward`,
+            `backward`, `update`, and `records` (reading and measuring); or all as `steps`, by a program, from many
+            starts, and on other devices than the CPU. Then `judging`, with what is looked into at the end, and
+            `logging`.
         history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
         metrics: The objective's metrics at `x`.
         covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
@@ -56,6 +60,7 @@ class Result:
     njev: int
     nhev: int
     seconds: float
+    seconds_by: Mapping[str, float] = field(default_factory=dict, repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
     covariance: Any = field(default=None, repr=False)
@@ -118,6 +123,7 @@ class Results:
         verdicts: One each; their sentences are made when they are asked for.
         nit, nfev, njev, nhev: Of each start, int64.
         seconds: Of the whole run.
+        seconds_by: As in `Result`, of the whole run.
         history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
             all (`best_loss`), and how many went on (`going`).
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
@@ -141,6 +147,7 @@ class Results:
     best: int
     x0: Any = field(repr=False)
     basin: Any = field(repr=False)
+    seconds_by: Mapping[str, float] = field(default_factory=dict, repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
@@ -176,7 +183,7 @@ class Results:
     @property
     def best_start(self) -> Result:
         """The `Result` of the best start."""
-        return replace(self[self.best], history=self.history, minima=self.minima)
+        return replace(self[self.best], history=self.history, minima=self.minima, seconds_by=self.seconds_by)
 
     def __len__(self) -> int:
         return len(self.verdicts)
@@ -216,10 +223,15 @@ def entry(structure: Any, start: int) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write valid JSON, whatever the numbers are (NaN and infinities become strings), in one piece or not at all."""
-    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+    text = as_json(content, indent=2)
     temporary = path.with_suffix(path.suffix + ".part")
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def as_json(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """Valid JSON, on one line unless it is indented: NaN and infinities are the strings NaN, Infinity, -Infinity."""
+    return json.dumps(plain(content), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:

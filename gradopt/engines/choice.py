@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -102,6 +103,9 @@ class SwitchingEngine:
 
     It switches between two blocks, behind an update, and by the state of a run: whoever sees the blocks sees no seam.
 
+    Attributes:
+        stopwatch: That of eager, and what building programs and their steps have taken.
+
     Args:
         kinds: Ways to make a program that are tried in order, each after its patience.
         asked: A program to take in any case, whether it is faster or not.
@@ -116,6 +120,7 @@ class SwitchingEngine:
     ) -> None:
         self.oracle, self.optimiser = oracle, optimiser
         self._eager = EagerEngine(oracle, optimiser)
+        self.stopwatch = self._eager.stopwatch
         self._current: EagerEngine | GraphEngine = self._eager
         self._waiting = dict(kinds)
         self._asked = self._candidate = asked
@@ -134,20 +139,27 @@ class SwitchingEngine:
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
         self._limit = limit
+        if self._current is not self._eager:
+            with self._timed("steps"):
+                return self._current.advance(limit, bands, seconds)
         if self._candidate is None or (self._asked is None and limit < GATE_ROWS):
-            return self._current.advance(limit, bands, seconds)
+            return self._eager.advance(limit, bands, seconds)
         if self._eager.step == 0:  # the first update makes the optimiser's state
             return self._eager.advance(1, bands, seconds)
         return self._prove(self._candidate, min(limit, GATE_ROWS), bands, seconds)
 
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
-        self._current.update()
-        if self._proved is not None and self._current is self._eager:
+        if self._current is not self._eager:
+            with self._timed("steps"):
+                self._current.update()
+            return
+        self._eager.update()
+        if self._proved is not None:
             engine = GraphEngine(self.oracle, self._proved.graph.optimiser, self._proved.program)
             engine.load_state_dict(self._eager.state_dict())
             self._current = engine
-        elif self._candidate is None and self._waiting and self._current is self._eager:
+        elif self._candidate is None and self._waiting:
             self._consider()
 
     def rewind(self, row: int) -> None:
@@ -170,23 +182,38 @@ class SwitchingEngine:
         if time.perf_counter() - self._began < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
+        with self._timed("building a program"):
+            self._candidate = self._built(name, kind)
+
+    def _built(self, name: str, kind: Kind) -> _Candidate | None:
         try:
             if self._graph is None:
                 self._graph = trace(self.oracle, self.optimiser)
         except Refusal as refusal:
             self._waiting.clear()
             log.info("engine: eager to the end, as the step is no graph: %s", refusal)
-            return
+            return None
         try:
-            self._candidate = _Candidate(name, self._graph, kind.build(self._graph))
+            return _Candidate(name, self._graph, kind.build(self._graph))
         except Refusal as refusal:
             log.info("engine: eager, not %s: %s", name, refusal)
+            return None
+
+    @contextmanager
+    def _timed(self, section: str) -> Iterator[None]:
+        self.stopwatch.weight = 1
+        before = self.stopwatch.turn(section)
+        try:
+            yield
+        finally:
+            self.stopwatch.turn(before)
 
     def _prove(self, candidate: _Candidate, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Some steps by both from the same state; those of eager count."""
         self._candidate, problem, records, pace = None, None, torch.empty(0, 3), 0.0
         try:
-            records, pace = _rehearsed(candidate, limit)
+            with self._timed("building a program"):
+                records, pace = _rehearsed(candidate, limit)
         except Exception as error:  # whatever a program dies of, eager goes on
             problem = f"{type(error).__name__}: {error}"
         began = time.perf_counter()

@@ -23,6 +23,7 @@ from gradopt.engines.state import restore, saved
 from gradopt.evaluations import KEEP_EVERY, LARGE, Uncopied
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
+from gradopt.stopwatch import Stopwatch, weight
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 STEP_NORM = COLUMNS.index("step_norm")
@@ -37,6 +38,10 @@ class EagerEngine:
     From a million unknowns on, where an optimiser of torch moves them, the length of a step and the best point are
     looked at only every 20 steps: that takes a copy of the point, which costs as much as a step. (A step that has moved
     nothing is followed by more looks, so that a run at rest is seen.)
+
+    Attributes:
+        stopwatch: Forward, backward and update, of some steps that stand for all. Nothing on another device than the
+            CPU, whose work is not done when a call returns.
     """
 
     def __init__(self, oracle: AutogradOracle, optimiser: Optimiser) -> None:
@@ -56,6 +61,8 @@ class EagerEngine:
         self._length = 0
         self._began = time.perf_counter()
         self._points: list[tuple[int, Tensor]] = []
+        self.stopwatch = Stopwatch()
+        self._is_timed = oracle.parameters[0].device.type == "cpu"
         size = sum(parameter.numel() for parameter in oracle.parameters)
         self._follows = size <= MAX_FOLLOWED
         if size >= LARGE and not getattr(optimiser, "needs_point", True):
@@ -109,11 +116,10 @@ class EagerEngine:
                 self._evaluation = evaluation.copied()
             evaluation.leave()
         try:
-            self.optimiser.update(evaluation, self.oracle)
+            self._move(evaluation)
         except (BudgetSpent, NonFiniteTrial, Stuck) as cause:
             self._restore(cause)
             return
-        self.oracle.project()
         self.step += 1
 
     def rewind(self, row: int) -> None:
@@ -145,14 +151,42 @@ class EagerEngine:
         if self._batches is not None:
             oracle.micro_batches = self._batches.at(self.step)
             if self.step % self._batches.steps_per_epoch == 0:
-                full = oracle.evaluate_full()
+                full = self._evaluate_full()
+        oracle.stopwatch = self._watch()
         evaluation = oracle.evaluate(self._previous)
         while not self.optimiser.accepts(evaluation, oracle):
-            self.optimiser.update(evaluation, oracle)
-            oracle.project()
+            self._move(evaluation)
             evaluation = oracle.evaluate(self._previous)
         self._evaluation = evaluation
         return evaluation, evaluation if self._batches is None else full
+
+    def _evaluate_full(self) -> Evaluation | None:
+        if not self._is_timed:
+            return self.oracle.evaluate_full()
+        self.stopwatch.weight = 1  # each is timed: they are few
+        self.stopwatch.turn("full loss")
+        try:
+            return self.oracle.evaluate_full()
+        finally:
+            self.stopwatch.turn(None)
+
+    def _move(self, evaluation: Evaluation) -> None:
+        watch = self.oracle.stopwatch
+        before = None if watch is None else watch.turn("update")
+        try:
+            self.optimiser.update(evaluation, self.oracle)
+            self.oracle.project()
+        finally:
+            if watch is not None:
+                watch.turn(before)
+
+    def _watch(self) -> Stopwatch | None:
+        """What times the next step, if it is to be timed."""
+        times = weight(self.step) if self._is_timed else 0
+        if not times:
+            return None
+        self.stopwatch.weight = times
+        return self.stopwatch
 
     def _record(self, evaluation: Evaluation, full: Evaluation | None, now: float) -> tuple[float, ...]:
         looked = not isinstance(evaluation, Uncopied) or self.step % KEEP_EVERY == 0 or evaluation.step_norm == 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.conclusion import known_minimum
 from gradopt.contracts import Block, Evaluation, Observer, Run
-from gradopt.execution import Blocks, Watchers, check_observers
+from gradopt.execution import Blocks, Watchers, check_observers, limits
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
@@ -66,6 +66,7 @@ def execute(
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
+            result = replace(result, seconds_by=blocks.seconds_by({}))
             return result
         except BaseException as raised:
             error = raised
@@ -149,6 +150,7 @@ def _run(
         start,
         named,
         assembly.budget,
+        *limits(oracle, block),
         step=block.first_step,
         minimum=known_minimum(oracle.objective),
         sweep=sweep,

@@ -8,11 +8,9 @@ import numpy
 import torch
 from torch import Tensor
 
+from gradopt.description import STARTS_FILES
 from gradopt.result import Results
 from gradopt.verdict import STATUSES
-
-ALL = "starts.pt"
-SAMPLE = "starts.npz"
 
 MOST_STARTS = 10_000
 """Starts in the sample; of more, evenly chosen ones stand for all."""
@@ -28,14 +26,17 @@ def write(found: Results, directory: Path) -> None:
     began (`x0`) and ended (`x`), shape (starts, n) and float64, its loss (`fun`), its `status`, an index into
     `statuses`, the index of its minimum (`basin`, -1: none), and which start it is (`start`).
     """
-    torch.save({**{name: getattr(found, name) for name in COLUMNS}, "code": found.verdicts.codes}, directory / ALL)
+    torch.save(
+        {**{name: getattr(found, name) for name in COLUMNS}, "code": found.verdicts.codes},
+        directory / STARTS_FILES["all"],
+    )
     x0, x = _rows(found.x0), _rows(found.x)
     most = max(1, min(MOST_STARTS, MOST_NUMBERS // x.shape[1]))
     chosen = torch.linspace(0, len(found) - 1, min(most, len(found)), dtype=torch.float64).round().long()
     columns = {"x0": x0, "x": x, "fun": found.fun.double(), "status": found.verdicts.codes, "basin": found.basin}
     arrays: dict[str, Any] = {name: column.cpu()[chosen].numpy() for name, column in columns.items()}
     names = numpy.array([status.value for status in STATUSES])
-    numpy.savez_compressed(directory / SAMPLE, **arrays, start=chosen.numpy(), statuses=names)
+    numpy.savez_compressed(directory / STARTS_FILES["sample"], **arrays, start=chosen.numpy(), statuses=names)
 
 
 def _rows(x: Any) -> Tensor:

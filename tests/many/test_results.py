@@ -317,7 +317,7 @@ def test_from_the_command_line(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    assert "8 max_steps: the best of 8 starts is number" in done.stdout
+    assert "8 max_steps; the best is start" in done.stdout
     result = json.loads((Path(tmp_path) / "run/result.json").read_text())
     assert result["starts"]["number"] == 8 and result["starts"]["counts"] == {"max_steps": 8}
     kept = torch.load(Path(tmp_path) / "run" / result["starts"]["all"])

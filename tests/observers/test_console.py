@@ -3,8 +3,10 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -12,12 +14,15 @@ import torch
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
+from gradopt.many.assembly import assemble_starts
+from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.observers.console import Console
 from gradopt.settings import Stop
 from tests import functions as f
 from tests.installed import environment, gradopt
+from tests.observers.terminals import read_all
 
 
 def shown(x0, **stop):
@@ -89,24 +94,182 @@ def test_a_fit_that_has_not_arrived_has_no_standard_errors():
     assert ["parameter", "value", "standard", "error"] not in lines
 
 
-def test_a_live_line_appears_on_a_terminal_only(tmp_path):
-    words = [sys.executable, "-m", "gradopt", "objective=rosenbrock", "optimiser=adam", "stop.max_steps=3000"]
+def on_a_terminal(terminal, objective, optimiser="adam", **stop):
+    """What a terminal is sent by a run, and its result."""
+    assembly = assemble(objective, optimiser, {}, stop=Stop(**stop), engine="eager")
+    result = execute(assembly, [Console(terminal.stream)], form_of(objective))
+    return terminal.text(), result
+
+
+def slow_valley(x):
+    time.sleep(0.002)
+    return f.rosenbrock(x)
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_terminal_shows_how_far_the_run_has_come(columns, terminals):
+    text, result = on_a_terminal(
+        terminals(columns), FunctionObjective(slow_valley, [-1.2, 1.0]), max_steps=400, max_seconds=60.0
+    )
+
+    lines = [line.strip() for line in text.split("\n\n")[1].split("\r") if line.startswith("step ")]
+    assert 3 <= len(lines) <= 1 + 10 * result.seconds
+    steps = [int(re.match(r"step (\d+) of 400  loss [-\d.e]+", line)[1]) for line in lines]
+    assert steps == sorted(set(steps)) and steps[0] > 0 and steps[-1] <= 400
+    assert all(re.search(r"  0:\d\d left$", line) for line in lines)
+    assert max(map(len, lines)) < columns
+    assert any("evaluations/s" in line for line in lines) == (columns == 120)
+    assert any("best " in line for line in lines) == (columns == 120)
+
+
+def test_the_live_line_is_gone_at_the_end(terminals):
+    text, _ = on_a_terminal(terminals(100), FunctionObjective(slow_valley, [-1.2, 1.0]), max_steps=150)
+
+    *_, drawn, covered, verdict = text[: text.index("max_steps\x1b")].split("\r")
+    assert drawn.startswith("step ") and covered.strip() == "" and len(covered) >= len(drawn.rstrip())
+    assert verdict == "\x1b[33m- "
+
+
+@pytest.mark.parametrize(
+    ("x0", "stop", "shown"),
+    [
+        ([0.0], {}, "\x1b[32m+ converged\x1b[0m: "),
+        ([0.0], {"max_steps": 2}, "\x1b[33m- max_steps\x1b[0m: "),
+        ([1e30], {}, "\x1b[31mx "),
+    ],
+    ids=["success", "budget", "failure"],
+)
+def test_a_terminal_shows_the_verdict_in_colour(x0, stop, shown, terminals):
+    text, _ = on_a_terminal(terminals(100), FunctionObjective(f.parabola, x0), "sgd", **stop)
+
+    assert shown in text
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_are_left_out_where_they_are_not_wanted(variable, value, terminals, monkeypatch):
+    monkeypatch.setenv(variable, value)
+
+    text, _ = on_a_terminal(terminals(100), FunctionObjective(slow_valley, [-1.2, 1.0]), max_steps=100)
+
+    assert "\x1b" not in text
+    assert ("\rstep" in text) == (variable == "NO_COLOR")
+    assert "- max_steps: " in text
+
+
+def test_sentences_are_broken_at_the_width_of_the_terminal(terminals):
+    text, _ = on_a_terminal(terminals(60), FunctionObjective(f.rosenbrock, [-1.2, 1.0]), "lbfgs")
+
+    lines = [re.sub(r"\x1b\[\d+m", "", line) for line in text.splitlines()]
+    assert max(map(len, lines)) <= 60
+    assert "evaluations" not in text[text.index("\n\n", text.index("point  ")) :]  # the column to spare
+
+
+def test_what_comes_to_no_terminal_is_not_broken():
+    assert max(map(len, shown([0.0]).splitlines())) > 120
+
+
+def test_the_last_steps_are_shown_as_the_history_has_them():
+    stream = io.StringIO()
+    objective = FunctionObjective(f.rosenbrock, [-1.2, 1.0])
+    assembly = assemble(objective, "lbfgs", {}, stop=Stop())
+    result = execute(assembly, [Console(stream)], form_of(objective))
+
+    table = stream.getvalue()[stream.getvalue().index("step  ") :].splitlines()
+    heads, first, gap, *last = [line.split() for line in table]
+    assert table[0].split("  ")[-1] == "step / size" and heads[:5] == [
+        "step",
+        "evaluations",
+        "loss",
+        "change",
+        "gradient",
+    ]
+    assert first[:2] == ["0", "1"] and float(first[2]) == pytest.approx(24.2) and gap == ["..."]
+    assert [int(row[0]) for row in last] == list(range(result.nit - 5, result.nit + 1))
+    loss, size = result.history["loss"], max(abs(value) for value in result.x.tolist())
+    for step, evaluations, shown_loss, change, gradient, moved in last:
+        row = int(step)
+        assert int(evaluations) == result.history["evaluations"][row]
+        assert float(shown_loss) == pytest.approx(loss[row].item(), rel=1e-8)
+        scale = max(abs(loss[row]), abs(loss[row - 1]))
+        assert float(change) == pytest.approx(((loss[row] - loss[row - 1]) / scale).item(), rel=0.1)
+        assert float(gradient) == pytest.approx(result.history["gradient_norm"][row].item(), rel=1e-2)
+        assert float(moved) == pytest.approx(result.history["step_norm"][row].item() / size, rel=0.1)
+
+
+def test_a_run_of_one_step_has_a_table_of_two_rows_and_one_of_none_has_no_table():
+    one, none = shown([0.0, 1.0], max_steps=1), shown([0.0, 1.0], max_steps=0)
+
+    table = [line.split() for line in one[one.index("step  ") :].splitlines()]
+    assert [row[0] for row in table] == ["step", "0", "1"]
+    assert "1 step, 2 evaluations, " in one
+    assert "step / size" not in none and "0 steps, 1 evaluation, " in none
+
+
+def test_what_was_checked_is_said():
+    assert "checked  gradient " in shown([0.0])
+    assert "; curvature positive (2)" in shown([0.0])
+    assert "checked" not in shown([0.0], max_steps=2)
+    target = shown([0.0], target=8.5)
+    assert "<= target 8.5" in target
+
+
+def test_the_time_is_split():
+    def slow(x):
+        time.sleep(0.005)
+        return f.parabola(x)
+
+    stream = io.StringIO()
+    objective = FunctionObjective(slow, [0.0])
+    execute(assemble(objective, "sgd", {"lr": 0.1}, stop=Stop(max_steps=40)), [Console(stream)], form_of(objective))
+
+    line = next(line for line in stream.getvalue().splitlines() if line.startswith("time "))
+    shares = dict(part.rsplit(" ", 1) for part in line.removeprefix("time").strip().split(", "))
+    assert next(iter(shares)) == "forward"
+    assert 98 <= sum(float(share.rstrip("%")) for share in shares.values()) <= 102
+
+
+def test_many_starts_are_counted_by_their_endings():
+    stream = io.StringIO()
+    objective = FunctionObjective(f.rosenbrock, [-1.2, 1.0])
+    points = torch.tensor([[-1.2, 1.0], [1.0, 1.0], [0.9, 0.8]], dtype=torch.float64)
+    name = next(iter(dict(objective.named_parameters())))
+    parts = assemble_starts(objective, {name: points}, "lbfgs", stop=Stop(max_steps=6))
+    results = execute_starts(parts, [Console(stream)], form_of(objective))
+
+    text = stream.getvalue()
+    table = [line.split() for line in text[text.index("status ") :].splitlines()]
+    assert {row[0]: int(row[1]) for row in table[1:]} == {s.value: n for s, n in results.counts.items()}
+    assert len(table) > 2
+    assert f"{int(results.nfev.sum())} evaluations" in text and "of all starts" in text
+    assert "the best is start 1: " in text
+
+
+def test_the_live_line_of_many_starts_says_how_many_go_on(terminals):
+    terminal = terminals(120)
+    objective = FunctionObjective(f.rosenbrock, [-1.2, 1.0])
+    name = next(iter(dict(objective.named_parameters())))
+    points = torch.rand(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parts = assemble_starts(objective, {name: points}, "adam", {"lr": 1e-4}, stop=Stop(max_seconds=1.0), engine="eager")
+    execute_starts(parts, [Console(terminal.stream)], form_of(objective))
+
+    drawn = [line for line in terminal.text().split("\r") if line.startswith("step ")]
+    assert drawn and all(re.search(r"\d of 8 starts  best \S+  median \S+  gradient ", line) for line in drawn)
+
+
+def test_the_program_draws_on_a_terminal(tmp_path):
+    words = ["objective=rosenbrock", "optimiser=adam", "engine=eager", "stop.max_steps=4000"]
     ours, theirs = pty.openpty()
 
-    process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=theirs, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gradopt", *words],
+        cwd=tmp_path,
+        env=environment(TERM="xterm", NO_COLOR=""),
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(theirs)
-    text = b""
-    while True:
-        try:
-            chunk = os.read(ours, 65536)
-        except OSError:  # the terminal closes with the process
-            break
-        if not chunk:
-            break
-        text += chunk
+    text = read_all(ours).decode()
     process.wait()
-    os.close(ours)
 
-    assert b"steps/s" in text or b"steps" in text
-    assert b"\r" in text
-    assert b"loss" in text
+    assert re.search(r"\rstep \d+ of 4000  loss ", text)
+    assert "\x1b[33m- max_steps\x1b[0m: " in text

@@ -1,0 +1,65 @@
+"""A run for programs to read, one JSON object a line: what --json prints."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from gradopt.contracts import Block, Run
+from gradopt.description import described
+from gradopt.observers.output import Output
+from gradopt.result import Result, Results, as_json
+
+PERIOD = 0.5
+"""Seconds between two lines about a run that goes on, at least."""
+
+COLUMNS = ("loss", "full_loss", "best_loss", "gradient_norm", "step_norm", "learning_rate", "violation", "going")
+COLUMNS += ("evaluations", "seconds")
+
+
+class JsonLines:
+    """One JSON object a line: the start, how far it has come, and the result.
+
+    The key `event` says which: `start` (facts, config, budgets, the loss), at most twice a second `progress` (the
+    columns of the last row), and `result` (what `result.json` says of it). NaN and infinities are the strings NaN,
+    Infinity and -Infinity.
+
+    Args:
+        stream: Where to write; standard output if left out.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._output = Output(stream)
+        self._written = time.perf_counter()
+
+    def open(self, run: Run) -> None:
+        """Say what is about to run."""
+        budgets = {"steps": run.budget, "evaluations": run.max_evaluations, "seconds": run.max_seconds}
+        self._say(
+            "start",
+            facts=run.facts,
+            config=run.config,
+            directory=run.directory,
+            budgets={name: None if limit == math.inf else limit for name, limit in budgets.items()},
+            loss=run.start.loss,
+            gradient_norm=run.start.gradient_norm,
+        )
+
+    def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
+        """Say how far it has come, if it is time."""
+        now = time.perf_counter()
+        if now - self._written < PERIOD:
+            return
+        self._written = now
+        row = {name: block[name][-1, 0].item() for name in COLUMNS if name in block.columns}
+        if block["full_loss"] is block["loss"]:
+            del row["full_loss"]
+        self._say("progress", step=block.last_step, **row)
+
+    def close(self, result: Result | Results | None, error: BaseException | None) -> None:
+        """Say how it ended; of what was raised instead its own line speaks."""
+        if result is not None:
+            self._say("result", **described(result), directory=result.directory)
+
+    def _say(self, event: str, **content: Any) -> None:
+        self._output.line(as_json({"event": event, **content}))
