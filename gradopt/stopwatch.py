@@ -1,7 +1,8 @@
 """Where the time of a run goes: seconds by section, of which one runs at a time, so that they add up."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 FIRST = 20
 """Steps that are timed one by one: the first ones are not like those that follow."""
@@ -33,6 +34,16 @@ class Stopwatch:
             self.seconds[ended] = self.seconds.get(ended, 0.0) + self.weight * (now - self._since)
         self._section, self._since = section, now
         return ended
+
+    @contextmanager
+    def during(self, section: str) -> Iterator[None]:
+        """A section that is timed each time, and the one it came in the middle of after it."""
+        self.weight = 1.0
+        before = self.turn(section)
+        try:
+            yield
+        finally:
+            self.turn(before)
 
 
 def weight(step: int) -> int:

@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +38,8 @@ class Kind:
 
     Attributes:
         build: Raises `Refusal` where it cannot.
-        patience: Seconds of a run after which `auto` tries it: about as long as building takes, so that a run that ends
-            right then has taken twice as long as it had to, and no run more.
+        patience: Seconds of eager steps after which `auto` tries it: about as long as building takes, so that a run
+            that ends right then has taken twice as long as it had to, and no run more.
     """
 
     build: Callable[[StepGraph], Program]
@@ -127,7 +126,7 @@ class SwitchingEngine:
         self._proved: _Candidate | None = None
         self._graph: StepGraph | None = None
         self._limit = 0
-        self._began = time.perf_counter()
+        self._spent = 0.0
 
         self.label = asked.name if asked is not None else "auto, begins eager" if kinds else "eager"
 
@@ -140,10 +139,13 @@ class SwitchingEngine:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
         self._limit = limit
         if self._current is not self._eager:
-            with self._timed("steps"):
+            with self.stopwatch.during("steps"):
                 return self._current.advance(limit, bands, seconds)
         if self._candidate is None or (self._asked is None and limit < GATE_ROWS):
-            return self._eager.advance(limit, bands, seconds)
+            began = time.perf_counter()
+            block = self._eager.advance(limit, bands, seconds)
+            self._spent += time.perf_counter() - began
+            return block
         if self._eager.step == 0:  # the first update makes the optimiser's state
             return self._eager.advance(1, bands, seconds)
         return self._prove(self._candidate, min(limit, GATE_ROWS), bands, seconds)
@@ -151,7 +153,7 @@ class SwitchingEngine:
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
         if self._current is not self._eager:
-            with self._timed("steps"):
+            with self.stopwatch.during("steps"):
                 self._current.update()
             return
         self._eager.update()
@@ -177,12 +179,12 @@ class SwitchingEngine:
         self._candidate, self._proved = self._proved or self._candidate or self._asked, None
 
     def _consider(self) -> None:
-        """Build the next program if the run has lasted long enough."""
+        """Build the next program if eager steps have taken long enough; what criteria take, no program saves."""
         name, kind = next(iter(self._waiting.items()))
-        if time.perf_counter() - self._began < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
+        if self._spent < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
-        with self._timed("building a program"):
+        with self.stopwatch.during("building a program"):
             self._candidate = self._built(name, kind)
 
     def _built(self, name: str, kind: Kind) -> _Candidate | None:
@@ -199,20 +201,11 @@ class SwitchingEngine:
             log.info("engine: eager, not %s: %s", name, refusal)
             return None
 
-    @contextmanager
-    def _timed(self, section: str) -> Iterator[None]:
-        self.stopwatch.weight = 1
-        before = self.stopwatch.turn(section)
-        try:
-            yield
-        finally:
-            self.stopwatch.turn(before)
-
     def _prove(self, candidate: _Candidate, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Some steps by both from the same state; those of eager count."""
         self._candidate, problem, records, pace = None, None, torch.empty(0, 3), 0.0
         try:
-            with self._timed("building a program"):
+            with self.stopwatch.during("building a program"):
                 records, pace = _rehearsed(candidate, limit)
         except Exception as error:  # whatever a program dies of, eager goes on
             problem = f"{type(error).__name__}: {error}"

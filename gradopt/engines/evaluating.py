@@ -83,6 +83,10 @@ class EvaluatingEngine(EagerEngine):
         if time.perf_counter() - self._built < kind.patience:
             return
         del self._waiting[name]
+        with self.stopwatch.during("building a program"):
+            self._build(name, kind)
+
+    def _build(self, name: str, kind: EvaluationKind) -> None:
         try:
             if self._graph is None:
                 self._graph = trace_loss(self.oracle)

@@ -53,7 +53,7 @@ class LanesEngine(StackedEngine):
 
     Args:
         build: Makes the program, and proves it; raises `Refusal` where there is none.
-        patience: Seconds of a run after which it is made; 0: at once, and a refusal is a mistake.
+        patience: Seconds of eager steps after which it is made; 0: at once, and a refusal is a mistake.
     """
 
     def __init__(self, parts: Parts, build: Callable[[], LanesProgram], patience: float) -> None:
@@ -64,6 +64,7 @@ class LanesEngine(StackedEngine):
         self._adapter = parts.optimiser.inner
         self._rates = Rates(self._adapter)
         self._low, self._pending, self._pace = 0, False, math.inf
+        self._spent = 0.0
         if patience == 0:
             program = _asked(build)
             self._build = lambda: program
@@ -76,7 +77,10 @@ class LanesEngine(StackedEngine):
     def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps of each start; see `Engine.advance`."""
         if self._made is None:
-            return super().advance(limit, bands, seconds)
+            began = time.perf_counter()
+            block = super().advance(limit, bands, seconds)
+            self._spent += time.perf_counter() - began
+            return block
         program, lanes, _ = self._made
         live, number = self.starts.live, self.oracle.num_starts
         limit = torch.as_tensor(limit).expand(number)
@@ -106,7 +110,7 @@ class LanesEngine(StackedEngine):
             self._pending = True
             return
         super().update()
-        if self._build is not None and time.perf_counter() - self._began >= self._patience:
+        if self._build is not None and self._spent >= self._patience:
             self._take_over(self._build)
 
     def retire(self, ended: Tensor) -> Tensor | None:
