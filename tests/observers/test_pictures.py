@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -19,8 +20,8 @@ from gradopt.observers.pictures import Pictures
 from gradopt.observers.tensorboard import TensorBoard
 from gradopt.pictures.figures import BLUE, RED
 from tests import functions as f
+from tests.dashboards import get, server, until
 from tests.installed import gradopt as command
-from tests.observers.test_tensorboard import SERVER, ask, served_at, until
 
 
 def minimise(place, function=f.parabola, x0=(0.0,), *, observers=None, lr=0.1, steps=30, **options):
@@ -268,23 +269,12 @@ def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
 def test_the_server_shows_the_graph_and_the_pictures(loader, tmp_path):
     done = command("objective=rosenbrock", "optimiser=adam", "stop.max_steps=200", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", *SERVER, f"--load_fast={loader}"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        address = served_at(process)
-        run = until(lambda: ask(f"{address}/data/runs"), len)[0].replace("/", "%2F")
-        tags = until(lambda: ask(f"{address}/data/plugin/images/tags"), len)
-        found = {tag: image(address, run, tag.replace("/", "%2F")) for tag in next(iter(tags.values()))}
-        graph = text(f"{address}/data/plugin/graphs/graph?run={run}")
-        points = ask(f"{address}/data/plugin/scalars/scalars?run={run}&tag=opt%2Floss")
-    finally:
-        process.terminate()
-        process.communicate()
+    with server(tmp_path / "runs", f"--load_fast={loader}") as address:
+        run = until(lambda: get(f"{address}/data/runs")[1], len)[0]
+        tags = until(lambda: get(f"{address}/data/plugin/images/tags")[1], len)
+        found = {tag: image(address, run, tag) for tag in next(iter(tags.values()))}
+        graph = fetched(f"{address}/data/plugin/graphs/graph?{urllib.parse.urlencode({'run': run})}").decode()
+        _, points = get(f"{address}/data/plugin/scalars/scalars", run=run, tag="opt/loss")
 
     assert set(found) == {"pictures/graph", "pictures/convergence", "pictures/landscape"}
     assert all(min(Image.open(io.BytesIO(content)).size) > 100 for content in found.values())
@@ -293,12 +283,8 @@ def test_the_server_shows_the_graph_and_the_pictures(loader, tmp_path):
 
 
 def image(address, run, tag):
-    (one,) = until(lambda: ask(f"{address}/data/plugin/images/images?run={run}&tag={tag}&sample=0"), len)
+    (one,) = until(lambda: get(f"{address}/data/plugin/images/images", run=run, tag=tag, sample="0")[1], len)
     return fetched(f"{address}/data/plugin/images/individualImage?{one['query']}")
-
-
-def text(address):
-    return fetched(address).decode()
 
 
 def fetched(address):
