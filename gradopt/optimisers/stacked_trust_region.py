@@ -24,6 +24,7 @@ from gradopt.optimisers.trust_rules import (
     NO_STEP,
     NOISE,
     NOT_FINITE,
+    VAIN,
     first_radius,
     forcing,
     takes_whole,
@@ -56,12 +57,14 @@ class StackedTrustSteps:
         if "loss" not in self._rows:
             return None
         row, here = self._rows.at(places, STEP), self.measured(evaluations, places)
-        ratio, length, radius = _ratio(here, row), row["length"], row["radius"]
+        ratio, quiet = _ratio(here, row)
+        length, radius = row["length"], row["radius"]
         terrible = ratio == -math.inf
         grown = torch.where(ratio > GAINS[1], torch.maximum(radius, GROWTH * length), radius)
         cut = torch.where(terrible, CUTS[0], torch.where(ratio < 0, CUTS[1], CUTS[2]))
         radius = torch.where(ratio < GAINS[0], cut * length, grown)
-        self._rows.put(places, radius=radius, terrible=terrible, endless=here.loss == math.inf)
+        vain = torch.where(quiet & (ratio <= ACCEPT), row["vain"] + 1, 0)
+        self._rows.put(places, radius=radius, terrible=terrible, endless=here.loss == math.inf, vain=vain)
         return (ratio > ACCEPT).cpu()
 
     def update(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
@@ -73,7 +76,7 @@ class StackedTrustSteps:
         radius, sound = self._modelled(places, here, oracle, self._rows["radius"][places])
         none = torch.zeros_like(sound)
         pinned = none if here.pinned is None else here.pinned.any(1)
-        self._rows.put(places, radius=radius, sound=sound, pinned=pinned, terrible=none, endless=none)
+        self._rows.put(places, radius=radius, sound=sound, pinned=pinned, terrible=none, endless=none, vain=none.long())
         return self._move(oracle, places)
 
     def retry(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
@@ -114,8 +117,8 @@ class StackedTrustSteps:
         self._model.load_state_dict(state["model"])
 
     def _move(self, oracle: StackedOracle, places: Tensor) -> Halted | None:
-        row = self._rows.at(places, ("radius", "sound", "point", "pinned", "terrible", "endless"))
-        able = (row["sound"] & (row["radius"] > 0)).cpu()
+        row = self._rows.at(places, ("radius", "sound", "point", "pinned", "terrible", "endless", "vain"))
+        able = (row["sound"] & (row["radius"] > 0) & (row["vain"] < VAIN)).cpu()
         length, change = (torch.zeros_like(row["radius"]) for _ in range(2))
         trial = row["point"].clone()
         if bool(able.any()):
@@ -195,15 +198,15 @@ CAUSES = (
 )
 """Why a start cannot be moved."""
 
-STEP = ("radius", "length", "change", "loss", "gradient_norm")
+STEP = ("radius", "length", "change", "loss", "gradient_norm", "vain")
 """What is remembered of the last step, and of the point it was made from."""
 
 
-def _ratio(here: Evaluations, row: dict[str, Tensor]) -> Tensor:
-    """Actual over predicted decrease, as of one start."""
+def _ratio(here: Evaluations, row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Actual over predicted decrease, and whether both are within rounding, as of one start."""
     noise = NOISE * torch.finfo(here.point.dtype).eps * row["loss"].abs()
     fallen, hoped = row["loss"] - here.loss, -row["change"]
     quiet = (fallen.abs() <= noise) & (hoped <= noise)
     ratio = torch.where(quiet, (here.gradient_norm < row["gradient_norm"]).double(), fallen / hoped)
     finite = here.loss.isfinite() & here.gradient_norm.isfinite()
-    return torch.where(here.loss == -math.inf, 1.0, torch.where(finite, ratio, -math.inf))
+    return torch.where(here.loss == -math.inf, 1.0, torch.where(finite, ratio, -math.inf)), quiet

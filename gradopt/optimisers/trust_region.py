@@ -23,13 +23,15 @@ from gradopt.optimisers.trust_rules import (
     NO_STEP,
     NOISE,
     NOT_FINITE,
+    VAIN,
     first_radius,
     forcing,
     takes_whole,
 )
 from gradopt.stacked import StackedOracle
 
-KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_not_finite", "_largest")
+KEPT = ("_radius", "_loss", "_gradient_norm", "_change", "_length", "_point", "_accepted", "_not_finite")
+KEPT += ("_largest", "_vain")
 
 
 class TrustSteps:
@@ -51,15 +53,15 @@ class TrustSteps:
         self._point = torch.empty(0)
         self._accepted = True
         self._not_finite: float | None = None
-        self._largest = 0.0
+        self._largest, self._vain = 0.0, 0
         self._scale: Tensor | None = None
 
     def accepts(self, evaluation: Evaluation, oracle: Oracle) -> bool:
         """Whether the loss fell as the model predicted; the radius is adapted either way."""
         if self._model is None:
             return True
-        ratio = self._ratio(self._unit.of(evaluation))
-        loss = evaluation.loss
+        measured = self._unit.of(evaluation)
+        ratio, loss = self._ratio(measured), evaluation.loss
         self._not_finite = None if ratio != -math.inf else math.nan if math.isfinite(loss) else loss
         if ratio == -math.inf:
             self._radius = CUTS[0] * self._length
@@ -68,6 +70,7 @@ class TrustSteps:
         elif ratio > GAINS[1]:
             self._radius = max(self._radius, GROWTH * self._length)
         self._accepted = ratio > ACCEPT
+        self._vain = self._vain + 1 if self._is_noise(measured) and not self._accepted else 0
         return self._accepted
 
     def update(self, evaluation: Evaluation, oracle: Oracle) -> None:
@@ -82,7 +85,7 @@ class TrustSteps:
             self._loss, self._gradient_norm = evaluation.loss, evaluation.gradient_norm
             self._point = evaluation.point
             self._model, self._radius = self._modelled(evaluation, oracle, self._radius)
-        if self._radius == 0:  # halved away
+        if self._radius == 0 or self._vain >= VAIN:  # halved away
             raise Stuck(NO_STEP)
         step, self._length, self._change = self._model.minimiser(self._radius)
         trial = self._point + step.to(self._point)
@@ -128,11 +131,14 @@ class TrustSteps:
             return 1.0
         if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient_norm)):
             return -math.inf
-        noise = NOISE * torch.finfo(evaluation.point.dtype).eps * abs(self._loss)
-        fallen = self._loss - evaluation.loss
-        if abs(fallen) <= noise and -self._change <= noise:
+        if self._is_noise(evaluation):
             return 1.0 if evaluation.gradient_norm < self._gradient_norm else 0.0
-        return fallen / -self._change
+        return (self._loss - evaluation.loss) / -self._change
+
+    def _is_noise(self, evaluation: Evaluation) -> bool:
+        """Whether the decrease, actual and predicted, is within rounding."""
+        noise = NOISE * torch.finfo(evaluation.point.dtype).eps * abs(self._loss)
+        return abs(self._loss - evaluation.loss) <= noise and -self._change <= noise
 
 
 class TrustRegion(TrustSteps):

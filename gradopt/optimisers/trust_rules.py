@@ -11,6 +11,9 @@ ACCEPT = 1e-4
 NOISE = 10
 """Differences of losses up to this many roundings are noise."""
 
+VAIN = 10
+"""Trials in a row that rounding alone refuses, each half as long as the one before: shorter ones tell no more."""
+
 MATRIX_UP_TO = 200
 """Unknowns up to which `hessian=auto` takes the whole matrix."""
 
