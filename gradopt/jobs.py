@@ -134,9 +134,11 @@ def start(arguments: list[str]) -> int:
             code = int(str(ending.code))  # the jobs that are done are shown all the same
         jobs = list(_finished())
     if multirun and jobs:
-        _summarise({Path(job["sweep"]) for job in jobs})
         code = code if code > 128 else int(bool(code) or any(job["status"] == "error" for job in jobs))
         _show(jobs, code)
+        told = _summarised({Path(job["sweep"]) for job in jobs})
+        if os.environ.get(OUTPUT) not in VOICES:
+            print(told)
         return code
     return code or next((job["exit_code"] for job in jobs), 0)
 
@@ -361,16 +363,18 @@ def _finished() -> Iterator[dict[str, Any]]:
         yield {**content, "job": number, "directory": _short(directory), "sweep": _short(sweep)}
 
 
-def _summarise(sweeps: set[Path]) -> None:
-    """Log what the seeds of a sweep have done together, where some runs differ in their seed alone."""
+def _summarised(sweeps: set[Path]) -> str:
+    """Log what the seeds of a sweep have done together, where some runs differ in their seed alone; how to see it."""
     from gradopt.comparison import summary  # of a sweep only
 
+    lines: list[str] = []
     for sweep in sweeps:
         try:
             told = summary.of_sweep(sweep)
         except (OSError, Mistake) as error:  # the runs are worth more than their summary
             told = f"no summary of the seeds: {error}"
-        print(f"\nside by side: gradopt compare {sweep}" + (f"\n{told}" if told else ""))
+        lines += ["", f"side by side: gradopt compare {sweep}", *([told] if told else [])]
+    return "\n".join(lines)
 
 
 def _short(directory: str) -> str:
