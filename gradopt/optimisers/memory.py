@@ -122,8 +122,7 @@ def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, fa
         curvature, factor: s'y, and c, with which s'(c D)s = s'y: numbers, or tensors of shape (...).
     """
     image = image * factor  # quotients before products, which could overflow
-    diagonal = (diagonal * factor).addcmul_(image, image / curvature, value=-1)
-    return diagonal.addcmul_(change, change / curvature)
+    return diagonal * factor - image * (image / curvature) + change * (change / curvature)
 
 
 def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
