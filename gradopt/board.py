@@ -27,7 +27,9 @@ RELOAD_SECONDS = 2
 SAMPLES = "scalars=5000,images=200"
 """Points and pictures shown of a curve: TensorBoard's own limits leave out most of a run."""
 
-PINNED = ("opt/best_loss", "opt/gradient_norm")
+PINNED = ("opt/best_loss", "opt/log10_gap", "opt/log10_best", "opt/gradient_norm")
+"""Curves that not all runs have are passed over."""
+
 COLOURS = r"^(?:.*/)?(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
 """Runs of sweeps are called by their number and optimiser and coloured by the latter, as is the summary of their seeds;
 all others one by one."""

@@ -180,7 +180,7 @@ def _minimise(config: DictConfig, directory: Path) -> tuple[Result | Results, fl
     if settings.starts is not None:
         return _minimise_starts(settings, observers, directory, said)
     assembly, target = assembled(settings)
-    form, minimum = conclusion.form_of(target), _minimum(target)
+    form, minimum = conclusion.form_of(target), known_minimum(target)
     options: Any = {"directory": directory, "config": said, "thread_count": settings.threads}
     return execution.execute(assembly, observers, form, **options), minimum
 
@@ -202,12 +202,12 @@ def _minimise_starts(
         engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    form, minimum = conclusion.form_of(target), _minimum(target)
+    form, minimum = conclusion.form_of(target), known_minimum(target)
     options: Any = {"directory": directory, "config": config, "thread_count": settings.threads}
     return execution.execute(parts, observers, form, **options), minimum
 
 
-def _minimum(target: "Objective") -> float | None:
+def known_minimum(target: "Objective") -> float | None:
     """The lowest loss there is, where the objective knows it; a run is worth more than one that cannot be told."""
     try:
         return target.minimum()

@@ -1,5 +1,6 @@
 """What the documents show is what happens: their commands are run and their plugin is installed."""
 
+import json
 import re
 
 import pytest
@@ -34,6 +35,8 @@ def test_the_table_of_the_documents_is_the_real_one(tmp_path):
 
     shown, real = ([re.split(r"\s{2,}", line)[:7] for line in text.splitlines()] for text in (shown, done.stdout))
     assert real == shown
+    (rosenbrock,) = tmp_path.glob("runs/multirun/*/*/3-sgd/result.json")
+    assert json.loads(rosenbrock.read_text(encoding="utf-8"))["minimum"] == 0.0
     assert "wrote runs/curves.png\nwrote runs/profiles.png\n" in done.stderr
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gradopt
+from gradopt.jobs import known_minimum
 from gradopt.mistakes import Mistake
 from gradopt.objectives.function import Function, FunctionObjective
 from gradopt.objectives.polynomial import Polynomial
@@ -132,3 +133,13 @@ def test_a_wrong_target_says_what_to_mend(target, part):
 def test_objectives_refuse_what_makes_no_sense(make, part):
     with pytest.raises(Mistake, match=part):
         make()
+
+
+def test_a_minimum_that_cannot_be_told_costs_no_run(caplog):
+    class Broken(Quadratic):
+        def minimum(self):
+            raise RuntimeError("on fire")
+
+    assert known_minimum(Quadratic()) == 0.0
+    assert known_minimum(Broken()) is None
+    assert "minimum() of the objective failed: RuntimeError: on fire" in caplog.text

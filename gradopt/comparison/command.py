@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gradopt.comparison import curves, profiles, table
 from gradopt.comparison.groups import SOLVED, Group, grouped
-from gradopt.comparison.looks import looks
+from gradopt.comparison.looks import Looks, looks
 from gradopt.comparison.records import ERROR, NO_GOAL, TORN, UNFINISHED, find
 from gradopt.mistakes import Mistake, did_you_mean
 
@@ -38,10 +38,7 @@ def compare(arguments: Sequence[str]) -> int:
     output = Path(given.output) if given.output else places[0] if len(places) == 1 else Path("compare")
     notes = [*_troubles(groups)]
     if given.summary:
-        from gradopt.comparison import summary  # TensorBoard's protocol buffers
-
-        written = summary.write(groups, output)
-        notes.append(written or "no summary: no two runs with a history differ in their seed alone")
+        notes.append(_summary(groups, output))
     if given.pictures:
         notes += _pictures(groups, output)
     print("".join(f"{line}\n" for line in notes), end="", file=sys.stderr)
@@ -115,20 +112,31 @@ def _troubles(groups: Sequence[Group]) -> Iterator[str]:
         yield f"{len(problems)} objectives: losses, curves and ranks of different ones have nothing in common"
 
 
+def _summary(groups: Sequence[Group], output: Path) -> str:
+    from gradopt.comparison import summary  # TensorBoard's protocol buffers
+
+    try:
+        written = summary.write(groups, output)
+    except OSError as error:
+        return f"no summary: {error}; say --output DIR"
+    return written or "no summary: no two runs with a history differ in their seed alone"
+
+
 def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
     """Draw what can be drawn; a line for each file, and for what could not be."""
     if importlib.util.find_spec("matplotlib") is None:
         yield 'no pictures: they need matplotlib: pip install "gradopt[pictures]"'
         return
+    lines = looks(dict.fromkeys(group.solver for group in groups))  # the same in both pictures
     try:
         output.mkdir(parents=True, exist_ok=True)
-        yield from _curves(groups, output / "curves.png")
-        yield from _profiles(groups, output / "profiles.png")
+        yield from _curves(groups, lines, output / "curves.png")
+        yield from _profiles(groups, lines, output / "profiles.png")
     except OSError as error:
         yield f"no pictures: {error}; say --output DIR"
 
 
-def _curves(groups: Sequence[Group], file: Path) -> Iterator[str]:
+def _curves(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
     found = curves.drawable(groups)
     without = Counter(
         "unbounded, infeasible or ended by an error"
@@ -147,11 +155,10 @@ def _curves(groups: Sequence[Group], file: Path) -> Iterator[str]:
     most = max(sum(group.problem == problem for group in groups) for problem in shown)
     if most > curves.MOST_SOLVERS:
         yield f"curves of the best {curves.MOST_SOLVERS} of {most} optimisers"
-    names = dict.fromkeys(group.solver for its in shown.values() for group in its)
-    yield from _write(curves.picture(shown, looks(names)), file)
+    yield from _write(curves.picture(shown, lines), file)
 
 
-def _profiles(groups: Sequence[Group], file: Path) -> Iterator[str]:
+def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
     cases = profiles.common(groups)
     if cases is None:
         yield "no profiles: they need two optimisers that have run on the same two objectives or seeds"
@@ -169,7 +176,9 @@ def _profiles(groups: Sequence[Group], file: Path) -> Iterator[str]:
         f"{cases.problems} objective{'s' * (cases.problems > 1)}, {cases.number} cases; "
         f"solved: a loss within {tolerance:g} of the way from the start to the lowest"
     )
-    yield from _write(profiles.picture(cases.costs, looks(shown), title, "evaluations"), file)
+    yield from _write(
+        profiles.picture(cases.costs, {solver: lines[solver] for solver in shown}, title, "evaluations"), file
+    )
 
 
 def _write(figure: "Figure", file: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from gradopt.comparison.groups import HIGH, LOW, MIDDLE, Group, Problem
-from gradopt.comparison.looks import bare, sparse
+from gradopt.comparison.looks import Looks, bare, sparse
 from gradopt.comparison.records import NO_GOAL, Trace
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def bands(found: Sequence[Trace], column: str, places: numpy.ndarray) -> numpy.n
     return numpy.where(numpy.isinf(spread), numpy.nan, spread)
 
 
-def picture(found: Mapping[Problem, Sequence[Group]], looks: Mapping[str, Mapping[str, Any]]) -> "Figure":
+def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
     """A panel a problem."""
     from matplotlib.figure import Figure  # an optional package, and slow to import
     from matplotlib.lines import Line2D
@@ -110,7 +110,7 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Mapping[str, Mappin
     return figure
 
 
-def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Mapping[str, Mapping[str, Any]]) -> None:
+def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Looks) -> None:
     lines, floor = spreads(problem, groups, "evaluations")
     faint = min(0.18, 0.6 / len(lines))
     for place, (solver, (places, (low, middle, high))) in enumerate(lines.items()):

@@ -135,23 +135,27 @@ def _solver(key: str) -> bool:
 
 
 def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
-    """For each run the name, and the options that differ: its own among runs of the same name, others among all."""
+    """For each run the name, and the options that differ: those of the problem among runs of the same name; of a
+    solver its own likewise, and others among all, so that it is called the same on every problem.
+    """
     family = name.partition(".")[0] + "."
     named: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         named[str(record.config.get(name))].append(record)
-    other = _differing(records, lambda key: is_part(key) and not key.startswith(family))
-    own = {title: _differing(those, lambda key: key.startswith(family)) for title, those in named.items()}
+    is_own = is_part if is_part is _problem else lambda key: key.startswith(family)
+    own = {title: _differing(those, is_own) for title, those in named.items()}
+    other = _differing(records, lambda key: is_part(key) and not is_own(key))
     return [_label(record, name, family, [*own[str(record.config.get(name))], *other]) for record in records]
 
 
 def _differing(records: Sequence[Record], is_part: Any) -> list[str]:
-    """The keys that have several values; one that is not there is null."""
-    keys = dict.fromkeys(key for record in records if record.config for key in record.config if is_part(key))
-    values = {
-        key: {json.dumps(record.config.get(key), default=str) for record in records if record.config} for key in keys
-    }
-    return [key for key in keys if len(values[key]) > 1]
+    """The keys that have several values. Where one is not there, as in a run of an older gradopt, it is no other."""
+    values: dict[str, set[str]] = {}
+    for record in records:
+        for key, value in record.config.items():
+            if is_part(key):
+                values.setdefault(key, set()).add(json.dumps(value, default=str))
+    return [key for key, its in values.items() if len(its) > 1]
 
 
 def _label(record: Record, name: str, family: str, keys: Sequence[str]) -> str:

@@ -7,11 +7,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito (2008), without the yellow, which is too light for lines."""
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+Looks = Mapping[str, Mapping[str, Any]]
+"""By name, options of matplotlib's lines."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 
 
-def looks(names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """Options of matplotlib's lines for each name; no two of the first 385 are the same."""
+def looks(names: Iterable[str]) -> Looks:
+    """One for each name; no two of the first 385 are the same."""
     return {
         name: {
             "color": COLOURS[place % len(COLOURS)],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from gradopt.comparison.groups import Group, Problem
-from gradopt.comparison.looks import bare, plain
+from gradopt.comparison.looks import Looks, bare, plain
 from gradopt.comparison.records import NO_GOAL, Record
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def common(groups: Sequence[Group]) -> Cases | None:
     )
 
 
-def picture(costs: Costs, looks: Mapping[str, Mapping[str, Any]], title: str, cost: str) -> "Figure":
+def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
     """A performance profile and a data profile, side by side, of the solvers that have looks.
 
     Args:

@@ -190,18 +190,17 @@ def _config(directory: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
         text = (directory / ".hydra" / "config.yaml").read_text(encoding="utf-8")
-        return _one_form(dict(_flat(yaml.load(text, loader) or {})))
+        return _settled(dict(_flat(yaml.load(text, loader) or {})))
     except (OSError, UnicodeError, yaml.YAMLError, AttributeError, RecursionError):
         said = (str(word).lstrip("+").partition("=") for word in result.get("overrides", ()))
         return {f"{key}.name" if key in ("objective", "optimiser", "schedule") else key: v for key, _, v in said}
 
 
-def _one_form(config: dict[str, Any]) -> Mapping[str, Any]:
-    """`starts=64` as `starts.number=64`, and nothing of how starts are drawn where there is but one."""
-    if "starts" in config:
-        config["starts.number"] = config.pop("starts")
-    several = config.get("starts.number") is not None
-    return {name: value for name, value in config.items() if several or not name.startswith("starts.")}
+def _settled(config: dict[str, Any]) -> Mapping[str, Any]:
+    """With `starts` in one form: `starts=64` is their number, and without one, the rest says nothing."""
+    number = config.pop("starts", config.pop("starts.number", None))
+    kept = {key: value for key, value in config.items() if number is not None or not key.startswith("starts.")}
+    return {**kept, "starts.number": number}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -44,6 +44,7 @@ def write(tmp_path):
             "objective": {"name": objective, **config.pop("objective_options", {})},
             "optimiser": {"name": optimiser, **config.pop("options", {})},
             "dtype": "float64",
+            "engine": "auto",
             "seed": 0,
             **config,
         }

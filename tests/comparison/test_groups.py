@@ -24,7 +24,9 @@ def test_labels_name_the_options_that_differ_and_no_others(write, tmp_path):
     write("3", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2})
     write("4", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2}, engine="x")
 
-    assert sorted(solver for _, solver, _ in names(tmp_path)) == ["adam", "adam engine=x", "sgd lr=0.01", "sgd lr=0.1"]
+    assert sorted(solver for _, solver, _ in names(tmp_path)) == [
+        *("adam engine=auto", "adam engine=x", "sgd lr=0.01 engine=auto", "sgd lr=0.1 engine=auto"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,14 +34,29 @@ def test_labels_name_the_options_that_differ_and_no_others(write, tmp_path):
     [
         ({"dtype": "float32"}, ["bowl dtype=float32", "bowl dtype=float64"]),
         ({"objective_options": {"bounds": [-2, 2]}}, ["bowl", "bowl bounds=[-2,2]"]),
+        ({"starts": 64}, ["bowl", "bowl starts.number=64"]),
         ({"objective": "valley"}, ["bowl", "valley"]),
     ],
 )
 def test_another_dtype_bound_or_objective_is_another_problem(write, tmp_path, differently, label):
-    write("1")
+    write("1", objective_options={"bounds": None})
     write("2", **differently)
 
     assert [problem for problem, _, _ in names(tmp_path)] == label
+
+
+def test_how_starts_are_drawn_says_nothing_where_there_is_one(write, tmp_path):
+    write("1", starts={"number": None, "sampler": "auto"})
+    write("2", starts={"number": None, "sampler": "sobol"})
+
+    assert names(tmp_path) == [("bowl", "sgd", 2)]
+
+
+def test_an_option_that_an_older_run_does_not_know_makes_no_difference(write, tmp_path):
+    write("1", options={"lr": 0.1})
+    write("2", options={"lr": 0.1, "novel": True})
+
+    assert names(tmp_path) == [("bowl", "sgd", 2)]
 
 
 def test_runs_without_a_config_are_each_one_of_their_own(write, tmp_path):
