@@ -139,7 +139,7 @@ def test_one_start_is_labelled_with_nothing_of_how_many_are_drawn(tmp_path):
 
     assert [row["objective"] for row in rows] == [
         "rosenbrock starts.number=64",
-        "rosenbrock starts.number=8 starts.sampler=sobol",
+        "rosenbrock starts.number=8",
         "rosenbrock",
     ]
 
