@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Robust
+from gradopt.torch_internals import pulled_back
 from gradopt.unknowns import joined, joined_rows, split, split_rows
 
 MAX_ROWS = 64
@@ -39,7 +40,7 @@ class Linearisation:
             factors, self._rows = robust.weights(self.residuals)
             self.residuals = factors * self.residuals
         self._dual: Tensor | None = None
-        self._pulled: tuple[Tensor | None, ...] = ()
+        self._pulled: Sequence[Tensor | None] = ()
 
     def jvp(self, vector: Tensor) -> Tensor:
         """J v."""
@@ -47,22 +48,18 @@ class Linearisation:
             return (self.jacobian() @ vector.unsqueeze(-1)).squeeze(-1)
         if self._dual is None:  # J'u is linear in u; its derivative by u along v is J v
             self._dual = torch.zeros_like(self._graph, requires_grad=True)
-            self._pulled = torch.autograd.grad(
-                self._graph, self._parameters, self._dual, create_graph=True, allow_unused=True
-            )
+            self._pulled = pulled_back([self._graph], self._parameters, [self._dual], create_graph=True)
         pairs = [
             (p, v) for p, v in zip(self._pulled, self._split(vector, self._parameters), strict=True) if p is not None
         ]
-        (image,) = torch.autograd.grad(
-            [p for p, _ in pairs], self._dual, [v for _, v in pairs], retain_graph=True, allow_unused=True
-        )
+        (image,) = pulled_back([p for p, _ in pairs], [self._dual], [v for _, v in pairs], retain_graph=True)
         image = torch.zeros_like(self.residuals) if image is None else image
         return image if self._rows is None else self._rows * image
 
     def vjp(self, vector: Tensor) -> Tensor:
         """J' v."""
         weighed = vector if self._rows is None else self._rows * vector
-        parts = torch.autograd.grad(self._graph, self._parameters, weighed, retain_graph=True, allow_unused=True)
+        parts = pulled_back([self._graph], self._parameters, [weighed], retain_graph=True)
         image = self._joined(parts, self._parameters)
         return image if self._constant is None else image.masked_fill(self._constant, 0.0)
 

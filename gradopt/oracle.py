@@ -16,7 +16,7 @@ from gradopt.evaluations import KEEP_EVERY, Copying, Sparing, Uncopied, copying,
 from gradopt.linearisation import MAX_ROWS, Linearisation
 from gradopt.mistakes import Mistake
 from gradopt.stopwatch import Stopwatch
-from gradopt.torch_internals import backward
+from gradopt.torch_internals import backward, pulled_back
 from gradopt.unknowns import joined, largest, split
 
 
@@ -192,13 +192,8 @@ class AutogradOracle:
             parts = dict(zip(map(id, self.parameters), split(vector, self.parameters), strict=True))
             if not curved:  # the gradient does not depend on the unknowns: a linear loss
                 return torch.zeros_like(vector)
-            outer = torch.autograd.grad(
-                [g for g, _ in curved],
-                self.parameters,
-                [parts[id(p)] for _, p in curved],
-                retain_graph=True,
-                allow_unused=True,
-            )
+            vectors = [parts[id(p)] for _, p in curved]
+            outer = pulled_back([g for g, _ in curved], self.parameters, vectors, retain_graph=True)
             image = joined(outer, self.parameters)
             return image if constant is None else image.masked_fill(constant, 0.0)
 
@@ -458,7 +453,7 @@ class AutogradOracle:
             try:
                 # A factor that needs a gradient itself makes functions that are differentiable only once say so.
                 one = torch.ones_like(output, requires_grad=True)
-                return torch.autograd.grad(output, self.parameters, one, create_graph=True, allow_unused=True)
+                return pulled_back([output], self.parameters, [one], create_graph=True)
             except RuntimeError:  # an operation without a second derivative
                 return None
 

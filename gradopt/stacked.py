@@ -14,6 +14,7 @@ from gradopt.contracts import Evaluation, Objective
 from gradopt.linearisation import Linearisation
 from gradopt.oracle import AutogradOracle
 from gradopt.stacking import check_kind, check_losses, stacked
+from gradopt.torch_internals import pulled_back
 
 MAX_ENTRIES = 100_000
 """Of the unknowns of all starts that are evaluated together: half a megabyte or so."""
@@ -176,7 +177,7 @@ class StackedOracle:
         """The gradients at other points, shape (starts, n); not counted."""
         parts = [part.detach().requires_grad_() for part in self.split(points)]
         losses = self.losses(parts)
-        return self.joined(torch.autograd.grad(losses, parts, torch.ones_like(losses), allow_unused=True), parts)
+        return self.joined(pulled_back([losses], parts, [torch.ones_like(losses)]), parts)
 
     def is_curved(self) -> bool:
         """Whether second derivatives exist; it costs nothing that counts."""
@@ -194,7 +195,7 @@ class StackedOracle:
             return None
         parts = [part.detach().requires_grad_() for part in self.split(self.last.point[places])]
         losses = self.losses(parts)
-        gradients = torch.autograd.grad(losses, parts, torch.ones_like(losses), create_graph=True, allow_unused=True)
+        gradients = pulled_back([losses], parts, [torch.ones_like(losses)], create_graph=True)
         curved = [(gradient, index) for index, gradient in enumerate(gradients) if gradient is not None]
         curved = [(gradient, index) for gradient, index in curved if gradient.requires_grad]
 
@@ -203,14 +204,8 @@ class StackedOracle:
             if not curved:  # a linear loss
                 return torch.zeros_like(vectors)
             rows = self.split(vectors)
-            outer = torch.autograd.grad(
-                [gradient for gradient, _ in curved],
-                parts,
-                [rows[index] for _, index in curved],
-                retain_graph=True,
-                allow_unused=True,
-            )
-            return self.joined(outer, parts)
+            chosen = [rows[index] for _, index in curved]
+            return self.joined(pulled_back([g for g, _ in curved], parts, chosen, retain_graph=True), parts)
 
         return product
 
@@ -336,12 +331,11 @@ class StackedOracle:
         number, least = self.num_starts, sum(map(math.prod, self._shapes))
         part = max(1, MAX_ENTRIES // least)
         if number <= 2 * part:
-            for parameter in self.parameters:
-                parameter.grad = None
             losses = self.losses(self.parameters)
-            losses.backward(torch.ones_like(losses))
-            return losses.detach()
-        losses, gradients = self._slopes(self.parameters)
+            gradients = pulled_back([losses], self.parameters, [torch.ones_like(losses)])
+            losses = losses.detach()
+        else:
+            losses, gradients = self._slopes(self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return losses
@@ -355,7 +349,7 @@ class StackedOracle:
             rows = slice(begin, begin + most)
             pieces = [whole.detach()[rows].requires_grad_() for whole in parts]
             losses = self.losses(pieces)
-            slopes = torch.autograd.grad(losses, pieces, torch.ones_like(losses), allow_unused=True)
+            slopes = pulled_back([losses], pieces, [torch.ones_like(losses)])
             for gradient, slope in zip(gradients, slopes, strict=True):
                 if slope is not None:
                     gradient[rows] = slope

@@ -72,6 +72,28 @@ def backward(output: Tensor, *, retain_graph: bool = False) -> None:
     run((output,), (torch.ones_like(output),), retain_graph, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
+def pulled_back(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+) -> Sequence[Tensor | None]:
+    """`torch.autograd.grad(outputs, inputs, vectors, allow_unused=True, ...)`, on the CPU without what stands before
+    the engine: checks of the vectors that import SymPy, a third of a second once a process.
+    """
+    run, keeps = FOUND[RUN_BACKWARD], retain_graph or create_graph
+    if run is None or any(type(tensor) is not Tensor or not tensor.is_cpu for tensor in (*outputs, *vectors)):
+        return torch.autograd.grad(
+            outputs, inputs, vectors, retain_graph=keeps, create_graph=create_graph, allow_unused=True
+        )
+    inputs = tuple(inputs)
+    return run(
+        tuple(outputs), tuple(vectors), keeps, create_graph, inputs, allow_unreachable=True, accumulate_grad=False
+    )
+
+
 def flattened(tensors: Sequence[Tensor]) -> Tensor:
     """The entries of dense tensors as one new vector, outside any graph: in a third of the time of `torch.cat`."""
     flatten, set_grad_enabled = FOUND[FLATTEN], FOUND[SET_GRAD_ENABLED]

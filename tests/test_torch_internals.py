@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 import gradopt
 from gradopt import torch_internals
-from gradopt.torch_internals import FOUND, KernelStep, backward, flattened, lean_step
+from gradopt.torch_internals import FOUND, KernelStep, backward, flattened, lean_step, pulled_back
 from tests import functions as f
 
 STEPS = 12
@@ -49,6 +51,32 @@ def trajectory(unknowns, optimizer, step, steps=STEPS, *, skip=()):
         step()
         points.append(torch.cat([unknown.detach().reshape(-1).clone() for unknown in unknowns]))
     return torch.stack(points)
+
+
+@pytest.mark.parametrize("name", [torch_internals.RUN_BACKWARD, None])
+def test_vectors_are_pulled_back_as_by_autograd_and_twice(monkeypatch, name):
+    if name is not None:
+        monkeypatch.setitem(FOUND, name, None)
+    x, y, unused = (torch.tensor([1.5, 2.0, 3.0], dtype=torch.float64, requires_grad=True) for _ in range(3))
+    vector = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
+
+    first = pulled_back([(x * y).sin()], [x, y, unused], [vector], create_graph=True)
+    second = pulled_back([first[0]], [x, vector], [torch.ones(3, dtype=torch.float64)], retain_graph=True)
+
+    theirs = torch.autograd.grad((x * y).sin(), [x, y, unused], vector, create_graph=True, allow_unused=True)
+    again = torch.autograd.grad(theirs[0].sum(), [x, vector])
+    assert first[2] is None and theirs[2] is None
+    assert all(torch.equal(one, other) for one, other in zip([*first[:2], *second], [*theirs[:2], *again], strict=True))
+
+
+def test_a_run_does_without_what_autograd_imports_for_vectors():
+    script = (
+        "import sys, torch, gradopt\n"
+        "result = gradopt.minimise(lambda x: (x**4).sum() + (x[0] - 1) ** 2, [3.0, 2.0], optimiser='trust_region')\n"
+        "assert result.nhev > 0 and 'sympy' not in sys.modules, result"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Optimiser
+from gradopt.contracts import Band, Block, Optimiser
 from gradopt.engines.eager import EagerEngine
 from gradopt.engines.loss_graph import LossGraph, trace_loss
 from gradopt.engines.purity import Refusal
@@ -40,7 +40,7 @@ class EvaluationKind:
 
     Attributes:
         build: Raises `Refusal` where it cannot.
-        patience: Seconds of a run after which `auto` tries it, as `choice.Kind.patience`.
+        patience: Seconds of eager steps after which `auto` tries it, as `choice.Kind.patience`.
     """
 
     build: Callable[[LossGraph], Evaluate]
@@ -65,11 +65,18 @@ class EvaluatingEngine(EagerEngine):
         super().__init__(oracle, optimiser)
         self._waiting = dict(kinds)
         self._graph: LossGraph | None = None
-        self._built = time.perf_counter()
+        self._spent = 0.0
         self.label = asked[0] if asked is not None else "auto, begins eager" if kinds else "eager"
         self.name = "eager"
         if asked is not None:
             self._try(*asked, is_asked=True)
+
+    def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
+        """Evaluate up to `limit` steps; see `Engine.advance`."""
+        began = time.perf_counter()
+        block = super().advance(limit, bands, seconds)
+        self._spent += time.perf_counter() - began
+        return block
 
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
@@ -80,7 +87,7 @@ class EvaluatingEngine(EagerEngine):
     def _consider(self) -> None:
         """Build the next program if the run has lasted long enough."""
         name, kind = next(iter(self._waiting.items()))
-        if time.perf_counter() - self._built < kind.patience:
+        if self._spent < kind.patience:
             return
         del self._waiting[name]
         with self.stopwatch.during("building a program"):
