@@ -60,6 +60,9 @@ class Report:
         """Whether no check failed; there may be warnings."""
         return not self._names("failed")
 
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
     def __getitem__(self, name: str) -> Finding:
         """The finding of that name.
 

@@ -42,8 +42,8 @@ def test_the_lines_of_a_run_are_its_result_in_the_end(tmp_path):
     written = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result.pop("event") == "result" and result.pop("directory") == str(tmp_path / "run")
     assert result["status"] == "converged" and "first-order optimal" in result["message"]
-    envelope = {name: written.pop(name) for name in ("gradopt", "started", "overrides", "exit_code")}
-    assert result == written and envelope["exit_code"] == 0
+    envelope = {name: written.pop(name) for name in ("gradopt", "started", "overrides", "minimum", "exit_code")}
+    assert result == written and envelope["minimum"] == 0 and envelope["exit_code"] == 0
 
 
 def test_a_failing_verdict_is_a_result_too(tmp_path):

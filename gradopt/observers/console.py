@@ -66,4 +66,4 @@ class Console:
 
 def _places(result: Result | Results) -> dict[str, str]:
     where = result.directory
-    return dict(zip(PLACES, (where, f"tensorboard --logdir {where}"), strict=True)) if where else {}
+    return dict(zip(PLACES, (where, f"gradopt board {where}"), strict=True)) if where else {}

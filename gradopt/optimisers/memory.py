@@ -57,8 +57,8 @@ class Memory:
         kept_curvature.fill_(curvature)
         # (R, r; 0, c)^-1 = (R^-1, -R^-1 r / c; 0, 1 / c) with r = S'y and c = s'y, which meets a column of zeros in V.
         steps, _, inverse, _ = self._filled()
-        products, size = torch.mv(steps, change), self.size
-        row[:size].copy_(torch.addmv(unit[:size], inverse.T, products, alpha=-1 / curvature))
+        products, size = torch.mv(steps, change).div_(curvature), self.size  # 1 / c alone may overflow
+        row[:size].copy_(torch.addmv(unit[:size], inverse.T, products, alpha=-1))
         self._follow(step, change, curvature)
 
     def inverse(self, gradient: Tensor, free: Tensor | None) -> Tensor:

@@ -26,7 +26,7 @@ def covered(png, colour):
 def ended(status, **columns):
     history = {name: torch.as_tensor(column, dtype=torch.float64) for name, column in columns.items()}
     x = torch.zeros(1)
-    return Result(x, history["loss"][-1].item(), x, Verdict(status, "", {}), 3, 3, 3, 0, 1.0, history)
+    return Result(x, history["loss"][-1].item(), x, Verdict(status, "", {}), 3, 3, 3, 0, 1.0, history=history)
 
 
 def test_a_run_of_a_million_steps_is_drawn_to_its_end():
