@@ -23,7 +23,7 @@ from gradopt.stationarity.curvature import (
     spectrum,
     ways,
 )
-from gradopt.stationarity.falls import is_lower
+from gradopt.stationarity.falls import REACH, is_lower
 from gradopt.stationarity.points import (
     RESTING,
     Finding,
@@ -291,10 +291,10 @@ class StackedPoints:
         point, gradient = oracle.last.point[places], oracle.last.gradient[places]
         eps, loss = torch.finfo(point.dtype).eps, oracle.last.loss[places].double().cpu()
         direction = direction.to(point) / direction.to(point).norm(dim=1, keepdim=True)
-        reach = eps**0.25 * (direction.abs() * ways(point, self._state["_origin"][places])).sum(1, keepdim=True)
+        way = (direction.abs() * ways(point, self._state["_origin"][places])).sum(1, keepdim=True) * direction
         found = torch.zeros(len(places), dtype=torch.bool)
-        for move in (reach * direction, -reach * direction):
-            step = oracle.inside(point + move) - point
+        for part in (eps**0.25, -(eps**0.25), eps**REACH, -(eps**REACH)):
+            step = oracle.inside(point + part * way) - point
             lower = oracle.probe(places, point + step).double().cpu()
             astray = point.shape[1] * strength * (step / size).square().sum(1).double().cpu()
             found |= is_lower(lower, loss, (gradient * step).sum(1).double().cpu(), astray, eps)
