@@ -19,6 +19,9 @@ MAX_LANCZOS = 400
 
 SURE = 0.1
 
+NUM_ROUGH = 3
+"""Products by which the curvature of each of many unknowns is estimated."""
+
 MAX_BASIS = 2**26
 """Numbers the vectors of Lanczos may hold all together."""
 
@@ -41,8 +44,8 @@ class Curvature:
         strength: The change of the loss, to second order, when all unknowns move by their own size.
         free: The indices of the free unknowns.
         complete: Whether these are all eigenvalues, of all unknowns.
-        error: How far from the smallest value the next eigenvalue may be. That none is smaller yet is proven only for
-            0; otherwise the random start makes it likely.
+        error: How far from the smallest value the next eigenvalue may be, in the objective's units. That none is
+            smaller yet is proven only for 0; otherwise the random start makes it likely.
     """
 
     values: Tensor
@@ -137,7 +140,7 @@ class Curvature:
 def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> Curvature:
     """The curvature on the free unknowns: all of it for few, by Lanczos for many.
 
-    Few unknowns are scaled by their own curvature, many by their size, so that the objective's units do not matter.
+    The unknowns are scaled by their own curvature, that of many by a few products, so that units do not matter.
 
     Args:
         free: The unknowns no bound holds; a mask with at least one True.
@@ -156,12 +159,13 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         own, values, vectors, noise = spectrum(matrix, eps)
         strength, error = matrix.abs().sum(1).max().item(), 0.0
     else:
-        common = _common_curvature(restricted, n)
-        own = torch.full((n,), common, dtype=torch.float64)
-        slope = scale * gradient[indices].double().cpu() / common
-        values, vectors, error = _lanczos(lambda v: restricted(v) / common / common, slope, 10 * len(gradient) * eps)
-        strength, error = values.abs().max().item() * common * common, error * common * common
-        noise = torch.full_like(values, 10 * eps * strength / common)
+        own = _rough_curvature(restricted, n, eps)
+        slope = scale * gradient[indices].double().cpu() / own
+        values, vectors, error = _lanczos(lambda v: restricted(v / own) / own, slope, 10 * len(gradient) * eps)
+        error /= max((scale / own * vectors[:, 0]).square().sum().item(), TINY)
+        most = values.abs().max()
+        strength = (most * own.max().square()).item()
+        noise = 10 * eps * most * (vectors.square().T @ own.square()).sqrt()
     return Curvature(
         values=values,
         vectors=vectors,
@@ -226,14 +230,19 @@ def _own_curvature(matrix: Tensor) -> Tensor:
     return torch.where(own > 0, own, 1.0)
 
 
-def _common_curvature(product: Product, n: int) -> float:
-    """The power of two nearest to the square root of the curvature of all unknowns together, for squares of products
-    not to overflow; 1 where it has none.
+def _rough_curvature(product: Product, n: int, eps: float) -> Tensor:
+    """The square root of each unknown's curvature, with that it has together with others, by products with random
+    signs; at least eps^0.25 of the largest, 1 where there is none. In units of it a curvature that is faint for an
+    unknown of little weight is as large as any: Lanczos finds it among thousands at once.
     """
-    largest = (
-        product(torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).abs().max().item()
-    )
-    return 2.0 ** (math.frexp(largest)[1] // 2) if 0 < largest < math.inf else 1.0
+    generator, found = torch.Generator().manual_seed(0), torch.zeros(n, dtype=torch.float64)
+    for _ in range(NUM_ROUGH):
+        signs = torch.randint(0, 2, (n,), generator=generator) * 2 - 1
+        found = torch.maximum(found, product(signs * (0.5 + 0.5 * torch.rand(n, generator=generator).double())).abs())
+    largest = found.max().item()
+    if not 0 < largest < math.inf:
+        return torch.ones(n, dtype=torch.float64)
+    return found.sqrt().clamp(min=eps**0.25 * math.sqrt(largest))
 
 
 def sizes(point: Tensor, origin: Tensor) -> Tensor:
