@@ -544,6 +544,16 @@ def test_what_falls_along_a_curve_alone_is_no_minimum(function, x0):
     assert run(function, x0, "lbfgs", torch.float64).status is Status.SADDLE_POINT
 
 
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_gradient_of_zero_on_a_kink_is_told_without_contradiction(optimiser, dtype):
+    result = run(lambda x: (x - 1).norm() + 0.1 * ((x - 1) ** 2).sum(), [3.0, 4.0], optimiser, dtype)
+
+    assert (result.status, result.fun) == (Status.STALLED, 0.0)
+    assert result.message.startswith("the gradient is 0 here (loss 0, step ")
+    assert "It may be the minimum" in result.message
+
+
 def test_a_floor_that_is_curved_and_level_is_a_minimum():
     assert run(lambda x: (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0], "lbfgs", torch.float64).status is Status.CONVERGED
 
