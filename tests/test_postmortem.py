@@ -294,3 +294,25 @@ def test_terms_that_cancel_at_the_minimum_are_no_slope():
         for function in (lambda x: (torch.cosh(x) - 1).sum(), lambda x: torch.log(torch.cosh(x)).sum()):
             for dtype in (torch.float32, torch.float64):
                 assert run(function, "lbfgs", dtype, x0=x0).success
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_right_gradient_that_underflows_in_a_tail_is_not_blamed(optimiser, dtype):
+    # The derivative of 1/y is -1/y^2, which is 0 where y is 1e162, and so is no slope of the loss.
+    result = run(lambda x: (1 / (1 + x**2)).sum(), optimiser, dtype, x0=[1.0])
+
+    assert result.status is Status.STALLED
+    assert result.jac.item() == 0
+    assert "plateau" in result.message
+    assert "wrong" not in result.message
+    assert "leave the range" in result.verdict.evidence["gradient_check"]
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_wrong_gradient_of_a_tiny_loss_is_named_all_the_same(optimiser, dtype):
+    scale = 1e-12 if dtype is torch.float32 else 1e-100
+    result = run(lambda x: scale * g.with_gradient(lambda right, x: -right)(x), optimiser, dtype)
+
+    assert result.verdict.evidence["gradient_check"] == "wrong"
