@@ -532,6 +532,26 @@ def test_a_product_of_unknowns_falls_along_no_axis_and_is_no_minimum_all_the_sam
     assert onward.fun < function(torch.tensor(x0, dtype=dtype)) - 1e-3
 
 
+@dtypes
+@pytest.mark.parametrize("scale", [1.0, 9.0])
+def test_a_maximum_of_hundreds_of_unknowns_is_one(scale, dtype):
+    weights = torch.linspace(1.0, scale, 300, dtype=dtype)
+
+    assert run(lambda x: -(weights * x**2).sum(), [0.0] * 300, "lbfgs", dtype).status is Status.MAXIMUM
+    assert run(lambda x: x[0] ** 4 - (x**2).sum() + 2 * x[0] ** 2, [0.0] * 300, "lbfgs", dtype).status is (
+        Status.SADDLE_POINT
+    )
+
+
+@pytest.mark.parametrize("power", [3, 4])
+def test_a_fall_without_curvature_is_told_by_its_depth(power):
+    result = run(lambda x: x[0] ** 2 - x[1] ** power, [0.0, 0.0], "lbfgs", torch.float64)
+
+    assert result.status is Status.SADDLE_POINT
+    assert f"falls all the same, by {result.verdict.evidence['fall']:.3g} over a move of " in result.message
+    assert result.verdict.evidence["fall"] == pytest.approx(result.verdict.evidence["fall_length"] ** power)
+
+
 @pytest.mark.parametrize(
     ("function", "x0"),
     [

@@ -46,6 +46,7 @@ class Curvature:
         complete: Whether these are all eigenvalues, of all unknowns.
         error: How far from the smallest value the next eigenvalue may be, in the objective's units. That none is
             smaller yet is proven only for 0; otherwise the random start makes it likely.
+        room: The same for the largest, in these units.
     """
 
     values: Tensor
@@ -59,6 +60,7 @@ class Curvature:
     free: Tensor
     complete: bool
     error: float = 0.0
+    room: float = 0.0
 
     @property
     def sign(self) -> str:
@@ -74,9 +76,11 @@ class Curvature:
         return 1.0 if unknowns <= NUM_DENSE else max(1.0, directions / NUM_LANCZOS)
 
     @property
-    def is_maximum(self) -> bool:
-        """It is negative in every direction."""
-        return self.complete and bool(self.values[-1] < -self.threshold)
+    def never_rises(self) -> bool:
+        """Whether no direction is curved upwards, for all that is known; many unknowns must be curved downwards."""
+        if self.complete:
+            return bool(self.values[-1] <= self.threshold)
+        return len(self.free) == len(self.size) and bool(self.values[-1] + self.room < -self.threshold)
 
     @property
     def is_faint(self) -> bool:
@@ -157,11 +161,11 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
     if n <= NUM_DENSE:
         matrix = torch.stack([restricted(row) for row in torch.eye(n, dtype=torch.float64)])
         own, values, vectors, noise = spectrum(matrix, eps)
-        strength, error = matrix.abs().sum(1).max().item(), 0.0
+        strength, error, room = matrix.abs().sum(1).max().item(), 0.0, 0.0
     else:
         own = _rough_curvature(restricted, n, eps)
         slope = scale * gradient[indices].double().cpu() / own
-        values, vectors, error = _lanczos(lambda v: restricted(v / own) / own, slope, 10 * len(gradient) * eps)
+        values, vectors, (error, room) = _lanczos(lambda v: restricted(v / own) / own, slope, 10 * len(gradient) * eps)
         error /= max((scale / own * vectors[:, 0]).square().sum().item(), TINY)
         most = values.abs().max()
         strength = (most * own.max().square()).item()
@@ -178,6 +182,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         free=indices,
         complete=n <= NUM_DENSE and n == len(gradient),
         error=error,
+        room=room,
     )
 
 
@@ -262,9 +267,10 @@ def _nowhere_zero(size: Tensor) -> Tensor:
     return torch.where(size > torch.finfo(size.dtype).eps * largest, size, torch.where(largest > 0, largest, 1.0))
 
 
-def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, float]:
+def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3), and
-    the residual of the smallest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue Problem, 4.5).
+    the residuals of the smallest and the largest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue
+    Problem, 4.5).
 
     It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
     directions to which the gradient is orthogonal. It goes on as long as the smallest eigenvalue is not settled: one
@@ -289,9 +295,9 @@ def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tens
         ends = beta <= 1e-12 * max(1e-300, matrix.diagonal()[:k].abs().max().item())
         if ends or k == most or k % NUM_LANCZOS == 0:
             values, vectors = torch.linalg.eigh(matrix[:k, :k])
-            error = (beta * vectors[-1, 0].abs()).item()
+            error, room = (0.0, 0.0) if ends else (beta * vectors[-1, [0, -1]].abs()).tolist()
             if ends or k == most or error <= max(SURE * abs(values[0].item()), flat * values.abs().max().item()):
-                return values, basis[:k].T @ vectors, 0.0 if ends else error
+                return values, basis[:k].T @ vectors, (error, room)
         matrix[k - 1, k] = matrix[k, k - 1] = beta
         basis[k] = image / beta
     raise AssertionError("the last step returns")

@@ -46,7 +46,10 @@ MAX_ENTRIES = 500_000
 CURVATURES = ("positive", "none", "negative", "held", "unchecked")
 """What `evidence["curvature"]` of a `Finding` may say: the place here is the number in that of `Findings`."""
 
-EVIDENCE = ("loss", "gradient_norm", "relative", "tolerance", "resting", "curvature_min", "newton_decrease")
+EVIDENCE = (
+    *("loss", "gradient_norm", "relative", "tolerance", "resting", "curvature_min", "newton_decrease"),
+    *("fall", "fall_length"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +277,8 @@ class StackedPoints:
             "resting": resting.double(),
             "curvature_min": torch.where(held, math.nan, values[:, 0] / length),
             "newton_decrease": torch.where(held, math.nan, decrease),
+            "fall": torch.full_like(decrease, math.nan),
+            "fall_length": torch.full_like(decrease, math.nan),
             "num_flat": torch.zeros_like(decrease),
             "curvature": torch.where(held, CURVATURES.index("held"), CURVATURES.index("positive")).double(),
         }
