@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd.function import once_differentiable
 
 import gradopt
 from gradopt import postmortem
@@ -316,3 +317,39 @@ def test_a_wrong_gradient_of_a_tiny_loss_is_named_all_the_same(optimiser, dtype)
     result = run(lambda x: scale * g.with_gradient(lambda right, x: -right)(x), optimiser, dtype)
 
     assert result.verdict.evidence["gradient_check"] == "wrong"
+
+
+class Quartic(torch.autograd.Function):
+    """The sum of x^4, that cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x**4).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        (x,) = ctx.saved_tensors
+        return 4 * upstream * x**3
+
+
+@dtypes
+@pytest.mark.parametrize(
+    ("x0", "status"), [([0.0, 2.0], Status.SADDLE_POINT), ([0.0, 0.0], Status.MAXIMUM)], ids=["saddle", "maximum"]
+)
+def test_a_smooth_fall_to_both_sides_is_no_kink_where_there_are_no_second_derivatives(x0, status, dtype):
+    result = run(lambda x: Quartic.apply(x) - (x**2).sum(), "lbfgs", dtype, x0=x0)
+
+    assert result.status is status
+    assert "to either side" in result.message
+    assert "kink" not in result.message
+    assert abs(result.verdict.evidence["direction"][0, 0].item()) == 1.0
+
+
+@dtypes
+def test_a_minimum_without_second_derivatives_is_one(dtype):
+    result = run(lambda x: Quartic.apply(x) + (x**2).sum(), "lbfgs", dtype, x0=[1.0, 2.0])
+
+    assert result.status is Status.CONVERGED
+    assert "unchecked" in result.message
