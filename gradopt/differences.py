@@ -223,6 +223,14 @@ class Neighbourhood:
         elif (again := probe.loss(self._point)) != self.loss:
             self.unjudged = f"two losses at the same point differ by {abs(again - self.loss):.3g}"
 
+    def leaves_range(self, slopes: Sequence[Slope]) -> bool:
+        """Whether numbers here are so small or so large that autograd, which squares them, may have lost a right
+        gradient: that of 1/y is -1/y^2, which underflows long before 1/y does.
+        """
+        number = torch.finfo(self._point.dtype)
+        smallest = min([abs(self.loss) or math.inf, *(abs(one.measured - one.claimed) for one in slopes)])
+        return smallest < number.tiny**0.5 or self.size.max().item() > number.max**0.25
+
     def slope(self, weights: Tensor) -> Slope:
         """The slope along the direction of `weights`, relative moves of the unknowns; float64, shape (n,)."""
         direction = weights * self.size.cpu().double()

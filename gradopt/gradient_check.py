@@ -151,6 +151,9 @@ def _checked(near: Neighbourhood, probe: Probe, one_by_one: int) -> GradientChec
     if not any(slope.is_judged for slope in slopes):
         return GradientCheck(slopes, unjudged="differences of the loss are lost in rounding, noise or kinks here")
     wrong = [weights for weights, slope in zip(directions, slopes, strict=True) if slope.is_wrong]
+    if wrong and near.leaves_range([slope for slope in slopes if slope.is_wrong]):
+        what = str(near.size.dtype).removeprefix("torch.")
+        return GradientCheck(unjudged=f"the squares of numbers here leave the range of {what}")
     culprits: list[tuple[str, Slope]] = []
     if not wrong:
         if len(scaled) <= one_by_one:

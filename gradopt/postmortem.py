@@ -51,9 +51,10 @@ def patience(oracle: Timed, seconds: float, interrupted: Callable[[], bool]) -> 
 
 def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: Patience) -> Verdict:
     """The verdict on the point where the parameters stand, of that loss; `stalled` in place of a success, a saddle
-    point or a maximum that a wrong gradient feigns, and of a success on an edge of the loss. A few losses beside the
-    point tell whether there is reason to look further. Under constraints it is looked further at once, and for no edge:
-    the loss falls beside most minima. A success that nobody had the time to check says so.
+    point or a maximum that a wrong gradient feigns, and of a success on an edge of the loss; a saddle point or maximum
+    in place of one whose curvature was not checked. A few losses beside the point tell whether there is reason to look
+    further. Under constraints it is looked further at once, and for no edge: the loss falls beside most minima. A
+    success that nobody had the time to check says so.
     """
     feigned = verdict.status in FEIGNED
     if verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
@@ -77,11 +78,12 @@ def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: P
             return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
     if found is None:
         return _unchecked(verdict) if not feigned and any(check.cut_short for check in checks) else verdict
-    why = (
-        f"the gradient vanishes here, but this is {found.sentence()} (loss {loss:.10g}): no minimum. To mend: start on "
-        "the other side"
-    )
-    return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(checks[0]), "edge_fall": found.fall})
+    evidence = {**verdict.evidence, **_evidence(checks[0]), "edge_fall": found.fall}
+    why = f"the gradient vanishes here, but this is {found.sentence()} (loss {loss:.10g}): no minimum. To mend: start "
+    if found.bends:  # only curvature that is unchecked lets one pass for a success
+        evidence |= {"direction": (found.step / found.step.norm())[None]}
+        return Verdict(Status.MAXIMUM if found.peaks else Status.SADDLE_POINT, f"{why}somewhere else", evidence)
+    return Verdict(Status.STALLED, f"{why}on the other side", evidence)
 
 
 def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> Verdict:

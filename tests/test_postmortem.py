@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd.function import once_differentiable
 
 import gradopt
 from gradopt import postmortem
@@ -294,3 +295,61 @@ def test_terms_that_cancel_at_the_minimum_are_no_slope():
         for function in (lambda x: (torch.cosh(x) - 1).sum(), lambda x: torch.log(torch.cosh(x)).sum()):
             for dtype in (torch.float32, torch.float64):
                 assert run(function, "lbfgs", dtype, x0=x0).success
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_right_gradient_that_underflows_in_a_tail_is_not_blamed(optimiser, dtype):
+    # The derivative of 1/y is -1/y^2, which is 0 where y is 1e162, and so is no slope of the loss.
+    result = run(lambda x: (1 / (1 + x**2)).sum(), optimiser, dtype, x0=[1.0])
+
+    assert result.status is Status.STALLED
+    assert result.jac.item() == 0
+    assert "plateau" in result.message
+    assert "wrong" not in result.message
+    assert "leave the range" in result.verdict.evidence["gradient_check"]
+
+
+@dtypes
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_wrong_gradient_of_a_tiny_loss_is_named_all_the_same(optimiser, dtype):
+    scale = 1e-12 if dtype is torch.float32 else 1e-100
+    result = run(lambda x: scale * g.with_gradient(lambda right, x: -right)(x), optimiser, dtype)
+
+    assert result.verdict.evidence["gradient_check"] == "wrong"
+
+
+class Quartic(torch.autograd.Function):
+    """The sum of x^4, that cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x**4).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        (x,) = ctx.saved_tensors
+        return 4 * upstream * x**3
+
+
+@dtypes
+@pytest.mark.parametrize(
+    ("x0", "status"), [([0.0, 2.0], Status.SADDLE_POINT), ([0.0, 0.0], Status.MAXIMUM)], ids=["saddle", "maximum"]
+)
+def test_a_smooth_fall_to_both_sides_is_no_kink_where_there_are_no_second_derivatives(x0, status, dtype):
+    result = run(lambda x: Quartic.apply(x) - (x**2).sum(), "lbfgs", dtype, x0=x0)
+
+    assert result.status is status
+    assert "to either side" in result.message
+    assert "kink" not in result.message
+    assert abs(result.verdict.evidence["direction"][0, 0].item()) == 1.0
+
+
+@dtypes
+def test_a_minimum_without_second_derivatives_is_one(dtype):
+    result = run(lambda x: Quartic.apply(x) + (x**2).sum(), "lbfgs", dtype, x0=[1.0, 2.0])
+
+    assert result.status is Status.CONVERGED
+    assert "unchecked" in result.message

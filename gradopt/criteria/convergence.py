@@ -10,6 +10,7 @@ from torch import Tensor
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.failure import EVERY
 from gradopt.mistakes import Mistake
+from gradopt.stationarity.curvature import SURE
 from gradopt.stationarity.points import StationaryPoints
 from gradopt.verdict import Status
 
@@ -106,9 +107,12 @@ class Convergence:
         if status in (Status.SADDLE_POINT, Status.MAXIMUM):
             what = "a maximum" if status is Status.MAXIMUM else "a saddle point"
             hint = "start somewhere else" if self._escapes else "on_saddle=escape, or start somewhere else"
+            falls = f"falls along a direction of curvature {evidence['curvature_min']:.3g}"
+            if not math.isnan(depth := evidence.get("fall", math.nan)):
+                falls = f"falls all the same, by {depth:.3g} over a move of {evidence['fall_length']:.3g}"
             return (
-                f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss falls along a "
-                f"direction of curvature {evidence['curvature_min']:.3g} ({place}). To mend: {hint}"
+                f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss {falls} "
+                f"({place}). To mend: {hint}"
             )
         if status is Status.STALLED:
             return (
@@ -122,7 +126,7 @@ class Convergence:
             )
         curvature = {
             "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g}{_flat(evidence)})",
+            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g}{_unsure(evidence)})",
             "held": "every unknown is held by a bound",
             "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]
@@ -136,6 +140,8 @@ class Convergence:
         self._overdue = state["overdue"]
 
 
-def _flat(evidence: Mapping[str, Any]) -> str:
-    count = evidence.get("num_flat", 0)
-    return f"; {count} direction{'s' * (count > 1)} flat to rounding" if count else ""
+def _unsure(evidence: Mapping[str, Any]) -> str:
+    """How far curvature could not be told: what Lanczos leaves open, and rounding."""
+    error, count = evidence.get("curvature_error", 0.0), evidence.get("num_flat", 0)
+    known = f", known to {error:.1g}" if error > SURE * abs(evidence["curvature_min"]) else ""
+    return known + (f"; {count} direction{'s' * (count > 1)} flat to rounding" if count else "")

@@ -363,28 +363,8 @@ class Stalled:
                 f"{evidence['loss']:.10g}, step {evidence['step']}), and no minimum shows. Start elsewhere, or rescale "
                 "the objective"
             )
-        if evidence["stuck"] and not math.isnan(evidence["violation"]):
-            return (
-                f"{evidence['stuck']} (loss {evidence['loss']:.10g}, step {evidence['step']}; "
-                f"{missed_in_words(evidence)}). To mend: start somewhere else, or look at the limits"
-            )
         if evidence["stuck"]:
-            hint = (
-                "check the gradient, or rescale the objective; or it has a kink here, as abs, relu, max or a norm has "
-                "where it turns: smooth it"
-            )
-            if evidence["newton_gain"] <= ROUNDINGS * evidence["loss_rounding"]:
-                hint = (
-                    f"the loss is rounded by {evidence['loss_rounding']:.1g} here, and a Newton step promises to lower "
-                    f"it by no more than {evidence['newton_gain']:.1g}: subtract the constant part of the loss"
-                )
-                hint += ", or try dtype=float64" * (dtype != "float64")
-            elif dtype != "float64":
-                hint = f"try dtype=float64; else {hint}"
-            return (
-                f"{evidence['stuck']}, though the largest gradient entry is {evidence['gradient_norm']:.3g} "
-                f"(loss {evidence['loss']:.10g}, step {evidence['step']}): {hint}"
-            )
+            return _stuck(evidence)
         if rate == 0:
             cause = "the learning rate is 0; lengthen the schedule"
         elif dtype != "float64":
@@ -407,6 +387,37 @@ class Stalled:
 
     def load_state_dict(self, state: State) -> None:
         vars(self).update(state)
+
+
+def _stuck(evidence: Mapping[str, Any]) -> str:
+    """Of an optimiser that finds no better point."""
+    dtype, place = evidence["dtype"], f"loss {evidence['loss']:.10g}, step {evidence['step']}"
+    if not math.isnan(evidence["violation"]):
+        return (
+            f"{evidence['stuck']} ({place}; {missed_in_words(evidence)}). To mend: start somewhere else, or look at "
+            "the limits"
+        )
+    if evidence["gradient_norm"] == 0:
+        return (
+            f"the gradient is 0 here ({place}), but the second derivatives do not show what this point is. It may be "
+            "the minimum, on a kink as a norm has at 0: to know, smooth it, as sqrt(x^2 + 1e-6) does abs(x), or "
+            "compare losses beside this point"
+        )
+    hint = (
+        "check the gradient, or rescale the objective; or it has a kink here, as abs, relu, max or a norm has "
+        "where it turns: smooth it"
+    )
+    if evidence["newton_gain"] <= ROUNDINGS * evidence["loss_rounding"]:
+        hint = (
+            f"the loss is rounded by {evidence['loss_rounding']:.1g} here, and a Newton step promises to lower "
+            f"it by no more than {evidence['newton_gain']:.1g}: subtract the constant part of the loss"
+        )
+        hint += ", or try dtype=float64" * (dtype != "float64")
+    elif dtype != "float64":
+        hint = f"try dtype=float64; else {hint}"
+    return (
+        f"{evidence['stuck']}, though the largest gradient entry is {evidence['gradient_norm']:.3g} ({place}): {hint}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,13 @@ class ConstrainedConvergence:
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
         if status is Status.SADDLE_POINT:
+            curvature = "without curvature"
+            if evidence["curvature"] == "negative":
+                curvature = f"of curvature {evidence['curvature_min']:.3g}"
             return (
                 f"the gradient of the Lagrangian vanishes ({evidence['gradient_norm']:.3g}) and the constraints are "
-                f"kept, but this is a saddle point: along them the loss falls in a direction of curvature "
-                f"{evidence['curvature_min']:.3g} (at step {evidence['step']}, loss {evidence['loss']:.10g}). To mend: "
-                "start somewhere else"
+                f"kept, but this is a saddle point: along them the loss falls in a direction {curvature} (at step "
+                f"{evidence['step']}, loss {evidence['loss']:.10g}). To mend: start somewhere else"
             )
         held = "the constraints and bounds leave no direction free"
         text = self._plain.sentence(status, evidence).replace("every unknown is held by a bound", held)

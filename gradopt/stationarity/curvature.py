@@ -19,6 +19,9 @@ MAX_LANCZOS = 400
 
 SURE = 0.1
 
+NUM_ROUGH = 3
+"""Products by which the curvature of each of many unknowns is estimated."""
+
 MAX_BASIS = 2**26
 """Numbers the vectors of Lanczos may hold all together."""
 
@@ -41,8 +44,9 @@ class Curvature:
         strength: The change of the loss, to second order, when all unknowns move by their own size.
         free: The indices of the free unknowns.
         complete: Whether these are all eigenvalues, of all unknowns.
-        error: How far from the smallest value the next eigenvalue may be. That none is smaller yet is proven only for
-            0; otherwise the random start makes it likely.
+        error: How far from the smallest value the next eigenvalue may be, in the objective's units. That none is
+            smaller yet is proven only for 0; otherwise the random start makes it likely.
+        room: The same for the largest, in these units.
     """
 
     values: Tensor
@@ -56,6 +60,7 @@ class Curvature:
     free: Tensor
     complete: bool
     error: float = 0.0
+    room: float = 0.0
 
     @property
     def sign(self) -> str:
@@ -71,9 +76,11 @@ class Curvature:
         return 1.0 if unknowns <= NUM_DENSE else max(1.0, directions / NUM_LANCZOS)
 
     @property
-    def is_maximum(self) -> bool:
-        """It is negative in every direction."""
-        return self.complete and bool(self.values[-1] < -self.threshold)
+    def never_rises(self) -> bool:
+        """Whether no direction is curved upwards, for all that is known; many unknowns must be curved downwards."""
+        if self.complete:
+            return bool(self.values[-1] <= self.threshold)
+        return len(self.free) == len(self.size) and bool(self.values[-1] + self.room < -self.threshold)
 
     @property
     def is_faint(self) -> bool:
@@ -137,7 +144,7 @@ class Curvature:
 def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> Curvature:
     """The curvature on the free unknowns: all of it for few, by Lanczos for many.
 
-    Few unknowns are scaled by their own curvature, many by their size, so that the objective's units do not matter.
+    The unknowns are scaled by their own curvature, that of many by a few products, so that units do not matter.
 
     Args:
         free: The unknowns no bound holds; a mask with at least one True.
@@ -154,14 +161,15 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
     if n <= NUM_DENSE:
         matrix = torch.stack([restricted(row) for row in torch.eye(n, dtype=torch.float64)])
         own, values, vectors, noise = spectrum(matrix, eps)
-        strength, error = matrix.abs().sum(1).max().item(), 0.0
+        strength, error, room = matrix.abs().sum(1).max().item(), 0.0, 0.0
     else:
-        common = _common_curvature(restricted, n)
-        own = torch.full((n,), common, dtype=torch.float64)
-        slope = scale * gradient[indices].double().cpu() / common
-        values, vectors, error = _lanczos(lambda v: restricted(v) / common / common, slope, 10 * len(gradient) * eps)
-        strength, error = values.abs().max().item() * common * common, error * common * common
-        noise = torch.full_like(values, 10 * eps * strength / common)
+        own = _rough_curvature(restricted, n, eps)
+        slope = scale * gradient[indices].double().cpu() / own
+        values, vectors, (error, room) = _lanczos(lambda v: restricted(v / own) / own, slope, 10 * len(gradient) * eps)
+        error /= max((scale / own * vectors[:, 0]).square().sum().item(), TINY)
+        most = values.abs().max()
+        strength = (most * own.max().square()).item()
+        noise = 10 * eps * most * (vectors.square().T @ own.square()).sqrt()
     return Curvature(
         values=values,
         vectors=vectors,
@@ -174,6 +182,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         free=indices,
         complete=n <= NUM_DENSE and n == len(gradient),
         error=error,
+        room=room,
     )
 
 
@@ -226,14 +235,19 @@ def _own_curvature(matrix: Tensor) -> Tensor:
     return torch.where(own > 0, own, 1.0)
 
 
-def _common_curvature(product: Product, n: int) -> float:
-    """The power of two nearest to the square root of the curvature of all unknowns together, for squares of products
-    not to overflow; 1 where it has none.
+def _rough_curvature(product: Product, n: int, eps: float) -> Tensor:
+    """The square root of each unknown's curvature, with that it has together with others, by products with random
+    signs; at least eps^0.25 of the largest, 1 where there is none. In units of it a curvature that is faint for an
+    unknown of little weight is as large as any: Lanczos finds it among thousands at once.
     """
-    largest = (
-        product(torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).abs().max().item()
-    )
-    return 2.0 ** (math.frexp(largest)[1] // 2) if 0 < largest < math.inf else 1.0
+    generator, found = torch.Generator().manual_seed(0), torch.zeros(n, dtype=torch.float64)
+    for _ in range(NUM_ROUGH):
+        signs = torch.randint(0, 2, (n,), generator=generator) * 2 - 1
+        found = torch.maximum(found, product(signs * (0.5 + 0.5 * torch.rand(n, generator=generator).double())).abs())
+    largest = found.max().item()
+    if not 0 < largest < math.inf:
+        return torch.ones(n, dtype=torch.float64)
+    return found.sqrt().clamp(min=eps**0.25 * math.sqrt(largest))
 
 
 def sizes(point: Tensor, origin: Tensor) -> Tensor:
@@ -253,9 +267,10 @@ def _nowhere_zero(size: Tensor) -> Tensor:
     return torch.where(size > torch.finfo(size.dtype).eps * largest, size, torch.where(largest > 0, largest, 1.0))
 
 
-def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, float]:
+def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Extreme eigenpairs by Lanczos with full reorthogonalisation (Golub and Van Loan, Matrix Computations, 10.3), and
-    the residual of the smallest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue Problem, 4.5).
+    the residuals of the smallest and the largest: an eigenvalue is no farther away (Parlett, The Symmetric Eigenvalue
+    Problem, 4.5).
 
     It starts from the gradient and noise of the same size: the one gives the Newton step, the other lets it find
     directions to which the gradient is orthogonal. It goes on as long as the smallest eigenvalue is not settled: one
@@ -280,9 +295,9 @@ def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tens
         ends = beta <= 1e-12 * max(1e-300, matrix.diagonal()[:k].abs().max().item())
         if ends or k == most or k % NUM_LANCZOS == 0:
             values, vectors = torch.linalg.eigh(matrix[:k, :k])
-            error = (beta * vectors[-1, 0].abs()).item()
+            error, room = (0.0, 0.0) if ends else (beta * vectors[-1, [0, -1]].abs()).tolist()
             if ends or k == most or error <= max(SURE * abs(values[0].item()), flat * values.abs().max().item()):
-                return values, basis[:k].T @ vectors, 0.0 if ends else error
+                return values, basis[:k].T @ vectors, (error, room)
         matrix[k - 1, k] = matrix[k, k - 1] = beta
         basis[k] = image / beta
     raise AssertionError("the last step returns")

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ NUM_PATTERNS = 3
 RUNGS = 4
 """Step sizes, each a third of the one before, that must agree at least."""
 
+SQUARE = 0.2
+"""What a third of the step leaves of a fall at most that is as its square, of 1/9; of one in proportion it is 1/3."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -27,14 +30,21 @@ class Edge:
         step: A move of the unknowns, shape (n,).
         fall: Of the loss along it.
         jumps: Whether smaller steps bring the same fall, rather than a part of it.
+        bends: Whether it falls as the square of the step, and on the other side, too: a saddle point that is smooth.
+        peaks: Whether it does so in every direction that was looked at.
     """
 
     step: Tensor
     fall: float
-    jumps: bool
+    jumps: bool = False
+    bends: bool = False
+    peaks: bool = False
 
     def sentence(self) -> str:
         """What the loss does there, in numbers."""
+        if self.bends:
+            what = "a maximum" if self.peaks else "a saddle point"
+            return f"{what}: the loss falls by {self.fall:.3g} over a move of {self.step.norm():.3g} to either side"
         if self.jumps:
             return f"a jump: the loss is {self.fall:.3g} lower right beside this point"
         return f"a kink: on one side of this point the loss falls with a slope of {self.fall / self.step.norm():.3g}"
@@ -69,6 +79,9 @@ def edge(
             if not _fall(here, step, noise, loss) > 0:
                 continue
             found = _followed(here, step, way, noise, loss, gradient)
+            if found is not None and found.bends:
+                falls = [_fall(here, part * other * way, noise, loss) for other in _patterns(way)]
+                return replace(found, peaks=len(way) <= NUM_AXES and all(falls))
             if found is not None:
                 return found
     return None
@@ -137,12 +150,17 @@ def _followed(
                 return None
             break
         falls.append(fall)
-    if len(falls) < RUNGS:
+    if len(falls) < RUNGS - 1:
         return None
-    if all(0.9 <= fall / falls[-1] <= 1.1 for fall in falls):
+    if len(falls) >= RUNGS and all(0.9 <= fall / falls[-1] <= 1.1 for fall in falls):
         behind = [_fall(here, -step / 3**k, noise, loss) for k in range(RUNGS)]
         return None if any(behind) else Edge(step, falls[0], jumps=True)
     if not all(1 / 15 <= small / large <= 0.7 for large, small in itertools.pairwise(falls)):
         return None
     slope = -(gradient(here.point + step / 2) @ step).item()
-    return Edge(step, falls[0], jumps=False) if slope > 0.25 * falls[0] else None
+    if not slope > 0.25 * falls[0]:
+        return None
+    squares = all(small / large <= SQUARE for large, small in itertools.pairwise(falls))
+    behind = [_fall(here, -step / 3**k, noise, loss) for k in range(RUNGS - 1)]
+    bends = squares and all(0.5 <= other / fall <= 2 for other, fall in zip(behind, falls[: RUNGS - 1], strict=True))
+    return Edge(step, falls[0], bends=bends) if bends or len(falls) >= RUNGS else None

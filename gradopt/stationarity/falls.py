@@ -1,6 +1,7 @@
 """Whether the loss falls beside a point whose gradient vanishes: the loss itself is asked where curvature is silent."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +41,14 @@ class Landscape(Protocol):
     def loss(self, point: Tensor) -> float:
         """Its value at another point, counted as a loss."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """A move of the unknowns, shape (n,), and by how much the loss falls along it."""
+
+    step: Tensor
+    depth: float
 
 
 def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
@@ -83,44 +92,58 @@ def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature) -
         oracle.write(here)
 
 
-def fall(
-    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor
-) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls, by more than rounding explains, where curvature says nothing: along
-    the direction of the smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z
-    does at 0. None if it does not.
+def fall(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspects: Tensor, way: Tensor) -> Fall | None:
+    """By how much the loss falls, more than rounding explains, where curvature says nothing: along the direction of the
+    smallest, as x^3 does at 0, along the suspects, or along mixtures of flat directions, as x y z does at 0. None if it
+    does not.
 
     Args:
         suspects: A mask of unknowns whose curvature has vanished.
-        way: How far each unknown may reach; eps^0.25 of it is looked at, and eps^`REACH` for mixtures.
+        way: How far each unknown may reach; eps^0.25 of it is looked at, and eps^`REACH` where rounding hides whether
+            the loss rises there, as that of a large constant does; and for mixtures.
     """
-    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-    eps = torch.finfo(way.dtype).eps
-    direction = curvature.direction(point)
-    moves = [eps**0.25 * (direction.abs() @ way).item() * direction]
+    eps, direction = torch.finfo(way.dtype).eps, curvature.direction(evaluation.point)
+    axes = [(direction.abs() @ way).item() * direction]
     for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        moves.append(torch.zeros_like(point).index_fill(0, index, eps**0.25 * way[index].item()))
-    num_plain = len(moves)
-    moves += _mixtures(curvature, way)
-    for number, move in enumerate(moves):
-        for sign in (1.0, -1.0):
-            there = inside(point + sign * move, oracle)
-            step = there - point
-            try:
-                lower = oracle.loss(there)
-            except BudgetSpent:
-                return None
-            mixed = number == 0 or number >= num_plain
-            part = (step / curvature.size).square().sum().item() if mixed else 0.0
-            astray = len(point) * curvature.strength * part  # as the direction is not quite right
-            if is_lower(lower, loss, (gradient @ step).item(), astray, eps) and _keeps_falling(
-                step, loss, point, oracle
-            ):
-                return step if _is_seen(loss - lower, evaluation, oracle, way) else None
+        axes.append(torch.zeros_like(direction).index_fill(0, index, way[index].item()))
+    moves = [(number == 0, [part * move for part in (eps**0.25, eps**REACH)]) for number, move in enumerate(axes)]
+    moves += [(True, [move]) for move in mixtures(curvature, way)]
+    try:
+        for mixed, longer in moves:
+            for move in longer:
+                found, rises = _lower_side(evaluation, oracle, curvature, move, mixed=mixed)
+                if found is not None:
+                    return found if _is_seen(found.depth, evaluation, oracle, way) else None
+                if rises:
+                    break
+    except BudgetSpent:
+        pass  # what could be looked at shows no fall
     return None
 
 
-def _mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
+def _lower_side(
+    evaluation: Evaluation, oracle: Landscape, curvature: Curvature, move: Tensor, *, mixed: bool
+) -> tuple[Fall | None, bool]:
+    """The fall to the side of a move on which the loss is lower, if one is; and whether it rises on both, by more than
+    rounding.
+
+    Args:
+        mixed: Whether the move is of several unknowns, and not quite along the direction that is meant.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps, rises = torch.finfo(point.dtype).eps, True
+    steps = [inside(point + side, oracle) - point for side in (move, -move)]
+    losses = [oracle.loss(point + step) for step in steps]
+    for step, lower, other in zip(steps, losses, reversed(losses), strict=True):
+        part = (step / curvature.size).square().sum().item() if mixed else 0.0
+        astray, slope = len(point) * curvature.strength * part, (gradient @ step).item()
+        if is_lower(lower, loss, slope, astray, eps) and _keeps_falling(step, (lower, loss, other), point, oracle):
+            return Fall(step, loss - lower), False
+        rises &= is_lower(loss, lower, slope, astray, eps)
+    return None, rises
+
+
+def mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
     """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them."""
     flat = curvature.vectors[:, ~curvature.is_curved]
     count = flat.shape[1]
@@ -160,17 +183,22 @@ def _is_seen(fall: float, evaluation: Evaluation, oracle: Landscape, way: Tensor
         return True
 
 
-def _keeps_falling(step: Tensor, loss: float, point: Tensor, oracle: Landscape) -> bool:
-    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone."""
-    try:
-        return all(oracle.loss(inside(point + part * step, oracle)) <= loss for part in (0.5, 2.0))
-    except BudgetSpent:
-        return False
+def _keeps_falling(step: Tensor, losses: tuple[float, float, float], point: Tensor, oracle: Landscape) -> bool:
+    """Whether the loss is no higher half the way and twice as far either: noise is lower in one place alone. And unless
+    it falls on both sides, half the way is worth less than half the fall: on the way down to a minimum that is near it
+    is worth more.
+
+    Args:
+        losses: At the end of the step, at the point, and as far on its other side.
+    """
+    lower, loss, other = losses
+    half, twice = (oracle.loss(inside(point + part * step, oracle)) for part in (0.5, 2.0))
+    return max(half, twice) <= loss and (other <= loss or loss - half <= 0.4 * (loss - lower))
 
 
-def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Tensor | None:
-    """A move, shape (n,), by which the loss falls along a curve: along a flat direction, and then where the curved ones
-    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
+def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Fall | None:
+    """By how much the loss falls along a curve: along a flat direction, and then where the curved ones lead from there.
+    So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     eps = torch.finfo(way.dtype).eps
@@ -189,7 +217,7 @@ def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
                 slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
                 falls = lower < loss - slack - 2 * abs((gradient @ step).item())
                 if falls and round_bend(0.5 * sign * move)[1] <= loss:  # and not beyond a rise
-                    return step if _is_seen(loss - lower, evaluation, oracle, way) else None
+                    return Fall(step, loss - lower) if _is_seen(loss - lower, evaluation, oracle, way) else None
             except BudgetSpent:
                 return None
     return None

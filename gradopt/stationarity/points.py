@@ -12,8 +12,17 @@ from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
 from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
-from gradopt.stationarity.falls import fall, fall_round_bend, falls_as_promised, is_lower_beside, is_plateau, unhindered
+from gradopt.stationarity.falls import (
+    Fall,
+    fall,
+    fall_round_bend,
+    falls_as_promised,
+    is_lower_beside,
+    is_plateau,
+    unhindered,
+)
 from gradopt.stationarity.floors import falls_along_floor
+from gradopt.stationarity.peaks import is_peak
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
@@ -32,7 +41,8 @@ class Finding:
 
     Attributes:
         evidence: The numbers behind it by name; `direction`, of shape (1, n), is that of the smallest curvature, in the
-            objective's units, of length 1, and `length` the size of the unknowns along it.
+            objective's units, of length 1, and `length` the size of the unknowns along it. Where curvature does not
+            show it, `fall` is by how much the loss falls along `direction` over `fall_length`.
     """
 
     status: Status
@@ -219,14 +229,18 @@ class StationaryPoints:
             negative, doubtful, evidence["curvature"] = False, False, "none"
         lower = _fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
         if lower is not None:  # Escape begins with this very move
-            length = lower.norm().item()
-            evidence |= {"direction": (lower / length)[None], "length": length / torch.finfo(lower.dtype).eps ** 0.25}
+            length = lower.step.norm().item()
+            evidence |= {
+                "direction": (lower.step / length)[None],
+                "length": length / torch.finfo(point.dtype).eps ** 0.25,
+            }
+            evidence |= {"fall": lower.depth, "fall_length": length}
         if negative or lower is not None:
             if not vanishes:
                 return None
             if moved and not negative and bool(collapsed.any()):
                 return Status.STALLED
-            return Status.MAXIMUM if found.is_maximum else Status.SADDLE_POINT
+            return Status.MAXIMUM if is_peak(evaluation, oracle, found, faded, way) else Status.SADDLE_POINT
         if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
             return Status.STALLED
         numbers = (decrease, loss, abs(self._first - loss), evidence["tolerance"])
@@ -322,8 +336,8 @@ def is_settled(
     return resting & unseen | ~(gains & (longest > tolerance))
 
 
-def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Tensor | None:
-    """A move by which the loss falls where curvature says nothing, along a line or a curve; None if it does not."""
+def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Fall | None:
+    """Whether and how the loss falls where curvature says nothing, along a line or a curve."""
     straight = fall(evaluation, oracle, found, suspects, way)
     return fall_round_bend(evaluation, oracle, found, way) if straight is None else straight
 

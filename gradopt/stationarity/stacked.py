@@ -23,7 +23,7 @@ from gradopt.stationarity.curvature import (
     spectrum,
     ways,
 )
-from gradopt.stationarity.falls import is_lower
+from gradopt.stationarity.falls import REACH, is_lower
 from gradopt.stationarity.points import (
     RESTING,
     Finding,
@@ -46,7 +46,10 @@ MAX_ENTRIES = 500_000
 CURVATURES = ("positive", "none", "negative", "held", "unchecked")
 """What `evidence["curvature"]` of a `Finding` may say: the place here is the number in that of `Findings`."""
 
-EVIDENCE = ("loss", "gradient_norm", "relative", "tolerance", "resting", "curvature_min", "newton_decrease")
+EVIDENCE = (
+    *("loss", "gradient_norm", "relative", "tolerance", "resting", "curvature_min", "newton_decrease"),
+    *("fall", "fall_length"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +277,8 @@ class StackedPoints:
             "resting": resting.double(),
             "curvature_min": torch.where(held, math.nan, values[:, 0] / length),
             "newton_decrease": torch.where(held, math.nan, decrease),
+            "fall": torch.full_like(decrease, math.nan),
+            "fall_length": torch.full_like(decrease, math.nan),
             "num_flat": torch.zeros_like(decrease),
             "curvature": torch.where(held, CURVATURES.index("held"), CURVATURES.index("positive")).double(),
         }
@@ -291,10 +296,10 @@ class StackedPoints:
         point, gradient = oracle.last.point[places], oracle.last.gradient[places]
         eps, loss = torch.finfo(point.dtype).eps, oracle.last.loss[places].double().cpu()
         direction = direction.to(point) / direction.to(point).norm(dim=1, keepdim=True)
-        reach = eps**0.25 * (direction.abs() * ways(point, self._state["_origin"][places])).sum(1, keepdim=True)
+        way = (direction.abs() * ways(point, self._state["_origin"][places])).sum(1, keepdim=True) * direction
         found = torch.zeros(len(places), dtype=torch.bool)
-        for move in (reach * direction, -reach * direction):
-            step = oracle.inside(point + move) - point
+        for part in (eps**0.25, -(eps**0.25), eps**REACH, -(eps**REACH)):
+            step = oracle.inside(point + part * way) - point
             lower = oracle.probe(places, point + step).double().cpu()
             astray = point.shape[1] * strength * (step / size).square().sum(1).double().cpu()
             found |= is_lower(lower, loss, (gradient * step).sum(1).double().cpu(), astray, eps)
