@@ -67,7 +67,7 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
             length = part * eps**0.25 * (direction.abs() @ way).item()
             promised = -0.5 * curvature.along(0) * length**2
             noise = 10 * eps * max(abs(base), abs(base - loss))
-            if part == 1.0 and not promised > 2 * noise:
+            if not promised > 2 * noise:
                 return _is_negative_on_floor(floor, oracle, curvature)
             for sign in (1.0, -1.0):
                 beside = oracle.loss(inside(floor + sign * length * direction, oracle))
