@@ -108,7 +108,7 @@ class Convergence:
             what = "a maximum" if status is Status.MAXIMUM else "a saddle point"
             hint = "start somewhere else" if self._escapes else "on_saddle=escape, or start somewhere else"
             falls = f"falls along a direction of curvature {evidence['curvature_min']:.3g}"
-            if not math.isnan(depth := evidence.get("fall", math.nan)):
+            if depth := evidence["fall"]:
                 falls = f"falls all the same, by {depth:.3g} over a move of {evidence['fall_length']:.3g}"
             return (
                 f"the gradient vanishes ({evidence['gradient_norm']:.3g}), but this is {what}: the loss {falls} "

@@ -26,13 +26,13 @@ class StackedMemory:
         self._newest, self._count = limit - 1, 0
         self.size = torch.zeros(number, dtype=torch.int64, device=like.device)
         self._steps = self._changes = like.new_zeros(0, like.shape[1], number)
-        self._weights = like.new_zeros(limit, number)
+        self._curvatures = like.new_full((limit, number), torch.inf)  # s'y of each pair; infinite where there is none
         self._diagonal = like.new_ones(like.shape[1], number)
 
     def clear(self, places: Tensor) -> None:
         """Forget all pairs of some starts."""
         self.size[places] = 0
-        self._weights[:, places] = 0.0
+        self._curvatures[:, places] = torch.inf
 
     def add(self, steps: Tensor, changes: Tensor, moved: Tensor) -> None:
         """Remember a pair for each start that has moved, or leave it out where it has no curvature.
@@ -50,11 +50,11 @@ class StackedMemory:
         slot = self._newest = (self._newest + 1) % self._limit
         self._count = min(self._count + 1, self._limit)
         if len(late := left_out.nonzero().flatten()):
-            for ring in (self._steps, self._changes, self._weights):
+            for ring in (self._steps, self._changes, self._curvatures):
                 ring[..., late] = ring[..., late].roll(1, 0)
         self._steps[slot] = torch.where(kept, step, self._steps[slot])
         self._changes[slot] = torch.where(kept, change, self._changes[slot])
-        self._weights[slot] = torch.where(kept, 1 / curvature, self._weights[slot])
+        self._curvatures[slot] = torch.where(kept, curvature, self._curvatures[slot])
         self._diagonal = torch.where(kept & (self.size == 0), square / curvature, self._diagonal)
         self.size = torch.where(kept, self.size + 1, self.size).clamp_(max=self._limit)
         self._follow(step, change, curvature, kept)
@@ -65,34 +65,34 @@ class StackedMemory:
         """
         if not self._count:
             return gradients.clone()
-        steps, changes, weights = self._steps, self._changes, self._weights
+        steps, changes, curvatures = self._steps, self._changes, self._curvatures
         if free is not None and not bool(free.all()):
-            steps, changes, weights = self._restricted(free)
+            steps, changes, curvatures = self._restricted(free)
         image, parts = gradients.T.contiguous(), {}
         for slot in self._slots():
-            parts[slot] = weights[slot] * _dots(steps[slot], image)
+            parts[slot] = _dots(steps[slot], image) / curvatures[slot]  # whose inverse may overflow
             image = torch.addcmul(image, parts[slot], changes[slot], value=-1)
         image = image / self._diagonal
         for slot in reversed(list(self._slots())):
-            part = parts[slot] - weights[slot] * _dots(changes[slot], image)
+            part = parts[slot] - _dots(changes[slot], image) / curvatures[slot]
             image = torch.addcmul(image, part, steps[slot])
         return torch.where((self.size > 0).unsqueeze(1), image.T, gradients)
 
     def keep(self, kept: Tensor) -> None:
         """Hold only the starts at these places from here on."""
-        for name in ("size", "_steps", "_changes", "_weights", "_diagonal"):
+        for name in ("size", "_steps", "_changes", "_curvatures", "_diagonal"):
             setattr(self, name, getattr(self, name)[..., kept])
 
     def state_dict(self) -> State:
         """All of it; the axis of starts is the last one of each tensor."""
-        tensors = (self._steps, self._changes, self._weights, self._diagonal, self.size)
+        tensors = (self._steps, self._changes, self._curvatures, self._diagonal, self.size)
         return {"numbers": (self._newest, self._count), "tensors": [tensor.clone() for tensor in tensors]}
 
     def load_state_dict(self, state: State) -> None:
         """Take it over."""
         self._newest, self._count = state["numbers"]
         tensors = [tensor.clone() for tensor in state["tensors"]]
-        self._steps, self._changes, self._weights, self._diagonal, self.size = tensors
+        self._steps, self._changes, self._curvatures, self._diagonal, self.size = tensors
 
     def _slots(self) -> Iterator[int]:
         """Of the pairs, from the newest on."""
@@ -108,13 +108,13 @@ class StackedMemory:
         self._diagonal = torch.where(usable, torch.maximum(diagonal, floor), self._diagonal)
 
     def _restricted(self, free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs where only some unknowns count; those without curvature then weigh nothing."""
+        """The pairs where only some unknowns count; those without curvature then count for nothing."""
         mask = free.T
         steps, changes = self._steps * mask, self._changes * mask
         curvature = (steps * changes).sum(1)
         sizes = steps.square().sum(1).double() * changes.square().sum(1).double()
-        curved = (self._weights != 0) & (curvature.double() > RELATIVE_CURVATURE * sizes.sqrt())
-        return steps, changes, torch.where(curved, 1 / curvature, 0.0)
+        curved = self._curvatures.isfinite() & (curvature.double() > RELATIVE_CURVATURE * sizes.sqrt())
+        return steps, changes, torch.where(curved, curvature, torch.inf)
 
 
 def _dots(one: Tensor, other: Tensor) -> Tensor:

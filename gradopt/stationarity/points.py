@@ -42,7 +42,7 @@ class Finding:
     Attributes:
         evidence: The numbers behind it by name; `direction`, of shape (1, n), is that of the smallest curvature, in the
             objective's units, of length 1, and `length` the size of the unknowns along it. Where curvature does not
-            show it, `fall` is by how much the loss falls along `direction` over `fall_length`.
+            show it, `fall` is by how much the loss falls along `direction` over `fall_length`; else both are 0.
     """
 
     status: Status
@@ -186,6 +186,8 @@ class StationaryPoints:
             "word": "" if box is None else "projected ",
             "curvature": "unchecked",
             "curvature_min": math.nan,
+            "fall": 0.0,
+            "fall_length": 0.0,
             "num_escapes": self._num_escapes,
         }
         free = free_unknowns(point, gradient, scale * tolerance, box, evaluation.pinned)

@@ -277,8 +277,8 @@ class StackedPoints:
             "resting": resting.double(),
             "curvature_min": torch.where(held, math.nan, values[:, 0] / length),
             "newton_decrease": torch.where(held, math.nan, decrease),
-            "fall": torch.full_like(decrease, math.nan),
-            "fall_length": torch.full_like(decrease, math.nan),
+            "fall": torch.zeros_like(decrease),
+            "fall_length": torch.zeros_like(decrease),
             "num_flat": torch.zeros_like(decrease),
             "curvature": torch.where(held, CURVATURES.index("held"), CURVATURES.index("positive")).double(),
         }

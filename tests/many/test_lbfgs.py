@@ -284,3 +284,16 @@ def test_it_is_the_default():
     )
 
     assert default.nfev.tolist() == named.nfev.tolist() and bool((default.nfev > default.nit + 1).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_a_tail_is_followed_as_far_as_alone_though_inverses_of_curvatures_overflow(dtype):
+    def tail(x):
+        return torch.exp(-x).sum()
+
+    starts = torch.tensor([[-3.0, 1.0], [0.5, 0.2]], dtype=dtype)
+
+    results = gradopt.minimise(tail, starts=starts, optimiser="lbfgs")
+
+    for start, nit in zip(starts, results.nit.tolist(), strict=True):
+        assert nit == gradopt.minimise(tail, start, optimiser="lbfgs").nit
