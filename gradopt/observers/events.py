@@ -20,6 +20,10 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 BINS = 30
 
+NARROWEST, WIDEST = 1e-12, 1e300
+"""Of the numbers of a histogram: how far they differ, relative to their size, where there are bins to tell them apart; and
+the largest size, of which differences are numbers still."""
+
 
 class Margin(NamedTuple):
     """The tags of a curve in a band, for `margin_charts`."""
@@ -85,9 +89,13 @@ def table(rows: Mapping[str, Any], header: tuple[str, str] = ("", "")) -> str:
 
 
 def histogram(tag: str, sample: Any, *, name: str = "", description: str = "") -> Any:
-    """A histogram of an array in equal bins; what is not finite is left out."""
+    """A histogram of an array in equal bins; what is not finite is left out, and what differs by rounding is one bin."""
     sample = numpy.asarray(sample, numpy.float64).ravel()
-    counts, edges = numpy.histogram(sample[numpy.isfinite(sample)], BINS)
+    sample = sample[numpy.isfinite(sample)].clip(-WIDEST, WIDEST)
+    low, high = (sample.min(), sample.max()) if len(sample) else (0.0, 1.0)
+    if high - low <= NARROWEST * max(abs(low), abs(high)):
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    counts, edges = numpy.histogram(sample, BINS, (low, high))
     rows = numpy.stack([edges[:-1], edges[1:], counts], axis=1).astype("<f8")
     tensor = tensor_pb2.TensorProto(
         dtype=types_pb2.DT_DOUBLE, tensor_content=rows.tobytes(), tensor_shape=_shape(BINS, 3)

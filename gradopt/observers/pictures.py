@@ -73,7 +73,7 @@ class Pictures:
         nit = max(result.nit.tolist()) if isinstance(result, Results) else result.nit
         if self._draws and nit >= MIN_STEPS:
             if find_spec("matplotlib") is None:
-                log.warning("pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'")
+                log.info("pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'")
             else:
                 self._charts(result)
         if self._images:

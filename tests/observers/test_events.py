@@ -39,6 +39,13 @@ def test_scalars_come_back_as_float32(tmp_path):
     assert found.SummaryMetadata("größe").display_name == "size"
 
 
+@pytest.mark.parametrize("sample", [[3.0] * 5, [-1.0316284534898772, -1.031628453489877], [-1e308, 1e308], [0.0]])
+def test_a_histogram_takes_whatever_is_finite(sample):
+    rows = numpy.frombuffer(events.histogram("h", sample).tensor.tensor_content).reshape(-1, 3)
+
+    assert rows[:, 2].sum() == len(sample) and numpy.isfinite(rows).all() and (rows[:, 0] < rows[:, 1]).all()
+
+
 def test_a_histogram_counts_what_is_finite(tmp_path):
     with EventFile(tmp_path) as file:
         file.write([events.histogram("h", [0.0, 1.0, 1.0, math.nan, math.inf]), events.histogram("none", [math.nan])])
