@@ -21,8 +21,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 BINS = 30
 
 NARROWEST, WIDEST = 1e-12, 1e300
-"""Of the numbers of a histogram: how far they differ, relative to their size, where there are bins to tell them apart; and
-the largest size, of which differences are numbers still."""
+"""Of the numbers of a histogram: how far they differ, relative to their size, where bins can tell them apart; and the
+largest size, of which differences are numbers still."""
 
 
 class Margin(NamedTuple):
@@ -89,7 +89,7 @@ def table(rows: Mapping[str, Any], header: tuple[str, str] = ("", "")) -> str:
 
 
 def histogram(tag: str, sample: Any, *, name: str = "", description: str = "") -> Any:
-    """A histogram of an array in equal bins; what is not finite is left out, and what differs by rounding is one bin."""
+    """A histogram of an array in equal bins; what is not finite is left out, what differs by rounding is in one bin."""
     sample = numpy.asarray(sample, numpy.float64).ravel()
     sample = sample[numpy.isfinite(sample)].clip(-WIDEST, WIDEST)
     low, high = (sample.min(), sample.max()) if len(sample) else (0.0, 1.0)
