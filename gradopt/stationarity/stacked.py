@@ -297,12 +297,20 @@ class StackedPoints:
         eps, loss = torch.finfo(point.dtype).eps, oracle.last.loss[places].double().cpu()
         direction = direction.to(point) / direction.to(point).norm(dim=1, keepdim=True)
         way = (direction.abs() * ways(point, self._state["_origin"][places])).sum(1, keepdim=True) * direction
-        found = torch.zeros(len(places), dtype=torch.bool)
-        for part in (eps**0.25, -(eps**0.25), eps**REACH, -(eps**REACH)):
-            step = oracle.inside(point + part * way) - point
-            lower = oracle.probe(places, point + step).double().cpu()
-            astray = point.shape[1] * strength * (step / size).square().sum(1).double().cpu()
-            found |= is_lower(lower, loss, (gradient * step).sum(1).double().cpu(), astray, eps)
+        found, unsure = torch.zeros(len(places), dtype=torch.bool), torch.arange(len(places))
+        for part in (eps**0.25, eps**REACH):
+            hidden = torch.zeros(len(unsure), dtype=torch.bool)
+            at, here = point[unsure], loss[unsure]
+            for sign in (part, -part):
+                step = oracle.inside(at + sign * way[unsure]) - at
+                beside = oracle.probe(places[unsure], at + step).double().cpu()
+                slope = (gradient[unsure] * step).sum(1).double().cpu()
+                astray = point.shape[1] * strength[unsure] * (step / size[unsure]).square().sum(1).double().cpu()
+                found[unsure] |= is_lower(beside, here, slope, astray, eps)
+                hidden |= ~is_lower(here, beside, slope, astray, eps)
+            unsure = unsure[hidden & ~found[unsure]]
+            if not len(unsure):
+                break
         return found
 
     def _alone(self, oracle: StackedOracle, step: int, place: int, *, resting: bool) -> Finding | None:
