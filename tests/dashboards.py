@@ -50,7 +50,7 @@ def sweep(place: Path) -> Path:
         ),
     )
     for arguments in jobs:
-        done = gradopt(*arguments, "engine=eager", "observers=[tensorboard,history]", cwd=place)
+        done = gradopt(*arguments, "engine=eager", "observers=[tensorboard,history,pictures]", cwd=place)
         assert done.returncode in (0, 3), done.stderr
     shutil.copytree(place / "runs" / "failing", place / "runs" / "torn")
     (place / "runs" / "torn" / "result.json").write_text('{"gradopt": ')

@@ -57,7 +57,7 @@ def test_hparams_lists_runs_with_status_and_values(board, page, tmp_path):
     open_tab(page, address, "hparams")
     texts = until(
         lambda: page.locator("vaadin-grid-cell-content").all_inner_texts(),
-        lambda texts: any(text.strip().startswith("0.01") for text in texts),
+        lambda texts: any("polynomial" in text for text in texts) and any(text.strip() == "-42328" for text in texts),
     )
     page.screenshot(path=tmp_path / "hparams.png")
     body = {
@@ -89,9 +89,6 @@ def test_text_shows_the_config_and_the_verdict(board, page, tmp_path):
 
 def test_graphs_draws_the_nodes_of_the_loss(board, page, tmp_path):
     address, _ = board
-    graphs = get(f"{address}/data/plugin/graphs/info")[1]
-    if not any(one["run_graph"] for one in graphs.values()):
-        pytest.skip("the runs wrote no graph")
     open_tab(page, address, "graphs")
     page.wait_for_selector("svg g.node")
     page.screenshot(path=tmp_path / "graphs.png")
@@ -101,9 +98,6 @@ def test_graphs_draws_the_nodes_of_the_loss(board, page, tmp_path):
 
 def test_images_shows_pictures(board, page, tmp_path):
     address, _ = board
-    tags = get(f"{address}/data/plugin/images/tags")[1]
-    if not any(tags.values()):
-        pytest.skip("the runs wrote no images")
     open_tab(page, address, "images")
     page.wait_for_selector("tf-image-loader img")
     page.screenshot(path=tmp_path / "images.png")
