@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,10 @@ EVALUATIONS: Mapping[str, EvaluationKind] = {
 }
 """Likewise, for optimisers whose steps are no graphs: of losses and gradients alone."""
 
+MATRIX = 1024
+"""Entries of an unknown matrix from which on `auto` does not trace for `native`: BLAS multiplies it, unless all is so
+small that nothing pays, and the trace would take half a second, and four the first one of a process, to be refused."""
+
 
 def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "SwitchingEngine | EvaluatingEngine":
     """The engine of this name, ready to run.
@@ -69,8 +74,8 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
     whole = isinstance(optimiser, TorchOptimiser) and not optimiser.uses_closure  # the step can be a graph
     if name in ("eager", "auto"):
         if whole:
-            return SwitchingEngine(oracle, optimiser, KINDS if name == "auto" else {})
-        return EvaluatingEngine(oracle, optimiser, EVALUATIONS if name == "auto" else {})
+            return SwitchingEngine(oracle, optimiser, _promising(KINDS, oracle) if name == "auto" else {})
+        return EvaluatingEngine(oracle, optimiser, _promising(EVALUATIONS, oracle) if name == "auto" else {})
     size = sum(parameter.numel() for parameter in oracle.parameters)
     try:
         with devices.threads("auto", size):
@@ -82,6 +87,11 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
             return EvaluatingEngine(oracle, optimiser, {}, (name, EVALUATIONS[name].build(trace_loss(oracle))))
     except Refusal as refusal:
         raise Mistake(f"engine={name} cannot run this: {refusal}; use engine=eager, or engine=auto") from refusal
+
+
+def _promising(kinds: Mapping[str, Any], oracle: AutogradOracle) -> Mapping[str, Any]:
+    multiplies = any(parameter.ndim > 1 and parameter.numel() >= MATRIX for parameter in oracle.parameters)
+    return {name: kind for name, kind in kinds.items() if not (name == "native" and multiplies)}
 
 
 def _title(optimiser: Optimiser) -> str:

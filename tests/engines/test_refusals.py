@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 import gradopt
 from gradopt.contracts import Constraint
+from gradopt.engines import choice
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import trace
 from gradopt.mistakes import Mistake
@@ -212,6 +214,17 @@ def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
     assert re.search(r"engine: compiled from step \d+ on: same records as eager", caplog.text)
     assert (ours.status, ours.step) == (eager.status, eager.step)
     torch.testing.assert_close(ours.point, eager.point, rtol=1e-10, atol=0.0)
+
+
+def test_auto_does_not_trace_for_native_where_blas_multiplies(monkeypatch, caplog):
+    monkeypatch.setattr(choice, "KINDS", {"native": replace(choice.KINDS["native"], patience=0.0)})
+    caplog.set_level(logging.INFO, "gradopt")
+    layer = torch.zeros(40, 40, dtype=torch.float64)
+
+    gradopt.minimise(lambda w: ((w @ w - 1) ** 2).sum(), layer, optimiser="adam", stop=gradopt.Stop(max_steps=30))
+    assert "engine:" not in caplog.text
+    gradopt.minimise(lambda w: ((w - 1) ** 2).sum(), layer.ravel(), optimiser="adam", stop=gradopt.Stop(max_steps=30))
+    assert "engine:" in caplog.text
 
 
 def test_auto_stays_eager_for_a_short_run(monkeypatch):
