@@ -1,8 +1,9 @@
 """What logging costs a run, and what it costs TensorBoard to show a long one.
 
-The first table: an eager run of Adam on Rosenbrock's function of 100 unknowns with all observers of the default config,
-over the same run with none; pairs in turn, CPU time on one thread, the median of the ratios. Beside it the share of the
-run's CPU time that is spent inside the observers, which the neighbours disturb less.
+The first table: an eager run of Adam on Rosenbrock's function of 100 unknowns with the observers of the default config
+that log steps, over the same run with none; pairs in turn, CPU time on one thread, the median of the ratios. Beside it
+the share of the run's CPU time that is spent inside them, which the neighbours disturb less. Pictures are drawn once,
+when a run has ended: what they take does not grow with its steps, and stands in a column of its own.
 
 The second: the events of a run of a million steps by the native engine: their size, and the seconds from the start of
 TensorBoard, by either of its loaders, until the last step is shown.
@@ -32,6 +33,7 @@ from gradopt.conclusion import form_of
 from gradopt.execution import execute
 from gradopt.observers.console import Console
 from gradopt.observers.history import HistoryFile
+from gradopt.observers.pictures import Pictures
 from gradopt.observers.tensorboard import TensorBoard
 from gradopt.settings import Stop
 
@@ -94,6 +96,16 @@ def shares(steps: int, rounds: int) -> tuple[float, float, float]:
     return tuple(statistics.median(numbers[1:]) for numbers in (surplus, inside, bare))  # the first warms up
 
 
+def pictures(steps: int, rounds: int) -> float:
+    """CPU seconds that the pictures of a run take, the median of those behind the first, which imports matplotlib."""
+    taken: list[float] = []
+    for _ in range(rounds + 1):
+        observer = Timed(Pictures())
+        run(steps, [observer])
+        taken.append(observer.seconds)
+    return statistics.median(taken[1:])
+
+
 def shown_after(place: str, loader: str, last: int) -> float:
     """Seconds from the start of TensorBoard until it shows the last step."""
     began = time.perf_counter()
@@ -136,6 +148,7 @@ def main() -> int:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     surplus, inside, bare = shares(chosen.steps, chosen.rounds)
+    drawn = pictures(chosen.steps // 10, chosen.rounds)
     size, fast, slow = long_run()
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines = [
@@ -144,9 +157,9 @@ def main() -> int:
         f"torch {torch.__version__}, Adam on rosenbrock(100), eager, {chosen.steps} steps, CPU time on one thread, "
         f"medians of {chosen.rounds} pairs in turn. Target: at most {TARGET:.0%}.",
         "",
-        "| with console, TensorBoard and history over none | share of the run inside them | us a step with none |",
-        "|---|---|---|",
-        f"| {surplus:+.1%} | {inside:.1%} | {bare:.0f} |",
+        "| console, TensorBoard, history over none | share of the run in them | us a step with none | pictures, s |",
+        "|---|---|---|---|",
+        f"| {surplus:+.1%} | {inside:.1%} | {bare:.0f} | {drawn:.2f} |",
         "",
         f"Events of a million steps by the native engine. Target: at most {MOST_BYTES / 1e6:.0f} MB, shown within "
         f"{MOST_SECONDS:.0f} s of the start of TensorBoard.",
