@@ -68,15 +68,10 @@ def common(groups: Sequence[Group]) -> Cases | None:
         problems[group.problem.name] = group.problem
         for record in sorted(group.records, key=lambda record: str(record.result.get("started"))):
             runs[group.solver][group.problem.name, record.seed] = record  # of the same runs the newest
-    order = sorted(runs, key=lambda solver: -len(runs[solver]))
-    shared = [
-        set.intersection(*(set(runs[solver]) for solver in order[:number])) for number in range(1, len(order) + 1)
-    ]
-    chosen = max(range(1, len(order)), key=lambda last: (last + 1) * len(shared[last]), default=0)
-    if not chosen or len(shared[chosen]) < 2:
+    kept, shared = _companions({solver: set(its) for solver, its in runs.items()})
+    if len(kept) < 2 or len(shared) < 2:
         return None
-    cases = sorted(shared[chosen], key=str)
-    kept = order[: chosen + 1]
+    cases = sorted(shared, key=str)
     goals = {case: _goal(problems[case[0]], [runs[solver][case] for solver in kept]) for case in cases}
     costs = {solver: numpy.array([runs[solver][case].cost(goals[case]) for case in cases]) for solver in kept}
     best = sorted(kept, key=lambda solver: -int(numpy.isfinite(costs[solver]).sum()))
@@ -84,8 +79,24 @@ def common(groups: Sequence[Group]) -> Cases | None:
         len(cases),
         len({name for name, _ in cases}),
         {solver: costs[solver] for solver in best},
-        {solver: len(runs[solver]) for solver in order[chosen + 1 :]},
+        {solver: len(its) for solver, its in runs.items() if solver not in kept},
     )
+
+
+def _companions(cases: dict[str, set[tuple[str, Any]]]) -> tuple[list[str], set[tuple[str, Any]]]:
+    """Solvers, and the cases they share, of which there are the most together: of those who join each solver in the
+    order of what they share with it.
+    """
+    best: tuple[list[str], set[tuple[str, Any]]] = ([], set())
+    for solver, its in cases.items():
+        kept, shared = [solver], its
+        for other in sorted(cases, key=lambda name: -len(its & cases[name])):
+            if other == solver:
+                continue
+            kept, shared = [*kept, other], shared & cases[other]
+            if len(shared) > 1 and len(kept) * len(shared) > len(best[0]) * len(best[1]):
+                best = kept, shared
+    return best
 
 
 def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":

@@ -25,6 +25,8 @@ log = logging.getLogger("gradopt")
 SECONDS = 0.3
 """That evaluating the loss for a landscape may take."""
 
+FILES = ("graph.svg", "graph.png", "convergence.png", "landscape.png", "starts.png")
+
 MIN_STEPS = 2
 """Of a run that has something to show: drawing takes longer than most of those with fewer."""
 
@@ -55,6 +57,8 @@ class Pictures:
             return
         self._run, self._directory = run, Path(run.directory)
         self._draws = self._in_sweeps or run.sweep is None
+        for name in FILES:  # of a run before in the same directory, which this one may not draw again
+            (self._directory / name).unlink(missing_ok=True)
         self._graph(run, self._directory)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
@@ -76,6 +80,8 @@ class Pictures:
                 log.info("pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'")
             else:
                 self._charts(result)
+        elif self._draws:
+            log.info("pictures: only the graph, as there are fewer than %d steps", MIN_STEPS)
         if self._images:
             write_images(self._directory, self._images, nit)
 

@@ -77,7 +77,7 @@ def _curvature(found: Mapping[str, Any]) -> str:
         "positive": f"curvature positive ({spread})",
         "none": f"no negative curvature ({spread})",
         "negative": f"curvature negative ({spread})",
-        "held": "every unknown held by a bound",
+        "held": "every unknown held by a bound" + " or a constraint" * ("violation" in found),
         "unchecked": "curvature unchecked",
     }
     return words.get(sign, "") if isinstance(sign, str) else ""

@@ -39,7 +39,8 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     losses = _losses(columns, many=many)
     for name, (values, colour, line) in losses.items():
         _curve(above, work, values, name, colour, line)
-    _verdict(above, work[-1], shown)
+    last = shown.fun if many else columns.get("full_loss", columns["loss"])[-1]
+    _verdict(above, work[-1], float(last), shown)
     above.set_ylabel("loss")
     _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
     keys(above, 3 if len(losses) == 1 else 2)
@@ -84,13 +85,16 @@ def _curve(axes: Any, x: Any, y: Any, name: str, colour: str, line: str) -> None
     axes.plot(x[seen], y[seen], line, color=colour, marker=marker, linewidth=1.5, label=name)
 
 
-def _verdict(axes: Any, evaluations: float, result: Result) -> None:
+def _verdict(axes: Any, evaluations: float, last: float, result: Result) -> None:
+    """Mark the end of the curve, wherever the best point was."""
     colour, marker = MARKS[True if result.success else False if result.status.failure else None]
-    if not math.isfinite(result.fun):
+    height = last if math.isfinite(last) else result.fun
+    if not math.isfinite(height):
         return
+    which = "loss" if height == result.fun else "best loss"
     axes.plot(
-        evaluations, result.fun, marker, color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
-        label=f"{result.status.value} at step {result.nit}, loss {result.fun:.6g}",
+        evaluations, height, marker, color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
+        label=f"{result.status.value} at step {result.nit}, {which} {result.fun:.6g}",
     )  # fmt: skip
 
 

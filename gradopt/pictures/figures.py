@@ -42,7 +42,12 @@ def logarithmic(axes: Any, axis: str = "y", scale: str = "log", **options: Any) 
     getattr(axes, f"set_{axis}scale")(scale, **options)
     one = getattr(axes, f"{axis}axis")
     one.set_major_formatter(lambda value, _: _power(value))
-    one.set_minor_formatter(lambda value, _: "")
+    one.set_minor_formatter(lambda value, _: f"{value:g}" if _is_told(value, *one.get_view_interval()) else "")
+
+
+def _is_told(value: float, low: float, high: float) -> bool:
+    """Whether a number between two powers of ten has a label: 2 and 5 where there may be no two powers."""
+    return low > 0 and high < 30 * low and f"{value:e}"[:3] in ("2.0", "5.0")
 
 
 def _power(value: float) -> str:
@@ -58,6 +63,10 @@ def _power(value: float) -> str:
 def png(made: Any) -> bytes:
     """The figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here for the same reason
+    from matplotlib.text import Text
+
+    for text in made.findobj(Text):
+        text.set_parse_math(False)  # a name with dollars is a name
 
     file = io.BytesIO()
     FigureCanvasAgg(made).print_png(file)

@@ -82,3 +82,16 @@ def test_one_solver_or_one_case_makes_no_profile(write, tmp_path, names):
         write(name, optimiser=name, losses=[8.0, 1.0])
 
     assert profiles.common(grouped(find([tmp_path]))) is None
+
+
+def test_a_solver_with_many_cases_of_its_own_hides_nobody(write, tmp_path):
+    for objective in ("bowl", "valley"):
+        for optimiser in ("sgd", "adam"):
+            write(f"{objective}-{optimiser}", objective=objective, optimiser=optimiser, losses=[100.0, 0.0])
+    for number in range(5):
+        write(f"alone-{number}", objective=f"alone{number}", optimiser="lbfgs", losses=[100.0, 0.0])
+
+    cases = profiles.common(grouped(find([tmp_path])))
+
+    assert set(cases.costs) == {"sgd", "adam"} and cases.number == 2
+    assert cases.left_out == {"lbfgs": 5}

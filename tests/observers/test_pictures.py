@@ -256,6 +256,17 @@ def test_matplotlib_is_not_imported_before_the_run_ends():
     assert done.stdout.strip() == "False"
 
 
+def test_names_are_no_formulas_and_pictures_of_a_run_before_are_taken_away(tmp_path):
+    def bowl(p):
+        return (p["$a_$"] - 1) ** 2 + 3 * (p["b"] - 2) ** 2
+
+    gradopt.minimise(bowl, {"$a_$": 3.0, "b": 0.0}, observers=[Pictures()], directory=tmp_path)
+    assert (tmp_path / "landscape.png").is_file()
+    gradopt.minimise(bowl, {"$a_$": 1.0, "b": 2.0}, observers=[Pictures()], directory=tmp_path)
+
+    assert {file.name for file in tmp_path.glob("*.png")} == {"graph.png"}  # a run of no step
+
+
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
