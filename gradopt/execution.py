@@ -1,5 +1,6 @@
 """An assembly, run to its end: the loop with everybody who listens."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from gradopt.stopwatch import Stopwatch, split
 from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing fails with where there is no room."""
 
 
 def execute(
@@ -119,10 +123,11 @@ class Blocks:
 
 
 class Watchers:
-    """Observers, each on its own: one that raises is reported once and dropped."""
+    """Observers, each on its own: one that raises is reported once and dropped, and a full disk once for all."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._alive = list(observers)
+        self._told_full = False
 
     def open(self, run: Run) -> None:
         self._each(lambda observer: observer.open(run))
@@ -139,9 +144,12 @@ class Watchers:
                 call(observer)
             except Exception as error:  # whatever it is: the run is worth more than its log
                 self._alive.remove(observer)
+                full = isinstance(error, OSError) and error.errno in FULL
+                level = logging.INFO if full and self._told_full else logging.WARNING  # one disk is full but once
+                self._told_full |= full
                 name = type(observer).__name__
-                log.warning(
-                    "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
+                log.log(
+                    level, "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
                 )
 
 

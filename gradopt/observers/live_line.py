@@ -16,8 +16,8 @@ PERIOD = 0.1
 REMEMBERED = 30
 """Lines the pace is measured over: about three seconds."""
 
-DROPPED = ("evaluations/s", "best", "gradient", "violation", "left")
-DROPPED_OF_MANY = ("evaluations/s", "gradient", "left", "best")
+DROPPED = ("best", "pace", "gradient", "violation", "left")
+DROPPED_OF_MANY = ("pace", "gradient", "left", "best")
 """What is left out of a line that is too long for the terminal, in this order."""
 
 
@@ -75,16 +75,16 @@ class LiveLine:
             yield "best", f"best {_last(block, 'best_loss'):.7g}"
             yield "loss", f"median {_last(block, 'loss'):.7g}"
         else:
-            yield "loss", f"loss {_last(block, 'loss'):.7g}"
+            yield "loss", f"loss {_last(block, 'loss'):.5g}"
             if "violation" not in block.columns and math.isfinite(self._best):  # the lowest may be of a forbidden point
-                yield "best", f"best {self._best:.7g}"
-        yield "gradient", f"gradient {_last(block, 'gradient_norm'):.2e}"
+                yield "best", f"best {self._best:.5g}"
+        yield "gradient", f"gradient {_last(block, 'gradient_norm'):.1e}"
         if "violation" in block.columns:
             yield "violation", f"violation {_last(block, 'violation'):.1e}"
         (before, *_), (seconds, *_) = self._seen[0], self._seen[-1]
         if seconds > before:
             pace = (self._seen[-1][2] - self._seen[0][2]) / (seconds - before)
-            yield "evaluations/s", f"{pace:.3g} evaluations/s" + " a start" * bool(self._starts)
+            yield "pace", f"{pace:.0f} evals/s" + " a start" * bool(self._starts)
         left = self._left()
         if math.isfinite(left):
             yield "left", f"{clock(left)} left"

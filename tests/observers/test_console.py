@@ -106,7 +106,7 @@ def slow_valley(x):
     return f.rosenbrock(x)
 
 
-@pytest.mark.parametrize("columns", [60, 120])
+@pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_terminal_shows_how_far_the_run_has_come(columns, terminals):
     text, result = on_a_terminal(
         terminals(columns), FunctionObjective(slow_valley, [-1.2, 1.0]), max_steps=400, max_seconds=60.0
@@ -118,7 +118,7 @@ def test_a_terminal_shows_how_far_the_run_has_come(columns, terminals):
     assert steps == sorted(set(steps)) and steps[0] > 0 and steps[-1] <= 400
     assert all(re.search(r"  0:\d\d left$", line) for line in lines)
     assert max(map(len, lines)) < columns
-    assert any("evaluations/s" in line for line in lines) == (columns == 120)
+    assert any("evals/s" in line for line in lines) == (columns >= 80)
     assert any("best " in line for line in lines) == (columns == 120)
 
 
