@@ -1,6 +1,7 @@
 """How the loss falls with the evaluations: a picture for each problem, a band where there are seeds."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ MOST_PROBLEMS = 12
 COLUMNS = 3
 DECADES = 24
 """Decades of loss that are drawn below the start; nearer to the minimum than that is as good as on it."""
+
+WRAPPED = 44
+"""Characters of a panel's title on one line."""
 
 
 def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
@@ -97,7 +101,8 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (problem, groups) in zip(panels, found.items(), strict=False):
         _panel(axes, problem, groups, looks)
-        axes.set_title(problem.name, fontsize=11)
+        title = textwrap.wrap(problem.name, WRAPPED, max_lines=2, placeholder=" …")  # the table has it whole
+        axes.set_title("\n".join(title), fontsize=11 if len(title) == 1 else 8, parse_math=False)
         axes.tick_params(labelsize=8)
         bare(axes)
     for axes in panels[len(found) :]:
