@@ -673,3 +673,23 @@ def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():
 
     assert result.status is Status.STALLED, result
     assert result.fun <= 1e-12
+
+
+class WrongSign(torch.autograd.Function):
+    """(x - 1)^2, with a gradient that leads uphill."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return ((x - 1) ** 2).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -2 * (ctx.saved_tensors[0] - 1) * gradient
+
+
+def test_a_trust_region_stops_where_rounding_alone_refuses_its_trials():
+    result = gradopt.minimise(lambda x: WrongSign.apply(x), [0.0, 4.0], optimiser="trust_region")
+
+    assert result.status.value == "stalled" and result.nit == 0
+    assert result.nfev < 100  # it was halved on until the budget of 20 000 was spent
