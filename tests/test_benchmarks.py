@@ -6,6 +6,9 @@ import pytest
 
 from tests.installed import REPOSITORY
 
+OF_KERNELS = 1.2
+"""A step over torch's own kernels for it, one after another, where these alone take more than the memory they move."""
+
 
 def benchmark(name):
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
@@ -14,13 +17,13 @@ def benchmark(name):
     return module
 
 
-def best_of(tries, measure, target):
-    ratios = []
+def best_of(tries, measure, target, key=float):
+    found = []
     for _ in range(tries):
-        ratios.append(measure())
-        if ratios[-1] <= target:
+        found.append(measure())
+        if key(found[-1]) <= target:
             break
-    return min(ratios), ratios
+    return min(map(key, found)), found
 
 
 @pytest.mark.slow
@@ -42,11 +45,12 @@ def test_a_step_of_many_unknowns_costs_the_memory_it_moves(name):
     scale, n = benchmark("scale"), 10_000_000
     most_faults = 4 * n / 4096 / 10  # a tenth of a vector's pages: memory that is kept faults once, not at each step
 
-    def share_of_what_is_allowed():
-        found = scale.measure(n, name, rounds=2)
-        return max(found["without best us"] / found["bound us"] / scale.TARGET, found["faults"] / most_faults)
+    def shares_of_what_is_allowed():
+        found = scale.measure(n, name, rounds=5)
+        allowed = max(scale.TARGET * found["bound us"], OF_KERNELS * found["kernels us"])  # machines differ in the former
+        return {"time": found["without best us"] / allowed, "faults": found["faults"] / most_faults, **found}
 
-    share, shares = best_of(4, share_of_what_is_allowed, 1.0)
+    share, shares = best_of(4, shares_of_what_is_allowed, 1.0, key=lambda found: max(found["time"], found["faults"]))
 
     assert share <= 1, shares
 
