@@ -7,10 +7,11 @@ of the machine, which is measured in between by a copy of as many numbers:
     forward reads x; backward reads x, writes g; the norm reads g; sgd reads x, g and writes x; adam also reads m, v and
     writes them: 28 bytes an unknown with sgd, 44 with adam.
 
-"kernels" is torch's own operations for such a step, one after another, on memory that is there: what no engine of separate
-kernels can fall below. "step" is that of the engine on ordinary steps, the best point looked at as always; "without best" has it never looked
-at; "bare" is a hand-written loop (zero_grad, forward, backward, step) with the class's default. All in turn, CPU
-seconds on one thread. Page faults show what the system had to give: memory that is kept faults once, not at each step.
+"kernels" is torch's own operations for such a step, one after another, on memory that is there: no engine of separate
+kernels falls below. "step" is that of the engine on ordinary steps, the best point looked at as always; "without best"
+has it never looked at; "bare" is a hand-written loop (zero_grad, forward, backward, step) with the class's default. All
+in turn, CPU seconds on one thread. Page faults show what the system had to give: memory that is kept faults once, not
+at each step.
 The peak is that of a whole run of 45 steps with all default criteria, from the objective to the result, in a process of
 its own, beyond what that took before (Linux only).
 
@@ -162,7 +163,9 @@ def measure(n: int, name: str, rounds: int) -> dict[str, float]:
     loops = {"copy": copying(n), "kernels": kernels(n, name), "step": ours(n, name)[0], "bare": bare(n, name)}
     if n >= LARGE:
         loops["without best"] = unkept(n, name)
-    counts = {"copy": max(3, steps // 4), "kernels": KEEP_EVERY - 2, "bare": max(3, steps // 4), "without best": KEEP_EVERY - 2}
+    counts = dict.fromkeys(("copy", "bare"), max(3, steps // 4)) | dict.fromkeys(
+        ("kernels", "without best"), KEEP_EVERY - 2
+    )
     for _ in range(rounds + 1):
         for kind, loop in loops.items():
             if kind == "bare":  # as a bare loop runs: with glibc left alone
@@ -252,7 +255,8 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
         )
         lines.append(
             f"| {row['n']:.0e} | {row['name']} | {row['step us']:.4g} | {between:.4g} | {row['bound us']:.3g} | "
-            f"{between / row['bound us']:.2f} | {row['kernels us'] / row['bound us']:.2f} | {row['bare us']:.4g} | {row['step us'] / row['bare us']:.2f} | "
+            f"{between / row['bound us']:.2f} | {row['kernels us'] / row['bound us']:.2f} | {row['bare us']:.4g} | "
+            f"{row['step us'] / row['bare us']:.2f} | "
             f"{row['faults']:.0f} | {row['bare faults']:.0f} | {row['peak']:.0f} | {vectors} |"
         )
     return "\n".join(lines) + "\n"

@@ -38,6 +38,9 @@ MAX_LARGER = 6
 MAX_STEPS = 60
 """Steps at most where it does not change at all: its terms may cancel to the same number round the point."""
 
+MAX_BEYOND = 4
+"""Larger steps added at most, where the last ones no longer show a discrepancy, to see whether it was rounding."""
+
 
 def tolerance(dtype: torch.dtype) -> float:
     """Relative error of a slope from which on a gradient is wrong, unless the differences are off by as much.
@@ -270,6 +273,11 @@ class Neighbourhood:
         while table[-1] is not None and len(table) < MAX_STEPS and 4 * table[-1].step <= reach:
             table.append(self._difference(direction, 4 * table[-1].step))
         found = _discrepancy(table, noise)
+        for _ in range(MAX_BEYOND):
+            if found is None or table[-1] is None or _shows(found[0], table[-1]):
+                break
+            table.append(self._difference(direction, 4 * table[-1].step))
+            found = _discrepancy(table, noise)
         if found is None:
             return _rough_agreement(table, claimed, noise)
         return found[:2] if self._stands(direction, claimed, *found) else None
@@ -388,6 +396,10 @@ def _discrepancy(table: Sequence[_Difference | None], noise: float) -> tuple[flo
             return None  # over longer distances the gradient is right: the loss cannot be resolved at these steps
         return *_refined([one for one in table if one is not None], centre, noise), window[0].step
     return None
+
+
+def _shows(discrepancy: float, one: _Difference) -> bool:
+    return abs(one.central - discrepancy) <= SPREAD * abs(discrepancy)
 
 
 def _refined(table: Sequence[_Difference], centre: float, noise: float) -> tuple[float, float]:

@@ -47,7 +47,7 @@ def test_a_step_of_many_unknowns_costs_the_memory_it_moves(name):
 
     def shares_of_what_is_allowed():
         found = scale.measure(n, name, rounds=5)
-        allowed = max(scale.TARGET * found["bound us"], OF_KERNELS * found["kernels us"])  # machines differ in the former
+        allowed = max(scale.TARGET * found["bound us"], OF_KERNELS * found["kernels us"])
         return {"time": found["without best us"] / allowed, "faults": found["faults"] / most_faults, **found}
 
     share, shares = best_of(4, shares_of_what_is_allowed, 1.0, key=lambda found: max(found["time"], found["faults"]))

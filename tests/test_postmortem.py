@@ -25,6 +25,7 @@ OPTIMISERS = {
     "trust_region": {},
     "torch_lbfgs": {"line_search_fn": "strong_wolfe"},
 }
+LARGER_STEPS = {"lbfgs": {}, "sgd": {"lr": 0.1}}
 optimisers = pytest.mark.parametrize("optimiser", OPTIMISERS)
 
 
@@ -295,6 +296,16 @@ def test_terms_that_cancel_at_the_minimum_are_no_slope():
         for function in (lambda x: (torch.cosh(x) - 1).sum(), lambda x: torch.log(torch.cosh(x)).sum()):
             for dtype in (torch.float32, torch.float64):
                 assert run(function, "lbfgs", dtype, x0=x0).success
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("x0", [1e-4, 5e-5, -2e-4])
+def test_a_slope_that_is_rounding_is_not_blamed_on_the_gradient(x0, optimiser):
+    """Within one rounding of 0, exp(x) - 1 - x is computed as -x: that its slope is 0 shows only farther away."""
+    result = run(lambda x: (torch.exp(x) - 1 - x).sum(), optimiser, torch.float32, [x0], **LARGER_STEPS[optimiser])
+
+    assert result.success, result.message
+    assert result.verdict.evidence.get("gradient_check", "agrees") != "wrong"
 
 
 @dtypes
