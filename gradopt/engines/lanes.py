@@ -17,7 +17,7 @@ from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.stacked import StackedEngine
 from gradopt.mistakes import Mistake
-from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.optimisers.stacked.optimiser import StackedTorchOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
 
 log = logging.getLogger("gradopt")

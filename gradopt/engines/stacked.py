@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import Band, Block, BudgetSpent, Halted, Starts, State
-from gradopt.optimisers.stacked import StackedOptimiser
+from gradopt.optimisers.stacked.optimiser import StackedOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
 
 MAX_VALUES = 1_000_000

@@ -28,7 +28,7 @@ from gradopt.engines.native.lanes_program import LanesProgram
 from gradopt.engines.stacked import StackedEngine
 from gradopt.engines.tracing import trace
 from gradopt.mistakes import Mistake
-from gradopt.optimisers.stacked import StackedOptimiser, StackedTorchOptimiser
+from gradopt.optimisers.stacked.optimiser import StackedOptimiser, StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
 from gradopt.settings import Starts, Stop

@@ -1,1 +1,1 @@
-"""Optimisers: everything of `torch.optim`, through an adapter."""
+"""Optimisers: those of `torch.optim`, through an adapter, and solvers of our own."""

@@ -13,7 +13,7 @@ from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.optimisers.line_search import FIRST_STEP, NO_SLOPE, NO_STEP, NOISE, NOISE_UP_TO, LineSearch, Trial
 from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.memory import Memory
-from gradopt.optimisers.stacked_lbfgs import StackedLBFGS
+from gradopt.optimisers.stacked.lbfgs import StackedLBFGS
 from gradopt.stacked import StackedOracle
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradopt.contracts import Evaluation, Oracle, State
 from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.second_order import BETTER, MATRIX_ENTRIES, SecondOrder, capped, check_residuals
-from gradopt.optimisers.stacked_levenberg_marquardt import StackedLevenbergMarquardt
+from gradopt.optimisers.stacked.levenberg_marquardt import StackedLevenbergMarquardt
 from gradopt.optimisers.trust_model import Box, GaussNewton, Krylov, Model, dot, room, scale_of
 from gradopt.optimisers.trust_region import TrustSteps
 from gradopt.optimisers.trust_rules import MAX_PRODUCTS, first_radius

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradopt.contracts import Halted, Oracle, State, Stuck
 from gradopt.optimisers.descent import PATIENCE, PATIENCE_PER_UNKNOWN, Build, Descent
-from gradopt.optimisers.stacked import StackedOptimiser
+from gradopt.optimisers.stacked.optimiser import StackedOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
 from gradopt.stacking import named
 

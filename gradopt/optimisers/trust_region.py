@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.loss_unit import LossUnit
-from gradopt.optimisers.stacked_trust_region import StackedTrustRegion
+from gradopt.optimisers.stacked.trust_region import StackedTrustRegion
 from gradopt.optimisers.trust_model import Box, Krylov, Model, Newton, restored, room, scale_of
 from gradopt.optimisers.trust_rules import (
     ACCEPT,

@@ -16,7 +16,7 @@ from gradopt.loop import iterate
 from gradopt.many import assembly as assemblies
 from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
-from gradopt.optimisers.stacked import StackedTorchOptimiser
+from gradopt.optimisers.stacked.optimiser import StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
 from gradopt.settings import Stop

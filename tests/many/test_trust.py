@@ -20,7 +20,7 @@ from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.objectives.robust import RobustLoss
-from gradopt.optimisers.stacked_trust_model import StackedBox, StackedKrylov, solve
+from gradopt.optimisers.stacked.trust_model import StackedBox, StackedKrylov, solve
 from gradopt.optimisers.trust_model import Box, Krylov, Newton, Spectrum, _solve
 from gradopt.verdicts import Verdicts
 from tests import functions as f

@@ -9,9 +9,9 @@ from gradopt.contracts import Evaluation
 from gradopt.optimisers.line_search import LineSearch
 from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.memory import Memory
-from gradopt.optimisers.stacked_line_search import BAD, StackedLineSearch
-from gradopt.optimisers.stacked_loss_unit import StackedLossUnit
-from gradopt.optimisers.stacked_memory import StackedMemory
+from gradopt.optimisers.stacked.line_search import BAD, StackedLineSearch
+from gradopt.optimisers.stacked.loss_unit import StackedLossUnit
+from gradopt.optimisers.stacked.memory import StackedMemory
 from gradopt.stacked import Evaluations
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from gradopt.contracts import State
 from gradopt.linearisation import Linearisation
 from gradopt.optimisers.second_order import BETTER, MATRIX_ENTRIES, capped, check_residuals, learnt
-from gradopt.optimisers.stacked_trust_model import StackedBox, StackedKrylov
-from gradopt.optimisers.stacked_trust_region import StackedTrustSteps
+from gradopt.optimisers.stacked.trust_model import StackedBox, StackedKrylov
+from gradopt.optimisers.stacked.trust_region import StackedTrustSteps
 from gradopt.optimisers.trust_model import GaussNewton, Spectrum, dot, room, scale_of, times
 from gradopt.optimisers.trust_rules import MAX_PRODUCTS, first_radius, forcing
 from gradopt.stacked import Evaluations, StackedOracle

@@ -10,8 +10,8 @@ from torch import Tensor
 from gradopt.contracts import Halted, NonFiniteTrial, State, Stuck
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.rows import Rows
-from gradopt.optimisers.stacked_loss_unit import StackedLossUnit
-from gradopt.optimisers.stacked_trust_model import StackedBox, StackedKrylov, StackedModel
+from gradopt.optimisers.stacked.loss_unit import StackedLossUnit
+from gradopt.optimisers.stacked.trust_model import StackedBox, StackedKrylov, StackedModel
 from gradopt.optimisers.trust_model import Newton, dot, room, scale_of, times
 from gradopt.optimisers.trust_rules import (
     ACCEPT,

@@ -8,9 +8,9 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Halted, NonFiniteTrial, State, Stuck
 from gradopt.optimisers.line_search import FIRST_STEP, NO_SLOPE, NO_STEP, NOISE, NOISE_UP_TO
-from gradopt.optimisers.stacked_line_search import BAD, StackedLineSearch
-from gradopt.optimisers.stacked_loss_unit import StackedLossUnit
-from gradopt.optimisers.stacked_memory import StackedMemory
+from gradopt.optimisers.stacked.line_search import BAD, StackedLineSearch
+from gradopt.optimisers.stacked.loss_unit import StackedLossUnit
+from gradopt.optimisers.stacked.memory import StackedMemory
 from gradopt.stacked import Evaluations, StackedOracle
 
 CAUSES = (Stuck(NO_STEP), *(NonFiniteTrial(loss, however_short=True) for loss in BAD), Stuck(NO_SLOPE))
