@@ -1,6 +1,5 @@
 """TikTak: it finds known minima, by the schedule and the stop of its papers, and keeps to the laws of any run."""
 
-import json
 import math
 import os
 import signal
@@ -21,7 +20,6 @@ from gradopt.optimisers.tiktak import weight
 from gradopt.oracle import AutogradOracle
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import installed
 
 BOX = (-5.12, 5.0)
 
@@ -50,21 +48,6 @@ def test_float32_finds_the_lowest_too():
     assert result.success, result
     assert result.x.dtype == torch.float32
     torch.testing.assert_close(result.x, torch.zeros(3), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("inner", ["lbfgs", "trust_region", "levenberg_marquardt"])
-def test_every_inner_optimiser_serves(inner):
-    result = gradopt.least_squares(
-        lambda x: torch.cat([x**2 - 1, 0.3 * (x + 1)]),
-        [0.9, 0.8],
-        bounds=(-2, 2),
-        optimiser="tiktak",
-        optimiser_options={"inner": inner, "max_evaluations": 2000},
-    )
-
-    assert result.status is Status.CONVERGED, result
-    assert len(result.minima) > 1
-    torch.testing.assert_close(result.x, torch.tensor([-1.0, -1.0], dtype=torch.float64), rtol=0, atol=1e-6)
 
 
 def test_hessian_products_of_the_searches_are_counted():
@@ -136,27 +119,6 @@ def test_the_minima_are_listed_with_their_visits():
     torch.testing.assert_close(result.x, torch.full((2,), WELL, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_maxima_are_listed_with_their_values():
-    result = gradopt.minimise(
-        lambda x: -wells(x), [0.9, 0.9], bounds=(-2, 2), optimiser="tiktak", maximise=True,
-        optimiser_options={"max_evaluations": 1000},
-    )  # fmt: skip
-
-    assert result.fun == pytest.approx(0.2012347533)
-    assert result.minima[0]["fun"] == pytest.approx(result.fun, rel=1e-12)
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 10, 19, 57, 300, 1001])
-def test_a_budget_of_evaluations_is_kept_exactly(limit):
-    x0 = start(3, BOX)
-
-    result = search(rastrigin, x0, BOX, gradopt.Stop(max_evaluations=limit), discoveries=10**6)
-
-    assert result.nfev <= limit
-    assert result.status is Status.MAX_EVALUATIONS or result.success
-    assert result.fun <= rastrigin(x0)
-
-
 def test_every_evaluation_is_counted():
     class Counted(gradopt.Objective):
         def __init__(self):
@@ -200,14 +162,6 @@ def test_steps_never_climb_and_come_often_enough_to_stop_the_run():
     assert bool((losses.diff() <= 1e-12 * losses[0].abs()).all())
     assert evaluations.diff().max() < 300  # the sample, or a pulse and a step of the batch
     assert len(losses) > 5
-
-
-def test_a_target_ends_the_search():
-    result = search(rastrigin, start(3, BOX), BOX, gradopt.Stop(target=5.0))
-
-    assert result.status is Status.TARGET_REACHED
-    assert result.fun <= 5.0
-    assert result.nfev < 3000
 
 
 def test_the_clock_ends_it_and_the_best_of_what_was_evaluated_is_kept():
@@ -255,76 +209,6 @@ def test_an_interrupt_ends_the_search_at_the_best_point():
     assert result.fun < rastrigin(x0)
     assert result.fun == pytest.approx(rastrigin(result.x).item(), rel=1e-12)
     assert result.nit <= 5
-
-
-def test_the_same_seed_is_the_same_run_whatever_the_global_random_state():
-    runs = []
-    for other in (1, 2):
-        torch.manual_seed(other)
-        before = torch.get_rng_state()
-        runs.append(search(rastrigin, start(3, BOX), BOX, seed=7))
-        assert torch.equal(torch.get_rng_state(), before)
-    another = search(rastrigin, start(3, BOX), BOX, seed=8)
-
-    assert torch.equal(runs[0].history["loss"], runs[1].history["loss"])
-    assert torch.equal(runs[0].history["evaluations"], runs[1].history["evaluations"])
-    assert not torch.equal(runs[0].history["loss"][1:2], another.history["loss"][1:2])
-
-
-@pytest.mark.parametrize(
-    ("inner", "cut"), [("lbfgs", 0), ("lbfgs", 1), ("lbfgs", 2), ("lbfgs", 5), ("lbfgs", 8), ("trust_region", 4)]
-)
-def test_a_run_that_was_saved_and_loaded_goes_on_to_the_last_bit(inner, cut, tmp_path):
-    def build():
-        target = FunctionObjective(rastrigin, start(3, BOX), BOX)
-        return assemble(target, "tiktak", {"inner": inner, "samples": 500, "batch": 12, "discoveries": 10**6})
-
-    def walk(assembly, last=10**9):
-        rows = []
-        for block in iterate(assembly.engine, assembly.criteria, max_rows=1):
-            rows.append(torch.cat([assembly.oracle.read(), block["evaluations"][-1]]))
-            if block.last_step == last:
-                assembly.engine.update()
-                return rows
-        return rows
-
-    reference = build()
-    whole = walk(reference)
-    first = build()
-    head = walk(first, last=cut)
-    torch.save([first.engine.state_dict(), [c.state_dict() for c in first.criteria]], tmp_path / "state.pt")
-    walk(first)  # what was saved does not change with the run it came from
-    second = build()
-
-    engine, criteria = torch.load(tmp_path / "state.pt", weights_only=True)
-    second.engine.load_state_dict(engine)
-    for criterion, state in zip(second.criteria, criteria, strict=True):
-        criterion.load_state_dict(state)
-    again = second.engine.optimiser.state_dict()
-    assert (again["searches"] is None) == (engine["optimiser"]["searches"] is None)
-    tail = walk(second)
-
-    assert len(whole) > cut + 1
-    assert torch.equal(torch.stack(head + tail), torch.stack(whole))
-    for one, other in zip(second.engine.optimiser.minima, reference.engine.optimiser.minima, strict=True):
-        assert torch.equal(one.point, other.point)
-        assert one.visits == other.visits
-
-
-@pytest.mark.parametrize("bounds", [None, ([-1.0, None], 2.0)], ids=str)
-def test_a_box_that_is_open_is_refused_in_one_line(bounds):
-    with pytest.raises(gradopt.Mistake, match=r"^tiktak .* of 2 unknowns have no finite bounds.*radius") as caught:
-        gradopt.minimise(wells, [0.9, 0.9], bounds=bounds, optimiser="tiktak")
-
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("bounds", [None, ([-1.5, None], 2.0)], ids=str)
-def test_a_radius_closes_the_box_round_the_start(bounds):
-    result = search(wells, [0.9, 0.9], bounds, radius=2.5)
-
-    assert result.status is Status.CONVERGED
-    torch.testing.assert_close(result.x, torch.full((2,), WELL, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
 def test_a_loss_that_branches_on_values_is_refused_in_one_line():
@@ -386,12 +270,6 @@ def test_regions_without_a_value_are_ranked_last():
     assert sum(one["visits"] for one in result.minima) <= 36  # there are no starts where there is no loss
 
 
-def test_a_plain_is_no_success():
-    result = search(lambda x: 0 * x.sum() + 3, [0.9, 0.9], max_evaluations=300)
-
-    assert result.status is Status.STALLED
-
-
 def test_unknowns_of_several_tensors_keep_their_form():
     x0 = {"a": torch.tensor([0.9], dtype=torch.float64), "b": torch.tensor([[0.8]], dtype=torch.float64)}
 
@@ -419,13 +297,3 @@ def test_what_was_evaluated_elsewhere_is_counted_and_the_best_of_it_kept():
 
     assert oracle.best is better
     assert (oracle.num_losses, oracle.num_gradients, oracle.num_hessian_products) == (17, 15, 12)
-
-
-def test_it_is_there_on_the_command_line(tmp_path):
-    done = installed.gradopt("objective=polynomial", "optimiser=tiktak", "optimiser.discoveries=5", cwd=tmp_path)
-
-    assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.rglob("result.json")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert content["fun"] == -32
-    assert content["minima"][0] == {"x": {"x": -2.0}, "fun": -32.0, "visits": content["minima"][0]["visits"]}
