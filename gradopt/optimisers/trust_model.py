@@ -142,9 +142,12 @@ class Box:
     """The minimiser of a curvature in a radius and a box: an active set on the model.
 
     From one step to a better one, until there is none: the face of the box is chosen by the signs of the multipliers,
-    and the model minimised on it, with unknowns that would cross a bound put on it; the projected steepest descent
-    step is taken where it is better (gradient projection and faces: Moré and Toraldo, 1991; within a radius: Conn,
-    Gould and Toint, Trust Region Methods, 2000, chapter 12). Without bounds it is the exact minimiser.
+    and the model minimised on it. Where unknowns would cross a bound on the way, either all are put on it at once, or
+    the way is followed as far as the first bound, and then that to the minimiser on the smaller face (Nocedal and
+    Wright, Numerical Optimization, 2006, algorithm 16.3): the one is quick with many bounds, the other gets to the end
+    where unknowns are nearly dependent. The projected steepest descent step is taken where it is better (gradient
+    projection and faces: Moré and Toraldo, 1991; within a radius: Conn, Gould and Toint, Trust Region Methods, 2000,
+    chapter 12). Without bounds it is the exact minimiser.
 
     Args:
         room: (lower - point, upper - point), or None.
@@ -154,10 +157,7 @@ class Box:
     PATH = tuple(0.25**k for k in range(12))
     """Of the radius: how far along steepest descent is looked."""
 
-    BACK = tuple(0.5**k for k in range(1, 8))
-    """Of the way to the minimiser on a face: what else is looked at."""
-
-    ENOUGH = 1e-3
+    ENOUGH = 1e-4
     """Another face is tried while the last one has gained more than this part of the change."""
 
     def __init__(self, curvature: Curvature, scale: Tensor, room: tuple[Tensor, Tensor] | None) -> None:
@@ -194,7 +194,8 @@ class Box:
             held = ((step <= lower) & (slope > 0)) | ((step >= upper) & (slope < 0))
             target = self._on_face(radius, lower, upper, held, step)
             trials = [*self._steepest(radius, lower, upper, step, slope.masked_fill(held, 0.0)), target]
-            trials += [step + part * (target - step) for part in self.BACK]
+            if bool(((target <= lower) | (target >= upper))[~held].any()):
+                trials.append(self._walk(radius, lower, upper, held, step))
             changes = [float(self.curvature.change(trial)) for trial in trials]
             lowest = min(range(len(trials)), key=changes.__getitem__)
             if not changes[lowest] < change:
@@ -218,6 +219,25 @@ class Box:
                 return step
             shift = torch.where(over, step.clamp(lower, upper), shift)
             fixed |= over
+
+    def _walk(self, radius: float, lower: Tensor, upper: Tensor, held: Tensor, step: Tensor) -> Tensor:
+        """Where the minimisers on faces lead, each followed as far as the first bound, and then that on its face."""
+        fixed = held.clone()
+        for _ in range(self.MAX_FACES):
+            free = ~fixed
+            shift = torch.where(fixed, step, 0.0)
+            left = math.sqrt(max(radius**2 - self._length(shift) ** 2, 0.0))
+            if not bool(free.any()) or left == 0:
+                break
+            found = shift + torch.where(free, _solve(self.curvature.spectrum(free, shift), left) / self._scale, 0.0)
+            parts = reach(step, found, lower, upper)
+            part = float(parts.min().clamp(max=1.0))
+            met = (parts <= part) & (parts < 1.0)
+            step = torch.where(met, torch.where(found < step, lower, upper), step + part * (found - step))
+            if not bool(met.any()):
+                break
+            fixed |= met
+        return step
 
     def _steepest(self, radius: float, lower: Tensor, upper: Tensor, step: Tensor, slope: Tensor) -> list[Tensor]:
         """Points along the projected path of steepest descent in scaled variables, drawn back into the radius."""
@@ -290,6 +310,13 @@ class Krylov:
                 length = min(length, -slope / curvature)
             return start + length * direction, change + length * (slope + 0.5 * length * curvature)
         raise AssertionError("the path has a last node")
+
+
+def reach(step: Tensor, target: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Of each unknown (..., n): the part of the way from one step in the box to another at which it meets a bound."""
+    move = target - step
+    bound = torch.where(move < 0, lower, upper)
+    return torch.where(move == 0, math.inf, (bound - step) / move)
 
 
 def restored(state: State) -> Model:

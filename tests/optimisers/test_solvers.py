@@ -386,6 +386,25 @@ def test_the_model_in_a_box_is_minimised_to_its_optimality_conditions_from_degen
     assert change == pytest.approx(exact.fun, rel=1e-2)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_fit_of_polynomials_in_a_box_is_minimised_on_the_faces_where_its_minimum_lies(seed):
+    """Powers of t are nearly dependent: putting all that crosses a bound on it at once, or going a part of that way,
+    leads hardly anywhere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.linspace(0.05, 1, 20, dtype=torch.float64)
+    matrix = t[:, None] ** torch.arange(9) * (1 + 0.3 * torch.randn(9, generator=generator, dtype=torch.float64))
+    values = torch.randn(20, generator=generator, dtype=torch.float64)
+    lower, upper = (2 * side * torch.rand(9, generator=generator, dtype=torch.float64) for side in (-1, 1))
+    newton = Newton(matrix.T @ matrix, matrix.T @ values, torch.linalg.vector_norm(matrix, dim=0))
+
+    step, _, change = Box(newton, newton.scale, (lower, upper)).minimiser(1e6)
+
+    exact = scipy.optimize.lsq_linear(matrix.numpy(), -values.numpy(), (lower.numpy(), upper.numpy()), method="bvls")
+    assert bool(((step >= lower) & (step <= upper)).all())
+    assert change == pytest.approx(exact.cost - 0.5 * float(values @ values), rel=1e-2)
+
+
 def test_gauss_newton_steps_are_whole_as_far_as_singular_values_can_be_told_from_zero():
     generator = torch.Generator().manual_seed(0)
     left, _ = torch.linalg.qr(torch.randn(9, 3, generator=generator, dtype=torch.float64))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradopt.contracts import State
 from gradopt.optimisers.rows import Rows
-from gradopt.optimisers.trust_model import INSIDE, LEAST, MAX_DAMPINGS, NARROW, Box, Curvature, Spectrum
+from gradopt.optimisers.trust_model import INSIDE, LEAST, MAX_DAMPINGS, NARROW, Box, Curvature, Spectrum, reach
 
 C = TypeVar("C", bound=Curvature)
 
@@ -244,7 +244,11 @@ def _within(curvature: Curvature, scale: Tensor, lower: Tensor, upper: Tensor, r
         held = ((here <= own[1]) & (slope > 0)) | ((here >= own[2]) & (slope < 0))
         target = _on_face(part, *own, held, here)
         trials = [*_steepest(*own, here, slope.masked_fill(held, 0.0)), target]
-        trials += [here + share * (target - here) for share in Box.BACK]
+        crosses = (((target <= own[1]) | (target >= own[2])) & ~held).any(1).nonzero().flatten()
+        if len(crosses):
+            walked = here.clone()  # of no gain where nothing is walked
+            walked[crosses] = _walk(at(part, crosses), *(field[crosses] for field in own), held[crosses], here[crosses])
+            trials.append(walked)
         changes = torch.stack([part.change(trial) for trial in trials]).nan_to_num(nan=math.inf)
         best, before = changes.argmin(0), change[going]
         now = changes.gather(0, best.unsqueeze(0)).squeeze(0)
@@ -288,6 +292,38 @@ def _on_face(
         fixed[open_] |= over
         open_ = open_[crosses]
     return result
+
+
+def _walk(
+    curvature: Curvature,
+    scale: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    radius: Tensor,
+    held: Tensor,
+    step: Tensor,
+) -> Tensor:
+    """Where the minimisers on faces lead, each followed as far as the first bound, and then that on its face."""
+    fixed, step = held.clone(), step.clone()
+    going = torch.arange(len(step), device=step.device)
+    for _ in range(Box.MAX_FACES):
+        free, here = ~fixed[going], step[going]
+        shift = torch.where(free, 0.0, here)
+        left = (radius[going].square() - _length(scale[going], shift).square()).clamp(min=0.0).sqrt()
+        some = free.any(1) & (left > 0)
+        going, free, here, shift, left = going[some], free[some], here[some], shift[some], left[some]
+        if not len(going):
+            break
+        inner = solve(at(curvature, going).spectrum(free, shift), left) / scale[going]
+        found = shift + torch.where(free, inner, 0.0)
+        parts = reach(here, found, lower[going], upper[going])
+        part = parts.amin(1, keepdim=True).clamp(max=1.0)
+        met = (parts <= part) & (parts < 1.0)
+        bound = torch.where(found < here, lower[going], upper[going])
+        step[going] = torch.where(met, bound, here + part * (found - here))
+        fixed[going] |= met
+        going = going[met.any(1)]
+    return step
 
 
 def _steepest(scale: Tensor, lower: Tensor, upper: Tensor, radius: Tensor, step: Tensor, slope: Tensor) -> list[Tensor]:
