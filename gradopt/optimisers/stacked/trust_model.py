@@ -247,7 +247,8 @@ def _within(curvature: Curvature, scale: Tensor, lower: Tensor, upper: Tensor, r
         crosses = (((target <= own[1]) | (target >= own[2])) & ~held).any(1).nonzero().flatten()
         if len(crosses):
             walked = here.clone()  # of no gain where nothing is walked
-            walked[crosses] = _walk(at(part, crosses), *(field[crosses] for field in own), held[crosses], here[crosses])
+            size, low, high, most = (field[crosses] for field in own)
+            walked[crosses] = _walk(at(part, crosses), size, low, high, most, held[crosses], here[crosses])
             trials.append(walked)
         changes = torch.stack([part.change(trial) for trial in trials]).nan_to_num(nan=math.inf)
         best, before = changes.argmin(0), change[going]
