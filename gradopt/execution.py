@@ -187,6 +187,8 @@ def _run(
         bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
         graph=soundings.graph,
         losses=None if oracle.micro_batches is not None else soundings.losses,
+        constraints=oracle.constraints,
+        constraint_values=None if oracle.constraints is None else soundings.constraint_values,
     )
 
 

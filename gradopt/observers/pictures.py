@@ -16,8 +16,9 @@ from gradopt.observers.event_images import write_graph, write_images
 from gradopt.pictures import drawn_graph
 from gradopt.pictures.basins import basins
 from gradopt.pictures.convergence import convergence
+from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.graph import MAX_NODES, graph, recorded, size
-from gradopt.pictures.landscape import Scene, Unaffordable, landscape
+from gradopt.pictures.landscape import Scene, Unaffordable, free, landscape, of_free
 from gradopt.result import Result, Results
 
 log = logging.getLogger("gradopt")
@@ -117,12 +118,21 @@ class Pictures:
             path = run.starts.detach().double().cpu()
         else:
             path = torch.stack([start[0], *(point.detach().double().cpu() for point in self._path), best])
-        scene = Scene(run.losses, path, best, bounds, self._names(), title)
+        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible()))
         if many:
             minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else path[:0]
-            self._save("starts", basins(result, scene, vectors(result.x, len(path)), minima, SECONDS))
+            mask = free(bounds, path.shape[1])
+            self._save("starts", basins(result, scene, vectors(result.x, len(path))[:, mask], minima[:, mask], SECONDS))
         else:
             self._save("landscape", landscape(scene, SECONDS))
+
+    def _feasible(self) -> Feasible | None:
+        constraints, values = self._run.constraints, self._run.constraint_values
+        if constraints is None or values is None:
+            return None
+        lower, upper = constraints.lower.double().cpu(), constraints.upper.double().cpu()
+        names = [name for name, part in constraints.by_name(constraints.lower).items() for _ in range(part.numel())]
+        return Feasible(values, lower, upper, names)
 
     def _names(self) -> list[str]:
         """Of each unknown, such as x[0] or b1."""

@@ -8,14 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gradopt.pictures.scale import RAISED
+
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 """Of Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 BLACK, GREY = "#222222", "#8a8a8a"
 WIDTH, HEIGHT, RESOLUTION = 6.4, 4.2, 110
 """Inches, inches, and pixels an inch."""
-
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 KINDS: Sequence[tuple[str, str]] = (
     *((BLUE, "o"), (RED, "s"), (GREEN, "^"), (ORANGE, "D"), (PINK, "v"), (SKY, "P"), (BLACK, "*")),

@@ -147,6 +147,27 @@ def test_looking_round_counts_as_nothing_and_stays_inside_the_bounds(tmp_path):
     assert bool(((points >= torch.tensor(bounds[0])) & (points <= torch.tensor(bounds[1]))).all())
 
 
+def test_constraints_are_looked_at_without_a_trace(tmp_path):
+    def constrained(place, observers):
+        disc = gradopt.Constraint(lambda x: (x**2).sum().reshape(1), upper=2.0, name="disc")
+        return gradopt.minimise(Bowl(), [0.5, 0.5], constraints=[disc], observers=observers, directory=place)
+
+    class Looks(Pictures):
+        def close(self, result, error):
+            points = torch.tensor([[1.0, 1.0], [2.0, 3.0]])
+            self.seen = self._run.constraint_values(points).tolist(), self._run.constraints.upper.tolist()
+            super().close(result, error)
+
+    looks = Looks()
+    with_pictures, without = constrained(tmp_path, [looks]), constrained(None, [])
+
+    assert looks.seen == ([[2.0], [13.0]], [2.0])
+    assert (tmp_path / "landscape.png").is_file()
+    assert torch.equal(with_pictures.x, without.x)
+    assert with_pictures.nfev == without.nfev
+    assert torch.equal(with_pictures.history["violation"], without.history["violation"])
+
+
 def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path):
     class Normalised(gradopt.Objective):
         def __init__(self):
