@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gradopt.pictures.letters import dejavu, legible
 from gradopt.pictures.scale import RAISED
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
@@ -67,10 +68,25 @@ def png(made: Any) -> bytes:
 
     for text in made.findobj(Text):
         text.set_parse_math(False)  # a name with dollars is a name
+        if not text.get_text().isascii():
+            _make_legible(text)
 
     file = io.BytesIO()
     FigureCanvasAgg(made).print_png(file)
     return file.getvalue()
+
+
+def _make_legible(text: Any) -> None:
+    """Give a text the font that has its letters."""
+    from matplotlib.font_manager import fontManager, get_font  # here for the same reason
+
+    own = dejavu()
+    assert own is not None  # it comes with matplotlib
+    shown, file = legible(text.get_text(), own)
+    text.set_text(shown)
+    if file not in ("", own):
+        fontManager.addfont(file)
+        text.set_fontfamily(["DejaVu Sans", get_font(file).family_name])
 
 
 def keys(axes: Any, columns: int = 2) -> None:
