@@ -26,8 +26,6 @@ log = logging.getLogger("gradopt")
 SECONDS = 0.3
 """That evaluating the loss for a landscape may take."""
 
-FILES = ("graph.svg", "graph.png", "convergence.png", "landscape.png", "starts.png")
-
 MIN_STEPS = 2
 """Of a run that has something to show: drawing takes longer than most of those with fewer."""
 
@@ -58,8 +56,6 @@ class Pictures:
             return
         self._run, self._directory = run, Path(run.directory)
         self._draws = self._in_sweeps or run.sweep is None
-        for name in FILES:  # of a run before in the same directory, which this one may not draw again
-            (self._directory / name).unlink(missing_ok=True)
         self._graph(run, self._directory)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
@@ -168,12 +164,23 @@ class Pictures:
         drawing = drawn_graph.laid_out(nodes)
         self._save("graph", drawn_graph.png(nodes, drawing))
         text = drawn_graph.svg(nodes, drawing, run.facts.get("objective", "loss"))
-        (directory / "graph.svg").write_text(text, encoding="utf-8")
+        _write(directory / "graph.svg", text.encode())
 
     def _save(self, name: str, png: bytes) -> None:
         assert self._directory is not None
-        (self._directory / f"{name}.png").write_bytes(png)
+        _write(self._directory / f"{name}.png", png)
         self._images[f"pictures/{name}"] = png
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one piece or not at all: a disk may be full."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def vector(x: Any) -> Tensor:

@@ -357,9 +357,9 @@ def _affordable(scene: Scene, seconds: float, most: int, least: int) -> int:
         Unaffordable: Fewer than `least`.
     """
     taken = _pace(scene, 1)  # the first evaluation may have to prepare something
-    for several in (1, FEW):
+    for several in (1, 4, FEW):  # step by step, for many together may take hardly longer than one
         if taken * several < QUICK * seconds:
-            taken = _pace(scene, several)
+            taken = min(taken, _pace(scene, several))
     number = min(most, int(seconds / max(taken, 1e-9)))
     if number < least:
         raise Unaffordable(f"{least} evaluations of {taken:.2g} s would take longer than {seconds:g} s")

@@ -233,7 +233,7 @@ def test_a_sweep_gets_its_graphs_alone_unless_it_asks(tmp_path):
     observer = Pictures()
     observer.open(run)
 
-    assert [one.suffix for one in tmp_path.iterdir()] == [".pictures"]
+    assert [one.name.startswith("events.out.tfevents.0.") for one in tmp_path.iterdir()] == [True]
     Pictures(in_sweeps=True).open(run)
     assert (tmp_path / "graph.png").is_file()
 
@@ -286,6 +286,62 @@ def test_names_are_no_formulas_and_pictures_of_a_run_before_are_taken_away(tmp_p
     gradopt.minimise(bowl, {"$a_$": 1.0, "b": 2.0}, observers=[Pictures()], directory=tmp_path)
 
     assert {file.name for file in tmp_path.glob("*.png")} == {"graph.png"}  # a run of no step
+
+
+FULL = """
+import logging, resource, sys
+import gradopt
+from gradopt.observers.pictures import Pictures
+from gradopt.observers.tensorboard import TensorBoard
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+result = gradopt.minimise(
+    lambda x: (x - 3).square().sum(), [0.0, 0.0], optimiser="sgd", optimiser_options={"lr": 0.1},
+    observers=[TensorBoard(), Pictures()], directory=".",
+)
+print(result.status.value)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to set")
+@pytest.mark.parametrize("limit", [3_000, 7_000, 25_000, 60_000])
+def test_a_full_disk_leaves_whole_pictures_or_none_and_costs_one_warning(limit, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=200,
+    )  # fmt: skip
+
+    *warnings, status = done.stdout.splitlines()
+    assert status == "converged"
+    (warning,) = [line for line in warnings if line.startswith("WARNING")]
+    assert "File too large" in warning
+    for file in tmp_path.glob("*.png"):
+        Image.open(file).load()
+        assert file.stat().st_size < limit
+    assert not list(tmp_path.glob("*.part"))
+    assert EventAccumulator(os.fspath(tmp_path)).Reload().Tags()["scalars"] or limit < 10_000
+
+
+@pytest.mark.parametrize("good", [0, 5, 400])
+def test_a_run_that_raises_takes_away_the_pictures_of_the_one_before(good, tmp_path):
+    minimise(tmp_path)
+    before = (tmp_path / "graph.png").read_bytes()
+
+    def raises(x):
+        raises.count += 1
+        if raises.count > good:
+            raise ArithmeticError("no more")
+        return (x**4).sum() * 2
+
+    raises.count = 0
+    with pytest.raises(ArithmeticError):
+        minimise(tmp_path, raises, [2.0], lr=1e-4, steps=1000)
+
+    left = {file.name: file.read_bytes() for file in tmp_path.glob("*.png")}
+    assert set(left) <= {"graph.png"}  # the graph is drawn as soon as there are rows to record
+    assert left.get("graph.png") != before
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
