@@ -90,7 +90,7 @@ def _make_legible(text: Any) -> None:
 
 
 def keys(axes: Any, columns: int = 2) -> None:
-    """The legend, above the axes, where it hides nothing: room is made below the title."""
+    """The legend, above the axes, where it hides nothing: room is made below the title or the axes above."""
     if not axes.get_legend_handles_labels()[0]:
         return
     legend = axes.legend(
@@ -106,6 +106,8 @@ def keys(axes: Any, columns: int = 2) -> None:
     rows = -(-len(legend.get_texts()) // columns)
     if axes.get_subplotspec().is_first_row():
         axes.figure.subplots_adjust(top=1 - (0.36 + 0.2 * rows) / axes.figure.get_figheight())
+    else:
+        axes.figure.subplots_adjust(hspace=0.1 + 0.12 * rows)
 
 
 def shortened(text: str, most: int = 90) -> str:

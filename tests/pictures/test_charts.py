@@ -3,14 +3,17 @@
 import io
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.path import Path
 from PIL import Image
 
 import gradopt
+from gradopt.pictures import convergence as convergence_chart
 from gradopt.pictures import landscape as landscape_chart
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
@@ -333,3 +336,47 @@ def test_an_unknown_that_moves_by_little_is_shown_as_far_as_it_moves(axes):
     for low, high in (drawn.get_xlim(), drawn.get_ylim()):
         assert high - low < 0.02
     assert drawn.get_xlabel() == "x[0] - 999.9975"
+
+
+@pytest.mark.parametrize(("factor", "constant"), SIZES.values(), ids=SIZES)
+def test_a_convergence_of_any_size_has_a_true_label(factor, constant, monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [factor * loss + constant for loss in (10.0, 4.0, 1.0, 0.5)]
+
+    convergence(ended(Status.CONVERGED, loss=losses, evaluations=[1, 2, 3, 4], gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    loss, verdict = above.get_lines()
+    expected = 9.5 * factor
+    assert (loss.get_ydata()[0] - verdict.get_ydata()[0]) * unit(above) == pytest.approx(expected)
+    assert above.get_ylabel().startswith("loss - 1000000000000000.5" if constant == 1e15 else "loss / 10")
+
+
+def test_keys_in_two_rows_lie_below_the_axes_above(monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 2, 1]}
+
+    convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", None)
+
+    above, below = seen[0].axes
+    FigureCanvasAgg(seen[0]).draw()
+    assert len(below.get_legend().get_texts()) == 3
+    assert below.get_legend().get_window_extent().y1 < above.get_window_extent().y0
+    assert all(tick == round(tick) for tick in below.get_xticks())
+
+
+def test_a_loss_that_falls_faster_and_faster_is_seen_to_fall(monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [64.0] + [-(10.0**power) for power in range(30)]
+
+    convergence(ended(Status.UNBOUNDED, loss=losses, evaluations=range(31), gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    heights = above.transData.transform(above.get_lines()[0].get_xydata())[:, 1]
+    assert numpy.diff(heights[20:]).max() < -1.0  # pixels a step
+    FigureCanvasAgg(seen[0]).draw()
+    labels = [label.get_window_extent() for label in above.get_yticklabels()]
+    assert len(labels) > 4 and not any(one.overlaps(other) for one, other in pairwise(labels))
