@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from gradopt.pictures.figures import BLACK, GREY, KINDS, figure, keys, logarithmic, png
+from gradopt.pictures.figures import BLACK, KINDS, figure, keys, logarithmic, png
 from gradopt.pictures.landscape import SPREAD, Scene, contours, curve
 from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Results
@@ -118,5 +118,5 @@ def _rest(axes: Any, x: Any, y: Any, results: Results, found: Tensor) -> None:
     if number:
         counts = [f"{count} {status.value}" for status, count in results.counts.items() if not status.success]
         label = f"no minimum: {', '.join(counts)}"
-        style = {"color": GREY, "markeredgecolor": "white", "markersize": 8, "markeredgewidth": 0.8}
+        style = {"color": BLACK, "markeredgecolor": "white", "markersize": 8, "markeredgewidth": 0.8}
         axes.plot(x, y, "X", linestyle="none", label=label, **style)

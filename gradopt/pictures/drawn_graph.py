@@ -39,7 +39,7 @@ def svg(nodes: Sequence[Node], drawing: Layout, title: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" '
         f'width="{drawing.width:.0f}" height="{drawing.height:.0f}" role="img" '
-        'font-family="DejaVu Sans, Verdana, sans-serif" text-anchor="middle">',
+        'font-family="Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif" text-anchor="middle">',
         f"<title>{escape(title)}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]

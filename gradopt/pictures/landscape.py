@@ -203,7 +203,10 @@ def _walls(axes: Any, bounds: Sequence[float], low: float, high: float) -> None:
 
 
 def _ends(axes: Any, start: Sequence[Any], best: Sequence[Any], labels: Sequence[str] = ("start", "result")) -> None:
-    """Mark start and result, the start above: its circle leaves the tips of a star behind it to be seen."""
+    """Mark start and result, the start above: its circle leaves the tips of a star behind it to be seen. The star has a
+    white rim, which keeps it apart from hatches.
+    """
+    axes.plot(*best, MARKS[1]["marker"], color="white", markersize=20, linestyle="none", zorder=3.9)
     for point, label, mark, layer in zip((start, best), labels, MARKS, (5, 4), strict=True):
         axes.plot(*point, linestyle="none", label=label, zorder=layer, **mark)
 
