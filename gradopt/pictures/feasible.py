@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradopt.pictures.figures import BLACK
 
-STYLES: Sequence[tuple[Any, str]] = (("-", "///"), ("-.", "\\\\\\"), (":", "xxx"), ((0, (6, 2)), "..."))
+STYLES: Sequence[tuple[Any, str]] = (("-", "//"), ("-.", "\\\\"), (":", "xx"), ((0, (6, 2)), ".."))
 """(line, hatch) of constraints that are told apart; further ones share the last."""
 
 FADED = (1.0, 1.0, 1.0, 0.5)

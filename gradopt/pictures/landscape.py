@@ -160,7 +160,7 @@ def _curve(scene: Scene, seconds: float) -> bytes:
     axes.plot(x, y, ".:", color=BLACK, linewidth=0.8, markersize=5, label="steps")
     best = across.shown(scene.best), up.shown(scene.losses(scene.best.unsqueeze(0)))
     _ends(axes, (x[:1], y[:1]), best)
-    keys(axes, 4)
+    keys(axes, 5 if scene.feasible is None else 3)
     return png(drawing)
 
 

@@ -300,7 +300,7 @@ def test_constraints_are_drawn_with_their_boundaries(axes):
     circle = [line for line in lines if len(line) and numpy.allclose((line**2).sum(1), 2.0, atol=0.02)]
     straight = [line for line in lines if len(line) and numpy.allclose(line.sum(1), 0.5, atol=0.01)]
     assert circle and straight
-    hatched = [one for one in drawn.collections if getattr(one, "hatches", [None]) == ["///"]]
+    hatched = [one for one in drawn.collections if getattr(one, "hatches", [None]) == ["//"]]
     (outside,) = hatched[0].get_paths()
     assert [is_inside(outside, point) for point in ((-1.9, -1.2), (1.2, 1.2), (0.0, 0.9))] == [True, True, False]
 
