@@ -116,11 +116,11 @@ def test_the_files_and_the_images_in_tensorboard_are_the_same_pictures(number, t
     assert shows(tmp_path / "landscape.png", RED if number == 2 else BLUE)  # the path over contours, else the loss
 
 
-def test_starts_of_two_unknowns_lie_over_contours_and_others_in_a_row(tmp_path):
+def test_starts_of_one_or_two_unknowns_lie_over_the_loss_and_others_in_a_row(tmp_path):
     def wells(x):
         return ((x**2 - 1) ** 2).sum()
 
-    for number in (2, 3):
+    for number in (1, 2, 3):
         place = tmp_path / str(number)
         starts = torch.linspace(-1.5, 1.4, 12 * number, dtype=torch.float64).reshape(12, number).flip(0)
         results = minimise(place, wells, starts=starts, bounds=(-2.0, 2.0), lr=0.02)
@@ -128,7 +128,21 @@ def test_starts_of_two_unknowns_lie_over_contours_and_others_in_a_row(tmp_path):
         assert {"starts.png", "convergence.png", "graph.png"} <= {one.name for one in place.iterdir()}
         assert set(images(place)) == {"pictures/graph", "pictures/convergence", "pictures/starts"}
         assert len(results.minima) >= 2 or not results.success.any()
-        assert shows(place / "starts.png", BLUE if results.success.any() else BLACK)
+        assert shows(place / "starts.png", BLUE if results.success.any() or number == 1 else BLACK)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_an_unknown_that_bounds_fix_is_left_out(number, tmp_path):
+    lower, upper = [-2.0] * number, [2.0] * number
+    lower[0] = upper[0] = 0.5
+    starts = torch.linspace(-1.5, 1.4, 12 * number, dtype=torch.float64).reshape(12, number)
+    starts[:, 0] = 0.5
+
+    minimise(tmp_path, x0=starts[0].tolist(), bounds=(lower, upper))
+    minimise(tmp_path / "many", starts=starts, bounds=(lower, upper))
+
+    assert shows(tmp_path / "landscape.png", BLUE if number == 2 else RED)
+    assert shows(tmp_path / "many" / "starts.png", BLUE)
 
 
 def test_looking_round_counts_as_nothing_and_stays_inside_the_bounds(tmp_path):
