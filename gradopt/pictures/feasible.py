@@ -9,7 +9,10 @@ from torch import Tensor
 
 from gradopt.pictures.figures import BLACK
 
-STYLES: Sequence[tuple[Any, str]] = (("-", "//"), ("-.", "\\\\"), (":", "xx"), ((0, (6, 2)), ".."))
+STYLES: Sequence[tuple[Any, str]] = (
+    *(("-", "//"), ("-.", "\\\\"), (":", "xx")),
+    *(((0, (6, 2)), ".."), ((0, (3, 1, 1, 1)), "++"), ((0, (1, 3)), "oo")),
+)
 """(line, hatch) of constraints that are told apart; further ones share the last."""
 
 FADED = (1.0, 1.0, 1.0, 0.5)

@@ -34,7 +34,9 @@ NEAR = 4.0
 """Bounds that enclose no more than so many times the path's extent are shown whole."""
 
 NARROW = 0.05
-"""Of the extent of the unknown that moved most, what is shown of any other at least."""
+"""Of the extent of the unknown that moved most, what is shown of any other at least; but one that moved covers as much
+of its own axis, for the other may have larger units.
+"""
 
 STILL = 1e-7
 """Of its size: an unknown that has moved less is shown as if it had not, with a thousandth of its size round it."""
@@ -343,7 +345,8 @@ def _extent(points: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
     seen = seen[seen.isfinite().all(1)].clamp(-LARGEST, LARGEST)
     low, high = seen.amin(0), seen.amax(0)
     width, size = high - low, torch.maximum(low.abs(), high.abs())
-    least = torch.maximum(NARROW * width.max(), torch.where(width > STILL * size, 0.0, 1e-3 * size))
+    least, moved = NARROW * width.max(), width > STILL * size
+    least = torch.where(moved, torch.minimum(least, width / NARROW), torch.maximum(least, 1e-3 * size))
     width = torch.maximum(width, torch.where(least > 0, least, torch.ones_like(least)))
     low, high = low - PADDING * width, high + PADDING * width
     if scene.bounds is None:

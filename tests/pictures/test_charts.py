@@ -380,3 +380,11 @@ def test_a_loss_that_falls_faster_and_faster_is_seen_to_fall(monkeypatch):
     FigureCanvasAgg(seen[0]).draw()
     labels = [label.get_window_extent() for label in above.get_yticklabels()]
     assert len(labels) > 4 and not any(one.overlaps(other) for one, other in pairwise(labels))
+
+
+def test_an_unknown_of_small_units_covers_a_part_of_its_axis_that_can_be_seen(axes):
+    drawn = axes(lambda points: points[:, 0] / 1e9 + points[:, 1], [[0.0, 0.0]], [1e9, 2.0])
+
+    assert unit(drawn) == 1.0
+    low, high = drawn.get_ylim()
+    assert 2.0 / (high - low) > 0.03
