@@ -724,9 +724,12 @@ class Run:
         losses: Evaluates the full loss at points of shape (points, n), which must lie inside the bounds (else
             ValueError), and returns float64 on the CPU, shape (points,); it may not be finite. None with batches: an
             evaluation is then a pass over all data.
+        constraints: The objective's, None without any.
+        constraint_values: Evaluates them at such points, and returns shape (points, m). None without any.
 
-    `graph` and `losses` may be called until `close` returns, by the thread that runs the observer. They are not counted
-    and leave parameters, gradients, buffers and random numbers as they are; each point takes the time of an evaluation.
+    `graph`, `losses` and `constraint_values` may be called until `close` returns, by the thread that runs the observer.
+    They are not counted and leave parameters, gradients, buffers and random numbers as they are; each point takes the
+    time of an evaluation.
     """
 
     directory: str | None
@@ -746,6 +749,8 @@ class Run:
     starts: Tensor | None = None
     graph: Callable[[], tuple[Tensor, Mapping[str, Tensor]]] | None = None
     losses: Callable[[Tensor], Tensor] | None = None
+    constraints: Constraints | None = None
+    constraint_values: Callable[[Tensor], Tensor] | None = None
 
 
 class Observer(Protocol):

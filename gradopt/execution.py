@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradopt import devices
+from gradopt import devices, pictures
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
 from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
@@ -48,8 +48,7 @@ def execute(
     """
     oracle = assembly.oracle
     check_observers(observers)
-    if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    prepare(directory)
     history = History()
     watchers = Watchers([history, *observers])
     size = sum(parameter.numel() for parameter in oracle.parameters)
@@ -76,6 +75,13 @@ def execute(
             raise
         finally:
             watchers.close(result, error)
+
+
+def prepare(directory: str | Path | None) -> None:
+    """Make the directory of a run, without the pictures of one before in it: this one may raise before it has any."""
+    if directory is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        pictures.clear(directory)
 
 
 def check_observers(observers: Sequence[Observer]) -> None:
@@ -187,6 +193,8 @@ def _run(
         bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
         graph=soundings.graph,
         losses=None if oracle.micro_batches is not None else soundings.losses,
+        constraints=oracle.constraints,
+        constraint_values=None if oracle.constraints is None else soundings.constraint_values,
     )
 
 

@@ -146,6 +146,20 @@ class AutogradOracle:
         finally:
             self.write(here)
 
+    def constraint_values(self, point: Tensor) -> Tensor:
+        """The constraints at `point`, shape (m,); not counted. The parameters are moved there and back.
+
+        Raises:
+            Mistake: The objective has no constraints.
+        """
+        functions, here = self._constrained(), self.read()
+        self.write(point)
+        try:
+            with torch.no_grad():
+                return functions.values()  # a new tensor: they are joined
+        finally:
+            self.write(here)
+
     def gradient(self, point: Tensor) -> Tensor:
         """The gradient of the full loss at `point`, shape (n,); the parameters are moved there and back."""
         self._spend()
@@ -229,14 +243,18 @@ class AutogradOracle:
         Raises:
             Mistake: The objective has no constraints.
         """
-        if self._functions is None:
-            raise Mistake(f"{self.objective.describe()} has no constraints: return them from constraints()")
+        functions = self._constrained()
         versions = [parameter._version for parameter in self.parameters]
         if self._linearised is None or self._linearised[0] != versions:
             with torch.random.fork_rng(devices=[]):
-                values = self._functions.values()
+                values = functions.values()
             self._linearised = versions, Linearisation(values, self.parameters)
         return self._linearised[1]
+
+    def _constrained(self) -> ConstraintFunctions:
+        if self._functions is None:
+            raise Mistake(f"{self.objective.describe()} has no constraints: return them from constraints()")
+        return self._functions
 
     @property
     def has_residuals(self) -> bool:

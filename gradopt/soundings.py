@@ -29,17 +29,29 @@ class Soundings:
 
     def losses(self, points: Tensor) -> Tensor:
         """See `Run.losses`."""
+        oracle, points = self._oracle, self._inside(points)
+        with _unchanged(oracle.objective):
+            if isinstance(oracle, StackedOracle):
+                return oracle.losses_at(points).double().cpu()
+            with oracle.uncounted():
+                return torch.tensor([oracle.loss(point) for point in points], dtype=torch.float64)
+
+    def constraint_values(self, points: Tensor) -> Tensor:
+        """See `Run.constraint_values`."""
+        oracle, points = self._oracle, self._inside(points)
+        assert isinstance(oracle, AutogradOracle)  # many starts have no constraints
+        with _unchanged(oracle.objective):
+            return torch.stack([oracle.constraint_values(point) for point in points]).double().cpu()
+
+    def _inside(self, points: Tensor) -> Tensor:
+        """The points in the dtype and on the device of the unknowns."""
         oracle = self._oracle
         points = points.to(oracle.parameters[0])
         if oracle.lower is not None and oracle.upper is not None:
             outside = (points < oracle.lower) | (points > oracle.upper)
             if bool(outside.any()):
                 raise ValueError(f"{int(outside.any(1).sum())} of {len(points)} points lie outside the bounds")
-        with _unchanged(oracle.objective):
-            if isinstance(oracle, StackedOracle):
-                return oracle.losses_at(points).double().cpu()
-            with oracle.uncounted():
-                return torch.tensor([oracle.loss(point) for point in points], dtype=torch.float64)
+        return points
 
 
 @contextmanager

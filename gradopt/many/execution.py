@@ -12,7 +12,7 @@ from torch import Tensor
 from gradopt import devices
 from gradopt.conclusion import known_minimum
 from gradopt.contracts import Block, Evaluation, Observer, Run
-from gradopt.execution import Blocks, Watchers, check_observers, limits
+from gradopt.execution import Blocks, Watchers, check_observers, limits, prepare
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
@@ -44,8 +44,7 @@ def execute(
     """
     oracle, history = assembly.oracle, History()
     check_observers(observers)
-    if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    prepare(directory)
     watchers = Watchers([history, *observers])
     begin, opened = oracle.read(), False
     summaries = Summaries(len(begin))

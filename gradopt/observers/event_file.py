@@ -34,18 +34,19 @@ class EventFile:
         step: The first step of the session; see `events.started`. None: a file beside that of the session, which begins
             none. TensorBoard's slow loader does not go back to a file once it reads the next: such a file is to be
             opened when the other one is complete.
+        order: Put before the time in its name, by which that loader sorts files: `0.` makes it the first to be read.
     """
 
-    def __init__(self, directory: str | Path, *, step: int | None = 0) -> None:
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
+    def __init__(self, directory: str | Path, *, step: int | None = 0, order: str = "") -> None:
+        name = f"events.out.tfevents.{order}{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
         self._file = (Path(directory) / name).open("xb", buffering=0)
         self._buffer = io.BytesIO()
         self._writer = RecordWriter(self._buffer)
         self._flushed = time.perf_counter()
         _open.add(self)
-        self._put(events.version())
+        self.put(events.version())
         if step is not None:
-            self._put(events.started(step))
+            self.put(events.started(step))
         self.flush()
 
     def write(self, values: Iterable[Any], *, step: int = 0, wall: float | None = None) -> None:
@@ -54,9 +55,13 @@ class EventFile:
         Raises:
             OSError: The disk is full.
         """
-        self._put(events.event(values, step=step, wall=wall))
+        self.put(events.event(values, step=step, wall=wall))
         if time.perf_counter() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def put(self, event: Any) -> None:
+        """Write an event of any kind; it reaches the disk by the next `flush`."""
+        self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
         """Hand what is written so far to the system."""
@@ -85,9 +90,6 @@ class EventFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _put(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
 
     def _leave(self) -> None:
         self._file.close()

@@ -7,8 +7,6 @@ the graph is in a file whose name comes first, and the images are in one that is
 # The protocol buffers make their classes when they are imported: the type checker cannot see them.
 # pyright: reportAttributeAccessIssue=false
 
-import os
-import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -25,8 +23,8 @@ from tensorboard.compat.proto import (
     types_pb2,
     versions_pb2,
 )
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from gradopt.observers.event_file import EventFile
 from gradopt.pictures.graph import Node
 
 PRODUCER = 22
@@ -47,24 +45,15 @@ def write_graph(directory: Path, nodes: Sequence[Node]) -> None:
             shape = tensor_shape_pb2.TensorShapeProto(dim=[_Dim(size=size) for size in node.shape])
             definition.attr["_output_shapes"].list.shape.append(shape)
         graph.node.append(definition)
-    _write(directory, f"0.graph.{time.time():.6f}", [event_pb2.Event(graph_def=graph.SerializeToString())])
+    with EventFile(directory, step=None, order="0.") as file:
+        file.put(event_pb2.Event(wall_time=time.time(), graph_def=graph.SerializeToString()))
 
 
 def write_images(directory: Path, images: Mapping[str, bytes], step: int) -> None:
     """Write PNG files by tag, for the tab Images."""
-    values = [_image(tag, content) for tag, content in images.items()]
-    _write(directory, f"{time.time():.6f}", [event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values))])
-
-
-def _write(directory: Path, moment: str, events: Sequence[Any]) -> None:
-    name = f"events.out.tfevents.{moment}.{socket.gethostname()}.{os.getpid()}.pictures"
-    with (directory / name).open("wb") as file:
-        writer = RecordWriter(file)
-        # Without the start of a session, which would take from the other files what they hold of later steps.
-        for event in [event_pb2.Event(file_version="brain.Event:2"), *events]:
-            event.wall_time = time.time()
-            writer.write(event.SerializeToString())
-        writer.flush()
+    # Not as a session of its own, which would take from the other files what they hold of later steps.
+    with EventFile(directory, step=None) as file:
+        file.write([_image(tag, content) for tag, content in images.items()], step=step)
 
 
 def _image(tag: str, png: bytes) -> Any:

@@ -16,16 +16,15 @@ from gradopt.observers.event_images import write_graph, write_images
 from gradopt.pictures import drawn_graph
 from gradopt.pictures.basins import basins
 from gradopt.pictures.convergence import convergence
+from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.graph import MAX_NODES, graph, recorded, size
-from gradopt.pictures.landscape import Scene, Unaffordable, landscape
+from gradopt.pictures.landscape import Scene, Unaffordable, free, landscape, of_free
 from gradopt.result import Result, Results
 
 log = logging.getLogger("gradopt")
 
 SECONDS = 0.3
 """That evaluating the loss for a landscape may take."""
-
-FILES = ("graph.svg", "graph.png", "convergence.png", "landscape.png", "starts.png")
 
 MIN_STEPS = 2
 """Of a run that has something to show: drawing takes longer than most of those with fewer."""
@@ -57,8 +56,6 @@ class Pictures:
             return
         self._run, self._directory = run, Path(run.directory)
         self._draws = self._in_sweeps or run.sweep is None
-        for name in FILES:  # of a run before in the same directory, which this one may not draw again
-            (self._directory / name).unlink(missing_ok=True)
         self._graph(run, self._directory)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
@@ -117,12 +114,21 @@ class Pictures:
             path = run.starts.detach().double().cpu()
         else:
             path = torch.stack([start[0], *(point.detach().double().cpu() for point in self._path), best])
-        scene = Scene(run.losses, path, best, bounds, self._names(), title)
+        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible()))
         if many:
             minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else path[:0]
-            self._save("starts", basins(result, scene, vectors(result.x, len(path)), minima, SECONDS))
+            mask = free(bounds, path.shape[1])
+            self._save("starts", basins(result, scene, vectors(result.x, len(path))[:, mask], minima[:, mask], SECONDS))
         else:
             self._save("landscape", landscape(scene, SECONDS))
+
+    def _feasible(self) -> Feasible | None:
+        constraints, values = self._run.constraints, self._run.constraint_values
+        if constraints is None or values is None:
+            return None
+        lower, upper = constraints.lower.double().cpu(), constraints.upper.double().cpu()
+        names = [name for name, part in constraints.by_name(constraints.lower).items() for _ in range(part.numel())]
+        return Feasible(values, lower, upper, names)
 
     def _names(self) -> list[str]:
         """Of each unknown, such as x[0] or b1."""
@@ -158,12 +164,23 @@ class Pictures:
         drawing = drawn_graph.laid_out(nodes)
         self._save("graph", drawn_graph.png(nodes, drawing))
         text = drawn_graph.svg(nodes, drawing, run.facts.get("objective", "loss"))
-        (directory / "graph.svg").write_text(text, encoding="utf-8")
+        _write(directory / "graph.svg", text.encode())
 
     def _save(self, name: str, png: bytes) -> None:
         assert self._directory is not None
-        (self._directory / f"{name}.png").write_bytes(png)
+        _write(self._directory / f"{name}.png", png)
         self._images[f"pictures/{name}"] = png
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one piece or not at all: a disk may be full."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def vector(x: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where many starts ended: over the contours for two unknowns, else their losses in order."""
+"""Where many starts ended: on the curve of one unknown, over the contours of two, else their losses in order."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from gradopt.pictures.figures import GREY, KINDS, figure, keys, logarithmic, png, shortened
-from gradopt.pictures.landscape import Scene, contours
+from gradopt.pictures.figures import BLACK, KINDS, figure, keys, logarithmic, png
+from gradopt.pictures.landscape import SPREAD, Scene, contours, curve
+from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Results
 
 MAX_SHOWN = 2000
@@ -27,27 +28,38 @@ def basins(results: Results, scene: Scene, ends: Tensor, minima: Tensor, seconds
     """
     found = _found(ends, minima, torch.as_tensor(results.success).cpu())
     shown = torch.linspace(0, len(ends) - 1, min(MAX_SHOWN, len(ends))).long()
-    if ends.shape[1] == 2:
-        return _over_contours(results, scene, found, shown, minima, seconds)
+    if ends.shape[1] in (1, 2):
+        return _over_the_loss(results, scene, found, shown, minima, seconds)
     return _in_order(results, scene, found, shown)
 
 
-def _over_contours(
+def _over_the_loss(
     results: Results, scene: Scene, found: Tensor, shown: Tensor, minima: Tensor, seconds: float
 ) -> bytes:
-    drawing, axes = figure(height=5.4)
-    contours(drawing, axes, scene, torch.cat([scene.path[shown], minima]), seconds)
-    for kind, (colour, marker, label) in enumerate(_kinds(results, found)):
-        those = scene.path[shown][_is_kind(found[shown], kind)]
-        axes.plot(
-            *those.T.numpy(), marker, color=colour, markeredgecolor="white", markersize=6, linestyle="none", label=label
-        )
-        if kind < min(len(minima), len(KINDS) - 1):
-            axes.plot(
-                *minima[kind].numpy(), marker, color=colour, markeredgecolor="black", markersize=13, markeredgewidth=1.6
-            )
-    others = scene.path[shown][found[shown] < 0]
-    _rest(axes, others[:, 0].numpy(), others[:, 1].numpy(), results, found)
+    """The starts where they began, on a curve or over contours, and large marks for the minima."""
+    starts, drawing, axes = scene.path[shown], *figure(height=5.4)
+    around = torch.cat([starts, minima])
+    if len(scene.best) == 1:
+        across, up = curve(axes, scene, around, seconds)
+
+        def places(points: Tensor) -> tuple[Any, Any]:
+            losses = scene.losses(points) if len(points) else points[:, 0]
+            return across.shown(points[:, 0]), up.shown(losses)
+    else:
+        across, up = contours(drawing, axes, scene, around, seconds)
+
+        def places(points: Tensor) -> tuple[Any, Any]:
+            return across.shown(points[:, 0]), up.shown(points[:, 1])
+
+    kinds = _kinds(results, found)
+    for kind, (colour, marker, label) in enumerate(kinds):
+        those = starts[_is_kind(found[shown], kind)]
+        style = {"color": colour, "markeredgecolor": "white", "markersize": 9 if marker == "*" else 7}
+        axes.plot(*places(those), marker, linestyle="none", label=label, **style)
+    _rest(axes, *places(starts[found[shown] < 0]), results, found)
+    for (colour, marker, _), minimum in zip(kinds, minima[: len(KINDS) - 1], strict=False):
+        style = {"color": colour, "markeredgecolor": BLACK, "markersize": 13, "markeredgewidth": 1.6}
+        axes.plot(*places(minimum.unsqueeze(0)), marker, **style)
     keys(axes)
     return png(drawing)
 
@@ -57,20 +69,22 @@ def _in_order(results: Results, scene: Scene, found: Tensor, shown: Tensor) -> b
     losses = torch.as_tensor(results.fun).double().cpu()
     order = losses.nan_to_num(nan=torch.inf).argsort()[shown]
     rank, heights = numpy.arange(1, len(losses) + 1)[shown.numpy()], losses[order].numpy()
-    heights = numpy.where(numpy.isfinite(heights), heights, numpy.nan)
+    finite = heights[numpy.isfinite(heights)]
+    up = scale(finite)
+    if len(finite) and finite.min() > 0 and finite.max() > SPREAD * finite.min():
+        up = Scale()
+        logarithmic(axes)
+    heights = up.shown(heights)
     kind_of = found[order]
     for kind, (colour, marker, label) in enumerate(_kinds(results, found)):
         those = _is_kind(kind_of, kind).numpy()
         axes.plot(rank[those], heights[those], marker, color=colour, markersize=6, linestyle="none", label=label)
     rest = (kind_of < 0).numpy()
     _rest(axes, rank[rest], heights[rest], results, found)
-    finite = heights[numpy.isfinite(heights)]
-    if len(finite) and finite.min() > 0 and finite.max() > 100 * finite.min():
-        logarithmic(axes)
     axes.set_xlabel(f"starts, in the order of their losses ({len(losses)}, {scene.path.shape[1]} unknowns)")
-    axes.set_ylabel("loss at the end")
+    axes.set_ylabel(up.label("loss at the end"))
     keys(axes)
-    drawing.suptitle(shortened(scene.title), fontsize=10)
+    drawing.suptitle(scene.heading, fontsize=10)
     return png(drawing)
 
 
@@ -104,4 +118,5 @@ def _rest(axes: Any, x: Any, y: Any, results: Results, found: Tensor) -> None:
     if number:
         counts = [f"{count} {status.value}" for status, count in results.counts.items() if not status.success]
         label = f"no minimum: {', '.join(counts)}"
-        axes.plot(x, y, "x", color=GREY, markersize=6, markeredgewidth=1.6, linestyle="none", label=label)
+        style = {"color": BLACK, "markeredgecolor": "white", "markersize": 8, "markeredgewidth": 0.8}
+        axes.plot(x, y, "X", linestyle="none", label=label, **style)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
+from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Result, Results
 from gradopt.verdict import Status
 
@@ -15,6 +16,12 @@ MAX_POINTS = 2000
 
 MARKED = 25
 """Points up to which each has a mark of its own."""
+
+TICKS = 6
+"""Powers of ten that are labelled on a logarithmic axis of negative losses."""
+
+LARGEST = 1e280
+"""Of losses on an axis that is logarithmic on both sides of 0: its steps must be numbers."""
 
 SPREAD = 100.0
 """Ratio of losses from which on their axis is logarithmic; of evaluations it takes ten times as much."""
@@ -37,12 +44,12 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     drawing, (above, below) = figure(2, height=5.4)
     shown = result.best_start if many else result
     losses = _losses(columns, many=many)
+    up = _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
     for name, (values, colour, line) in losses.items():
-        _curve(above, work, values, name, colour, line)
+        _curve(above, work, up.shown(values), name, colour, line)
     last = shown.fun if many else columns.get("full_loss", columns["loss"])[-1]
-    _verdict(above, work[-1], float(last), shown)
-    above.set_ylabel("loss")
-    _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
+    _verdict(above, work[-1], float(last), shown, up)
+    above.set_ylabel(up.label("loss"))
     keys(above, 3 if len(losses) == 1 else 2)
     drawing.suptitle(shortened(objective), fontsize=10)
 
@@ -60,6 +67,8 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     keys(below)
     if work[-1] > 10 * SPREAD:
         logarithmic(below, "x", "symlog" if many else "log")  # the first step is 0
+    else:
+        below.xaxis.get_major_locator().set_params(integer=True)
     return png(drawing)
 
 
@@ -85,7 +94,7 @@ def _curve(axes: Any, x: Any, y: Any, name: str, colour: str, line: str) -> None
     axes.plot(x[seen], y[seen], line, color=colour, marker=marker, linewidth=1.5, label=name)
 
 
-def _verdict(axes: Any, evaluations: float, last: float, result: Result) -> None:
+def _verdict(axes: Any, evaluations: float, last: float, result: Result, up: Scale) -> None:
     """Mark the end of the curve, wherever the best point was."""
     colour, marker = MARKS[True if result.success else False if result.status.failure else None]
     height = last if math.isfinite(last) else result.fun
@@ -93,22 +102,34 @@ def _verdict(axes: Any, evaluations: float, last: float, result: Result) -> None
         return
     which = "loss" if height == result.fun else "best loss"
     axes.plot(
-        evaluations, height, marker, color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
+        evaluations, up.shown(height), marker,
+        color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
         label=f"{result.status.value} at step {result.nit}, {which} {result.fun:.6g}",
     )  # fmt: skip
 
 
-def _scale(axes: Any, values: Any) -> None:
+def _scale(axes: Any, values: Any) -> Scale:
+    """Make the axis of losses logarithmic, or logarithmic from some size on, or put them on the scale returned."""
     finite = values[numpy.isfinite(values)]
     if not len(finite):
-        return
-    low, high = finite.min(), finite.max()
+        return Scale()
+    low, high = finite.min().item(), finite.max().item()
     if low > 0 and high / low > SPREAD:
         logarithmic(axes)
-    elif high - low > 10 * SPREAD * max(
-        1e-300, numpy.abs(numpy.median(finite) - low)
-    ):  # falls at once, then little more
-        logarithmic(axes, scale="symlog", linthresh=max(1e-300, (high - low) / (10 * SPREAD)))
+        return Scale()
+    if max(abs(low), abs(high)) < LARGEST:
+        spread, median = high - low, numpy.median(finite).item()
+        if spread > 10 * SPREAD * max(1e-300, median - low):  # falls at once, then little more
+            logarithmic(axes, scale="symlog", linthresh=max(1e-300, spread / (10 * SPREAD)))
+            return Scale()
+        if spread > 10 * SPREAD * max(1e-300, high - median):  # falls faster and faster
+            nearly = max(1e-300, abs(high), abs(median))
+            logarithmic(axes, scale="symlog", linthresh=nearly)
+            first, last = math.ceil(math.log10(nearly)), math.floor(math.log10(-low))
+            powers = range(last, first, -max(1, -(-(last - first) // TICKS)))
+            axes.set_yticks([*(-(10.0**power) for power in powers), 0.0])
+            return Scale()
+    return scale(finite)
 
 
 def _lowest(columns: Mapping[str, Any]) -> Any:
@@ -117,5 +138,5 @@ def _lowest(columns: Mapping[str, Any]) -> Any:
 
 
 def _positive(values: Any) -> Any:
-    """What a log axis can show."""
-    return numpy.where(values > 0, values, numpy.nan)
+    """What a log axis can show: its margins must be numbers, too."""
+    return numpy.where((values > 0) & (values < 1e305), values, numpy.nan)

@@ -6,14 +6,13 @@ Unknowns are rounded, operations are boxes and the loss has a double border, so 
 import io
 import math
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from gradopt.pictures.graph import Node
 from gradopt.pictures.layout import Box, Layout, layout
+from gradopt.pictures.letters import font, legible
 
 MAX_DRAWN = 200
 """Nodes of a graph that a person can read."""
@@ -40,7 +39,7 @@ def svg(nodes: Sequence[Node], drawing: Layout, title: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" '
         f'width="{drawing.width:.0f}" height="{drawing.height:.0f}" role="img" '
-        'font-family="DejaVu Sans, Verdana, sans-serif" text-anchor="middle">',
+        'font-family="Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif" text-anchor="middle">',
         f"<title>{escape(title)}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
@@ -59,9 +58,11 @@ def svg(nodes: Sequence[Node], drawing: Layout, title: str) -> str:
                 f'fill="{FILLS[node.kind]}" stroke="{LINE}"/>'
             )
         for text, size, y in _lines(node, box):
+            # A browser has letters of its own where there were none to measure.
+            length = f' textLength="{_width(text, size):.1f}"' if legible(text)[0] == text else ""
             parts.append(
-                f'<text x="{box.x:.1f}" y="{y + 0.35 * size:.1f}" font-size="{size:g}" fill="{LINE}" '
-                f'textLength="{_width(text, size):.1f}">{escape(text)}</text>'
+                f'<text x="{box.x:.1f}" y="{y + 0.35 * size:.1f}" font-size="{size:g}" fill="{LINE}"{length}>'
+                f"{escape(text)}</text>"
             )
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
@@ -86,7 +87,8 @@ def png(nodes: Sequence[Node], drawing: Layout) -> bytes:
                 width=DRAWN,
             )
         for text, size, y in _lines(node, box):
-            canvas.text((DRAWN * box.x, DRAWN * y), text, fill=LINE, font=_font(DRAWN * size), anchor="mm")
+            shown, file = legible(text)
+            canvas.text((DRAWN * box.x, DRAWN * y), shown, fill=LINE, font=font(file, DRAWN * size), anchor="mm")
     file = io.BytesIO()
     picture.reduce(REDUCED).save(file, "PNG")
     return file.getvalue()
@@ -128,9 +130,5 @@ def _points(corners: Sequence[tuple[float, float]]) -> str:
 
 
 def _width(text: str, size: float) -> float:
-    return _font(4 * size).getlength(text) / 4 if text else 0.0
-
-
-@cache
-def _font(size: float) -> Any:
-    return ImageFont.load_default(size)
+    shown, file = legible(text)
+    return font(file, 4 * size).getlength(shown) / 4 if text else 0.0

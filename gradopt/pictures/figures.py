@@ -8,14 +8,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gradopt.pictures.letters import dejavu, legible
+from gradopt.pictures.scale import RAISED
+
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 """Of Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 BLACK, GREY = "#222222", "#8a8a8a"
 WIDTH, HEIGHT, RESOLUTION = 6.4, 4.2, 110
 """Inches, inches, and pixels an inch."""
-
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 KINDS: Sequence[tuple[str, str]] = (
     *((BLUE, "o"), (RED, "s"), (GREEN, "^"), (ORANGE, "D"), (PINK, "v"), (SKY, "P"), (BLACK, "*")),
@@ -67,14 +68,29 @@ def png(made: Any) -> bytes:
 
     for text in made.findobj(Text):
         text.set_parse_math(False)  # a name with dollars is a name
+        if not text.get_text().isascii():
+            _make_legible(text)
 
     file = io.BytesIO()
     FigureCanvasAgg(made).print_png(file)
     return file.getvalue()
 
 
+def _make_legible(text: Any) -> None:
+    """Give a text the font that has its letters."""
+    from matplotlib.font_manager import fontManager, get_font  # here for the same reason
+
+    own = dejavu()
+    assert own is not None  # it comes with matplotlib
+    shown, file = legible(text.get_text(), own)
+    text.set_text(shown)
+    if file not in ("", own):
+        fontManager.addfont(file)
+        text.set_fontfamily(["DejaVu Sans", get_font(file).family_name])
+
+
 def keys(axes: Any, columns: int = 2) -> None:
-    """The legend, above the axes, where it hides nothing: room is made below the title."""
+    """The legend, above the axes, where it hides nothing: room is made below the title or the axes above."""
     if not axes.get_legend_handles_labels()[0]:
         return
     legend = axes.legend(
@@ -90,6 +106,8 @@ def keys(axes: Any, columns: int = 2) -> None:
     rows = -(-len(legend.get_texts()) // columns)
     if axes.get_subplotspec().is_first_row():
         axes.figure.subplots_adjust(top=1 - (0.36 + 0.2 * rows) / axes.figure.get_figheight())
+    else:
+        axes.figure.subplots_adjust(hspace=0.1 + 0.12 * rows)
 
 
 def shortened(text: str, most: int = 90) -> str:

@@ -1,18 +1,21 @@
-"""The loss round the path of a run: a curve, contours, or a slice.
+"""The loss round the path of a run: a curve, contours, or a slice, of the unknowns that equal bounds do not fix.
 
 What is evaluated for it lies inside the bounds, takes no longer than a time, and comes after the run.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
+from gradopt.pictures.feasible import Feasible, over_contours, over_curve
 from gradopt.pictures.figures import BLACK, BLUE, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
+from gradopt.pictures.scale import Scale, less, scale
 
 MAX_CURVE = 300
 MAX_GRID = 60
@@ -30,12 +33,32 @@ PADDING = 0.25
 NEAR = 4.0
 """Bounds that enclose no more than so many times the path's extent are shown whole."""
 
+NARROW = 0.05
+"""Of the extent of the unknown that moved most, what is shown of any other at least; but one that moved covers as much
+of its own axis, for the other may have larger units.
+"""
+
+STILL = 1e-7
+"""Of its size: an unknown that has moved less is shown as if it had not, with a thousandth of its size round it."""
+
+LARGEST = 1e300
+"""Of an unknown, so that room round it is a number still."""
+
 LEVELS = 14
-MARKS = (
-    ("start", {"marker": "o", "color": "white", "markeredgecolor": BLACK, "markersize": 8}),
-    ("result", {"marker": "*", "color": ORANGE, "markeredgecolor": BLACK, "markersize": 14}),
+SPREAD = 100.0
+"""Ratio of losses on a slice from which on their axis is logarithmic."""
+
+MARKS: Sequence[Any] = (
+    {"marker": "o", "color": "white", "markeredgecolor": BLACK, "markersize": 7},
+    {"marker": "*", "color": ORANGE, "markeredgecolor": BLACK, "markersize": 15},
 )
-"""(name, how it is drawn)."""
+"""How start and result are drawn."""
+
+RIGHT, LETTER, SHORT = 0.97, 0.012, 5
+"""Shares of the width: where the colours end, and a letter beside them; the number of letters there is room for."""
+
+FEW_FIXED = 3
+"""Unknowns that are fixed and named above the picture."""
 
 FEW = 32
 """Points by which the time of one is measured, where they take next to nothing."""
@@ -54,6 +77,8 @@ class Scene:
         best: The result's point, shape (n,).
         bounds: (lower, upper), shape (n,) each; None without any.
         names: Of the unknowns, one for each entry.
+        feasible: The constraints; None without any.
+        fixed: What the unknowns that are left out are, for people.
     """
 
     losses: Callable[[Tensor], Tensor]
@@ -62,10 +87,57 @@ class Scene:
     bounds: tuple[Tensor, Tensor] | None
     names: Sequence[str]
     title: str
+    feasible: Feasible | None = None
+    fixed: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What stands above the picture."""
+        return shortened(f"{self.title}; {self.fixed}" if self.fixed else self.title)
 
 
 class Unaffordable(Exception):
-    """The loss takes too long for a picture; the message says how long."""
+    """There is no picture: the loss takes too long for it, or there is nothing to see; the message says which."""
+
+
+def free(bounds: tuple[Tensor, Tensor] | None, number: int) -> Tensor:
+    """Which unknowns are not fixed by equal bounds: a mask of shape (n,)."""
+    return torch.ones(number, dtype=torch.bool) if bounds is None else bounds[0] != bounds[1]
+
+
+def of_free(scene: Scene) -> Scene:
+    """The scene without the unknowns that equal bounds fix.
+
+    Raises:
+        Unaffordable: No other is left.
+    """
+    mask = free(scene.bounds, len(scene.best))
+    if bool(mask.all()) or scene.bounds is None:
+        return scene
+    if not bool(mask.any()):
+        raise Unaffordable("the bounds fix every unknown")
+    held = scene.bounds[0]
+
+    def whole(points: Tensor) -> Tensor:
+        full = held.repeat(len(points), 1)
+        full[:, mask] = points
+        return full
+
+    feasible, fixed = scene.feasible, (~mask).nonzero().flatten().tolist()
+    if feasible is not None:
+        values = feasible.values
+        feasible = replace(feasible, values=lambda points: values(whole(points)))
+    told = ", ".join(f"{scene.names[one]} = {held[one].item():.6g}" for one in fixed)
+    return Scene(
+        lambda points: scene.losses(whole(points)),
+        scene.path[:, mask],
+        scene.best[mask],
+        (scene.bounds[0][mask], scene.bounds[1][mask]),
+        [name for name, one in zip(scene.names, mask.tolist(), strict=True) if one],
+        scene.title,
+        feasible,
+        told if len(fixed) <= FEW_FIXED else f"{len(fixed)} unknowns fixed by their bounds",
+    )
 
 
 def landscape(scene: Scene, seconds: float) -> bytes:
@@ -77,30 +149,47 @@ def landscape(scene: Scene, seconds: float) -> bytes:
     Raises:
         Unaffordable: It would take longer.
     """
+    scene = of_free(scene)
     draw = {1: _curve, 2: _contours}.get(len(scene.best), _slice)
     return draw(scene, seconds)
 
 
 def _curve(scene: Scene, seconds: float) -> bytes:
-    number = _affordable(scene, seconds / 2, MAX_CURVE, MIN_CURVE)
-    path = _thinned(scene.path, number)
-    low, high = _extent(path, scene)
-    x = torch.linspace(low[0].item(), high[0].item(), number, dtype=torch.float64)
-    y = scene.losses(x.unsqueeze(1)).numpy()
-    heights = scene.losses(path).numpy()
+    path = _thinned(scene.path, _affordable(scene, seconds / 2, MAX_CURVE, MIN_CURVE))
     drawing, axes = figure()
-    axes.plot(x, _finite(y), color=BLUE, linewidth=1.5, label="loss")
-    axes.plot(path[:, 0], _finite(heights), ".:", color=BLACK, linewidth=0.8, markersize=5, label="steps")
-    best = scene.losses(scene.best.unsqueeze(0)).item()
-    for place, loss, (name, mark) in ((path[0, 0], heights[0], MARKS[0]), (scene.best[0], best, MARKS[1])):
-        axes.plot(place, loss, linestyle="none", label=name, **mark)
-    if scene.bounds is not None:
-        _walls(axes, [bound[0].item() for bound in scene.bounds], low[0].item(), high[0].item())
-    axes.set_xlabel(scene.names[0])
-    axes.set_ylabel("loss")
-    keys(axes, 5)
-    drawing.suptitle(shortened(scene.title), fontsize=10)
+    across, up = curve(axes, scene, path, seconds)
+    x, y = across.shown(path[:, 0]), up.shown(scene.losses(path))
+    axes.plot(x, y, ".:", color=BLACK, linewidth=0.8, markersize=5, label="steps")
+    best = across.shown(scene.best), up.shown(scene.losses(scene.best.unsqueeze(0)))
+    _ends(axes, (x[:1], y[:1]), best)
+    keys(axes, 5 if scene.feasible is None else 3)
     return png(drawing)
+
+
+def curve(axes: Any, scene: Scene, points: Tensor, seconds: float) -> tuple[Scale, Scale]:
+    """Draw the loss of one unknown round some points, and the bounds.
+
+    Returns:
+        The scales of both axes.
+
+    Raises:
+        Unaffordable: It would take longer.
+    """
+    number = _affordable(scene, seconds / 2, MAX_CURVE, MIN_CURVE)
+    low, high = (side.item() for side in _extent(points, scene))
+    grid = torch.linspace(low, high, number, dtype=torch.float64).unsqueeze(1)
+    losses = scene.losses(grid)
+    across, up = scale([low, high]), scale(torch.cat([losses, scene.losses(scene.best.unsqueeze(0))]))
+    x = across.shown(grid[:, 0])
+    axes.plot(x, up.shown(losses), color=BLUE, linewidth=1.5, label="loss")
+    if scene.feasible is not None:
+        over_curve(axes, x, grid, scene.feasible)
+    if scene.bounds is not None:
+        _walls(axes, across.shown([bound.item() for bound in scene.bounds]), x[0], x[-1])
+    axes.set_xlabel(across.label(scene.names[0]))
+    axes.set_ylabel(up.label("loss"))
+    axes.figure.suptitle(scene.heading, fontsize=10)
+    return across, up
 
 
 def _walls(axes: Any, bounds: Sequence[float], low: float, high: float) -> None:
@@ -115,59 +204,87 @@ def _walls(axes: Any, bounds: Sequence[float], low: float, high: float) -> None:
             label = None
 
 
+def _ends(axes: Any, start: Sequence[Any], best: Sequence[Any], labels: Sequence[str] = ("start", "result")) -> None:
+    """Mark start and result, the start above: its circle leaves the tips of a star behind it to be seen. The star has a
+    white rim, which keeps it apart from hatches.
+    """
+    axes.plot(*best, MARKS[1]["marker"], color="white", markersize=20, linestyle="none", zorder=3.9)
+    for point, label, mark, layer in zip((start, best), labels, MARKS, (5, 4), strict=True):
+        axes.plot(*point, linestyle="none", label=label, zorder=layer, **mark)
+
+
 def _contours(scene: Scene, seconds: float) -> bytes:
     path = _thinned(scene.path, MAX_PATH)
     drawing, axes = figure(height=5.0)
-    contours(drawing, axes, scene, path, seconds)
-    axes.plot(path[:, 0], path[:, 1], "-", color="white", linewidth=3.2)
-    axes.plot(path[:, 0], path[:, 1], ".-", color=RED, linewidth=1.4, markersize=5, label="steps")
-    for point, (name, mark) in ((path[0], MARKS[0]), (scene.best, MARKS[1])):
-        axes.plot(*point.numpy(), linestyle="none", label=name, **mark)
-    keys(axes, 4)
+    scales = contours(drawing, axes, scene, path, seconds)
+    x, y = (one.shown(path[:, place]) for place, one in enumerate(scales))
+    axes.plot(x, y, "-", color="white", linewidth=3.2)
+    axes.plot(x, y, ".-", color=RED, linewidth=1.4, markersize=5, label="steps")
+    _ends(axes, (x[:1], y[:1]), [one.shown(scene.best[[place]]) for place, one in enumerate(scales)])
+    keys(axes, 4 if scene.feasible is None else 3)
     return png(drawing)
 
 
-def contours(drawing: Any, axes: Any, scene: Scene, points: Tensor, seconds: float) -> None:
-    """Draw the loss of two unknowns round some points, darker where it is lower, and the bounds.
+def contours(drawing: Any, axes: Any, scene: Scene, points: Tensor, seconds: float) -> tuple[Scale, Scale]:
+    """Draw the loss of two unknowns round some points, darker where it is lower, the bounds and the constraints.
+
+    Returns:
+        The scales of both axes.
 
     Raises:
         Unaffordable: It would take longer.
     """
     low, high = _extent(points, scene)
-    side = _affordable(scene, seconds, MAX_GRID**2, MIN_GRID**2)
-    number = int(side**0.5)
-    x, y = (torch.linspace(low[i].item(), high[i].item(), number, dtype=torch.float64) for i in (0, 1))
-    grid = torch.cartesian_prod(x, y)
-    z = numpy.ma.masked_invalid(scene.losses(grid).reshape(number, number).T.numpy())
-    levels = _levels(z)
-    if len(levels) > 1:
-        from matplotlib.colors import BoundaryNorm  # here: it takes long to import
-
-        shades = BoundaryNorm(levels, 256, extend="both")  # as many for each step between levels
-        filled = axes.contourf(x, y, z, levels=levels, cmap="cividis", norm=shades, extend="both")
-        axes.contour(x, y, z, levels=levels, colors="white", linewidths=0.4)
-        bar = drawing.colorbar(filled, ax=axes, format=lambda value, _: f"{value:.3g}", pad=0.02)
-        bar.set_label("loss")
-        bar.ax.tick_params(labelsize=8)
+    number = int(_affordable(scene, seconds, MAX_GRID**2, MIN_GRID**2) ** 0.5)
+    sides = [torch.linspace(low[i].item(), high[i].item(), number, dtype=torch.float64) for i in (0, 1)]
+    scales = across, up = scale(sides[0]), scale(sides[1])
+    x, y = (one.shown(side) for one, side in zip(scales, sides, strict=True))
+    grid = torch.cartesian_prod(*sides)
+    losses, best = scene.losses(grid).reshape(number, number).T.numpy(), scene.losses(scene.best.unsqueeze(0)).item()
+    _shades(drawing, axes, x, y, losses, best)
     axes.grid(visible=False)
+    if scene.feasible is not None:
+        over_contours(axes, x, y, grid, scene.feasible)
     if scene.bounds is not None:
-        _box(axes, scene.bounds, low, high)
-    axes.set_xlabel(scene.names[0])
-    axes.set_ylabel(scene.names[1])
-    drawing.suptitle(shortened(scene.title), fontsize=10)
+        _box(axes, [one.shown(torch.stack([*pair])) for one, *pair in zip(scales, *scene.bounds, strict=True)], x, y)
+    axes.set_xlabel(across.label(scene.names[0]))
+    axes.set_ylabel(up.label(scene.names[1]))
+    drawing.suptitle(scene.heading, fontsize=10)
+    return across, up
 
 
-def _box(axes: Any, bounds: tuple[Tensor, Tensor], low: Tensor, high: Tensor) -> None:
+def _shades(drawing: Any, axes: Any, x: Any, y: Any, losses: Any, best: float) -> None:
+    """Fill the area between levels of the loss, and say what they are."""
+    finite = losses[numpy.isfinite(losses)]
+    levels = _levels(finite)
+    if len(levels) < 2:
+        return
+    from matplotlib.colors import BoundaryNorm  # here: it takes long to import
+
+    alike = len({f"{level:.3g}" for level in levels}) < len(levels)  # what they say
+    lowest = min(finite.min().item(), best if math.isfinite(best) else math.inf)
+    one = less(lowest if alike else 0.0, levels[0], levels[-1])
+    shown, levels = numpy.ma.masked_invalid(one.shown(losses)), numpy.unique(one.shown(levels))
+    norm = BoundaryNorm(levels, 256, extend="both")  # as many shades for each step between levels
+    filled = axes.contourf(x, y, shown, levels=levels, cmap="cividis", norm=norm, extend="both")
+    axes.contour(x, y, shown, levels=levels, colors="white", linewidths=0.4)
+    bar = drawing.colorbar(filled, ax=axes, format=lambda value, _: one.told(value), pad=0.02)
+    bar.set_label(Scale(one.offset).label("loss"))
+    bar.ax.tick_params(labelsize=8)
+    longest = max(len(one.told(level)) for level in levels)
+    drawing.subplots_adjust(right=RIGHT - LETTER * max(0, longest - SHORT))
+
+
+def _box(axes: Any, bounds: Sequence[Any], x: Any, y: Any) -> None:
     """Bounds of two unknowns as dashed lines, where they are to be seen."""
-    lower, upper = bounds
-    room = 0.04 * (high - low)
-    first, last = (low - room * (low <= lower)).tolist(), (high + room * (high >= upper)).tolist()
-    axes.set_xlim(first[0], last[0])
-    axes.set_ylim(first[1], last[1])
     label = "bounds"
-    for unknown, line in enumerate((axes.axvline, axes.axhline)):
-        for bound in (lower[unknown].item(), upper[unknown].item()):
-            if first[unknown] <= bound <= last[unknown]:
+    limits = (axes.set_xlim, axes.set_ylim)
+    for (lower, upper), side, limit, line in zip(bounds, (x, y), limits, (axes.axvline, axes.axhline), strict=True):
+        room = 0.04 * (side[-1] - side[0])
+        first, last = side[0] - room * (side[0] <= lower), side[-1] + room * (side[-1] >= upper)
+        limit(first, last)
+        for bound in (lower, upper):
+            if first <= bound <= last:
                 line(bound, color=BLACK, linestyle="--", linewidth=1.4, label=label)
                 label = None
 
@@ -177,26 +294,39 @@ def _slice(scene: Scene, seconds: float) -> bytes:
     start, way = scene.path[0], scene.best - scene.path[0]
     if not bool(way.any()):
         raise Unaffordable("the start is the result: there is no line through both")
-    shares = torch.linspace(*_inside(scene, start, way), _affordable(scene, seconds, MAX_CURVE, MIN_CURVE)).double()
+    shares = _shares(*_inside(scene, start, way), _affordable(scene, seconds, MAX_CURVE, MIN_CURVE))
     points = start + shares.unsqueeze(1) * way
-    ends = torch.stack([start, scene.best])
+    points[shares == 1] = scene.best
     if scene.bounds is not None:
-        points, ends = points.clamp(*scene.bounds), ends.clamp(*scene.bounds)
-    y, (first, last) = _finite(scene.losses(points).numpy()), scene.losses(ends).tolist()
+        points = points.clamp(*scene.bounds)
+    losses = scene.losses(points)
+    first, last = losses[shares == 0], losses[shares == 1]
     drawing, axes = figure()
-    axes.plot(shares, y, color=BLUE, linewidth=1.5, label="loss")
-    floor = -numpy.inf
-    if numpy.nanmin(y, initial=numpy.inf) > 0 and last > 0 and numpy.nanmax(y) > 100 * last:
+    up = scale(losses)
+    lowest, highest = losses[losses.isfinite()].aminmax() if bool(losses.isfinite().any()) else (last, last)
+    if lowest > 0 and highest > SPREAD * last:
+        up = Scale()
         logarithmic(axes)
-        floor = numpy.nanmin(y) / 10  # a minimum of 1e-20 would leave no room for anything else
-        axes.set_ylim(bottom=floor / 2)
-    for x, loss, (name, mark) in ((0.0, first, MARKS[0]), (1.0, last, MARKS[1])):
-        axes.plot(x, max(loss, floor), linestyle="none", label=f"{name}, loss {loss:.4g}", **mark)
+    axes.plot(shares, up.shown(losses), color=BLUE, linewidth=1.5, label="loss")
+    if scene.feasible is not None:
+        over_curve(axes, shares.numpy(), points, scene.feasible)
+    labels = [f"{name}, loss {loss.item():.4g}" for name, loss in (("start", first), ("result", last))]
+    _ends(axes, ([0.0], up.shown(first)), ([1.0], up.shown(last)), labels)
     axes.set_xlabel(f"from the start (0) to the result (1), {way.norm().item():.4g} apart, {len(start)} unknowns")
-    axes.set_ylabel("loss")
+    axes.set_ylabel(up.label("loss"))
     keys(axes, 3)
-    drawing.suptitle(shortened(scene.title), fontsize=10)
+    drawing.suptitle(scene.heading, fontsize=10)
     return png(drawing)
+
+
+def _shares(first: float, last: float, number: int) -> Tensor:
+    """Places on the line, with both ends and close round the result: a logarithmic axis shows how the loss falls to it,
+    and that may be within a millionth of the way.
+    """
+    near = torch.logspace(-9, -2, number // 10, dtype=torch.float64)
+    even = torch.linspace(first, last, number - 2 * len(near) - 2, dtype=torch.float64)
+    places = torch.cat([even, torch.tensor([0.0, 1.0], dtype=torch.float64), 1 - near, 1 + near])
+    return places[(places >= first) & (places <= last) | (places == 0) | (places == 1)].unique()
 
 
 def _inside(scene: Scene, start: Tensor, way: Tensor) -> tuple[float, float]:
@@ -212,10 +342,11 @@ def _inside(scene: Scene, start: Tensor, way: Tensor) -> tuple[float, float]:
 def _extent(points: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
     """(lower, upper) of what is shown: the points and the result with room round them, or all of near bounds."""
     seen = torch.cat([points, scene.best.unsqueeze(0)])
-    seen = seen[seen.isfinite().all(1)]
+    seen = seen[seen.isfinite().all(1)].clamp(-LARGEST, LARGEST)
     low, high = seen.amin(0), seen.amax(0)
-    width = high - low
-    least = torch.maximum(0.05 * width.max(), 1e-3 * torch.maximum(low.abs(), high.abs()))
+    width, size = high - low, torch.maximum(low.abs(), high.abs())
+    least, moved = NARROW * width.max(), width > STILL * size
+    least = torch.where(moved, torch.minimum(least, width / NARROW), torch.maximum(least, 1e-3 * size))
     width = torch.maximum(width, torch.where(least > 0, least, torch.ones_like(least)))
     low, high = low - PADDING * width, high + PADDING * width
     if scene.bounds is None:
@@ -232,9 +363,9 @@ def _affordable(scene: Scene, seconds: float, most: int, least: int) -> int:
         Unaffordable: Fewer than `least`.
     """
     taken = _pace(scene, 1)  # the first evaluation may have to prepare something
-    for several in (1, FEW):
+    for several in (1, 4, FEW):  # step by step, for many together may take hardly longer than one
         if taken * several < QUICK * seconds:
-            taken = _pace(scene, several)
+            taken = min(taken, _pace(scene, several))
     number = min(most, int(seconds / max(taken, 1e-9)))
     if number < least:
         raise Unaffordable(f"{least} evaluations of {taken:.2g} s would take longer than {seconds:g} s")
@@ -244,16 +375,18 @@ def _affordable(scene: Scene, seconds: float, most: int, least: int) -> int:
 def _pace(scene: Scene, number: int) -> float:
     """Seconds for each of some points that are evaluated together."""
     began = time.perf_counter()
-    scene.losses(scene.path[:1].expand(number, -1))
+    points = scene.path[:1].expand(number, -1)
+    scene.losses(points)
+    if scene.feasible is not None:
+        scene.feasible.values(points)
     return (time.perf_counter() - began) / number
 
 
-def _levels(z: Any) -> Sequence[float]:
+def _levels(losses: Any) -> Any:
     """Levels of the loss that share out the area, closer where it is low; ascending, none twice."""
-    values = z.compressed()
-    if not len(values):
-        return ()
-    return numpy.unique(numpy.quantile(values, numpy.linspace(0.01, 0.98, LEVELS) ** 1.5)).tolist()
+    if not len(losses):
+        return losses
+    return numpy.unique(numpy.quantile(losses, numpy.linspace(0.01, 0.98, LEVELS) ** 1.5, method="lower"))
 
 
 def _thinned(path: Tensor, most: int) -> Tensor:
@@ -261,8 +394,3 @@ def _thinned(path: Tensor, most: int) -> Tensor:
         return path
     chosen = numpy.unique(numpy.geomspace(1, len(path), most).round().astype(int)) - 1
     return path[torch.from_numpy(chosen)]
-
-
-def _finite(values: Any) -> Any:
-    """What is not finite leaves a gap in a curve."""
-    return numpy.where(numpy.isfinite(values), values, numpy.nan)

@@ -18,7 +18,7 @@ import gradopt
 from gradopt.observers import pictures
 from gradopt.observers.pictures import Pictures
 from gradopt.observers.tensorboard import TensorBoard
-from gradopt.pictures.figures import BLUE, RED
+from gradopt.pictures.figures import BLACK, BLUE, RED
 from tests import functions as f
 from tests.dashboards import get, server, until
 from tests.installed import gradopt as command
@@ -116,11 +116,11 @@ def test_the_files_and_the_images_in_tensorboard_are_the_same_pictures(number, t
     assert shows(tmp_path / "landscape.png", RED if number == 2 else BLUE)  # the path over contours, else the loss
 
 
-def test_starts_of_two_unknowns_lie_over_contours_and_others_in_a_row(tmp_path):
+def test_starts_of_one_or_two_unknowns_lie_over_the_loss_and_others_in_a_row(tmp_path):
     def wells(x):
         return ((x**2 - 1) ** 2).sum()
 
-    for number in (2, 3):
+    for number in (1, 2, 3):
         place = tmp_path / str(number)
         starts = torch.linspace(-1.5, 1.4, 12 * number, dtype=torch.float64).reshape(12, number).flip(0)
         results = minimise(place, wells, starts=starts, bounds=(-2.0, 2.0), lr=0.02)
@@ -128,7 +128,21 @@ def test_starts_of_two_unknowns_lie_over_contours_and_others_in_a_row(tmp_path):
         assert {"starts.png", "convergence.png", "graph.png"} <= {one.name for one in place.iterdir()}
         assert set(images(place)) == {"pictures/graph", "pictures/convergence", "pictures/starts"}
         assert len(results.minima) >= 2 or not results.success.any()
-        assert shows(place / "starts.png", BLUE if results.success.any() else "#8a8a8a")
+        assert shows(place / "starts.png", BLUE if results.success.any() or number == 1 else BLACK)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_an_unknown_that_bounds_fix_is_left_out(number, tmp_path):
+    lower, upper = [-2.0] * number, [2.0] * number
+    lower[0] = upper[0] = 0.5
+    starts = torch.linspace(-1.5, 1.4, 12 * number, dtype=torch.float64).reshape(12, number)
+    starts[:, 0] = 0.5
+
+    minimise(tmp_path, x0=starts[0].tolist(), bounds=(lower, upper))
+    minimise(tmp_path / "many", starts=starts, bounds=(lower, upper))
+
+    assert shows(tmp_path / "landscape.png", BLUE if number == 2 else RED)
+    assert shows(tmp_path / "many" / "starts.png", BLUE)
 
 
 def test_looking_round_counts_as_nothing_and_stays_inside_the_bounds(tmp_path):
@@ -145,6 +159,27 @@ def test_looking_round_counts_as_nothing_and_stays_inside_the_bounds(tmp_path):
     assert torch.equal(with_pictures.history["loss"], without.history["loss"])
     points = torch.stack(watched.points)
     assert bool(((points >= torch.tensor(bounds[0])) & (points <= torch.tensor(bounds[1]))).all())
+
+
+def test_constraints_are_looked_at_without_a_trace(tmp_path):
+    def constrained(place, observers):
+        disc = gradopt.Constraint(lambda x: (x**2).sum().reshape(1), upper=2.0, name="disc")
+        return gradopt.minimise(Bowl(), [0.5, 0.5], constraints=[disc], observers=observers, directory=place)
+
+    class Looks(Pictures):
+        def close(self, result, error):
+            points = torch.tensor([[1.0, 1.0], [2.0, 3.0]])
+            self.seen = self._run.constraint_values(points).tolist(), self._run.constraints.upper.tolist()
+            super().close(result, error)
+
+    looks = Looks()
+    with_pictures, without = constrained(tmp_path, [looks]), constrained(None, [])
+
+    assert looks.seen == ([[2.0], [13.0]], [2.0])
+    assert (tmp_path / "landscape.png").is_file()
+    assert torch.equal(with_pictures.x, without.x)
+    assert with_pictures.nfev == without.nfev
+    assert torch.equal(with_pictures.history["violation"], without.history["violation"])
 
 
 def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path):
@@ -212,7 +247,7 @@ def test_a_sweep_gets_its_graphs_alone_unless_it_asks(tmp_path):
     observer = Pictures()
     observer.open(run)
 
-    assert [one.suffix for one in tmp_path.iterdir()] == [".pictures"]
+    assert [one.name.startswith("events.out.tfevents.0.") for one in tmp_path.iterdir()] == [True]
     Pictures(in_sweeps=True).open(run)
     assert (tmp_path / "graph.png").is_file()
 
@@ -265,6 +300,62 @@ def test_names_are_no_formulas_and_pictures_of_a_run_before_are_taken_away(tmp_p
     gradopt.minimise(bowl, {"$a_$": 1.0, "b": 2.0}, observers=[Pictures()], directory=tmp_path)
 
     assert {file.name for file in tmp_path.glob("*.png")} == {"graph.png"}  # a run of no step
+
+
+FULL = """
+import logging, resource, sys
+import gradopt
+from gradopt.observers.pictures import Pictures
+from gradopt.observers.tensorboard import TensorBoard
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+result = gradopt.minimise(
+    lambda x: (x - 3).square().sum(), [0.0, 0.0], optimiser="sgd", optimiser_options={"lr": 0.1},
+    observers=[TensorBoard(), Pictures()], directory=".",
+)
+print(result.status.value)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to set")
+@pytest.mark.parametrize("limit", [7_000, 25_000])
+def test_a_full_disk_leaves_whole_pictures_or_none_and_costs_one_warning(limit, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=200,
+    )  # fmt: skip
+
+    *warnings, status = done.stdout.splitlines()
+    assert status == "converged"
+    (warning,) = [line for line in warnings if line.startswith("WARNING")]
+    assert "File too large" in warning
+    for file in tmp_path.glob("*.png"):
+        Image.open(file).load()
+        assert file.stat().st_size < limit
+    assert not list(tmp_path.glob("*.part"))
+    assert EventAccumulator(os.fspath(tmp_path)).Reload().Tags()["scalars"] or limit < 10_000
+
+
+@pytest.mark.parametrize("good", [0, 5, 400])
+def test_a_run_that_raises_takes_away_the_pictures_of_the_one_before(good, tmp_path):
+    minimise(tmp_path)
+    before = (tmp_path / "graph.png").read_bytes()
+
+    def raises(x):
+        raises.count += 1
+        if raises.count > good:
+            raise ArithmeticError("no more")
+        return (x**4).sum() * 2
+
+    raises.count = 0
+    with pytest.raises(ArithmeticError):
+        minimise(tmp_path, raises, [2.0], lr=1e-4, steps=1000)
+
+    left = {file.name: file.read_bytes() for file in tmp_path.glob("*.png")}
+    assert set(left) <= {"graph.png"}  # the graph is drawn as soon as there are rows to record
+    assert left.get("graph.png") != before
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):

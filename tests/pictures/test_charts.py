@@ -1,15 +1,25 @@
 """Charts show what there is, of short runs and long ones, and nothing where there is nothing."""
 
 import io
+import math
+from dataclasses import replace
+from itertools import pairwise
 
+import numpy
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.path import Path
 from PIL import Image
 
 import gradopt
+from gradopt.pictures import convergence as convergence_chart
+from gradopt.pictures import landscape as landscape_chart
 from gradopt.pictures.convergence import convergence
+from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.figures import BLUE, GREEN, GREY, ORANGE, RED, _power
 from gradopt.pictures.landscape import Scene, Unaffordable, landscape
+from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Result
 from gradopt.verdict import Status, Verdict
 
@@ -137,3 +147,244 @@ def test_an_observer_may_not_look_outside_the_bounds():
 
     assert looks.seen == [0.25, 1.0]
     assert [step for step, _ in looks.points] == sorted({step for step, _ in looks.points})
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Draws a landscape, looks at its figure, and returns the axes of the loss."""
+    seen = []
+
+    def watched(drawing, png=landscape_chart.png):
+        seen.append(drawing)
+        return png(drawing)
+
+    monkeypatch.setattr(landscape_chart, "png", watched)
+
+    def draw(*arguments, **changes):
+        landscape(replace(scene(*arguments), **changes), 1.0)
+        return seen[-1].axes[0]
+
+    return draw
+
+
+def told(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def marks(axes):
+    """Where start and result stand, by name."""
+    found = {}
+    for line in axes.get_lines():
+        if line.get_label().startswith(("start", "result")):
+            (found[line.get_label().split(",")[0]],) = line.get_xydata().tolist()
+    return found
+
+
+def bowl(points):
+    return (points - 1.0).square().sum(1)
+
+
+SIZES = {"1e300": (1e300, 0.0), "1e-300": (1e-300, 0.0), "1e15 and a little": (1.0, 1e15), "-5e306": (1e306, -5e306)}
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize(("factor", "constant"), SIZES.values(), ids=SIZES)
+def test_losses_of_any_size_can_be_told_apart_and_their_labels_are_true(factor, constant, number, axes):
+    drawn = axes(lambda points: factor * bowl(points) + constant, [[-1.0] * number], [1.0] * number)
+
+    (_, low), (_, high) = marks(drawn)["result"], marks(drawn)["start"]
+    if number == 2:
+        bar = drawn.figure.axes[1]
+        drawn.figure.canvas.draw()
+        words = [label.get_text() for label in bar.get_yticklabels() if label.get_text()]
+        assert len(set(words)) == len(words) >= 5
+        assert bar.get_ylabel() == ("loss - 1e+15" if constant == 1e15 else "loss")
+        highest = float(words[-1]) - min(constant, 0.0)
+        assert 3.0 * factor < highest < 12.5 * factor  # 12.5 in the corner, above all levels
+    else:
+        assert math.isclose((high - low) * unit(drawn), 4.0 * number * factor, rel_tol=1e-9)
+        assert (drawn.get_ylabel() == "loss - 1e+15") == (constant == 1e15)
+
+
+def unit(axes):
+    """The power of ten in the label of the losses."""
+    _, _, power = axes.get_ylabel().partition(" / 10")
+    return 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+
+
+def test_a_scale_shows_what_its_label_says():
+    assert scale([0.5, 20.0, math.inf, math.nan]) == Scale()
+    assert scale([]) == Scale() == scale([0.0, 0.0])
+    assert scale([3e8, -1e7]).label("x") == "x / 10⁸"
+    small = scale([-(2.0**20) - 2e-6, -(2.0**20) - 1e-6])
+    assert small.label("f") == f"(f + {2.0**20 + 2e-6!r}) / 10⁻⁶"
+    assert small.shown([-(2.0**20) - 1e-6]) == pytest.approx([1.0], rel=1e-3)
+    assert scale([-1.7e308, 1.7e308]).shown([1.7e308]) == pytest.approx([1.7])
+    assert scale([5e-324]).shown([5e-324]).tolist() == pytest.approx([4.94], rel=1e-3)
+    assert scale([3e-200]).told(3.0) == "3e-200"
+
+
+@pytest.mark.parametrize(("number", "names"), [(2, "x[1]"), (3, ("x[1]", "x[2]")), (4, "3 unknowns")])
+def test_unknowns_that_equal_bounds_fix_are_left_out(number, names, axes):
+    lower, upper = [0.5] + [-2.0] * (number - 1), [0.5] + [3.0] * (number - 1)
+    bounds = tuple(torch.tensor(side, dtype=torch.float64) for side in (lower, upper))
+
+    drawn = axes(bowl, [[0.5] + [-1.0] * (number - 1)], [0.5] + [1.0] * (number - 1), bounds=bounds)
+
+    assert drawn.figure.get_suptitle() == "f; x[0] = 0.5"
+    if number == 3:
+        assert (drawn.get_xlabel(), drawn.get_ylabel()) == names
+        assert len(drawn.collections) >= 2  # the loss is there, as areas and lines
+    else:
+        assert drawn.get_xlabel().endswith(names)
+        loss = next(line for line in drawn.get_lines() if line.get_label() == "loss")
+        assert loss.get_ydata().min() == pytest.approx(0.25, abs=1e-3)
+    assert marks(drawn)["start"] == pytest.approx([-1.0, 4.25 if number == 2 else -1.0]) or number == 4
+
+
+def test_where_bounds_fix_every_unknown_there_is_nothing_to_see(axes):
+    fixed = (torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+
+    with pytest.raises(Unaffordable, match="fix every unknown"):
+        axes(bowl, [[1.0, 1.0]], [1.0, 1.0], bounds=fixed)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("bounds", [None, (-40.0, 1.0), (0.999, 300.0)])
+@pytest.mark.parametrize("end", [1.0 - 1e-12, 38.0])
+def test_start_and_result_lie_inside_the_axes_at_their_losses(number, bounds, end, axes):
+    low, high = bounds or (-math.inf, math.inf)
+    first, last = ([min(max(x, low), high)] * number for x in (-3.0, end))
+
+    drawn = axes(bowl, [first, [0.999] * number], last, bounds)
+
+    found = marks(drawn)
+    for x, y in found.values():
+        assert drawn.get_xlim()[0] <= x <= drawn.get_xlim()[1]
+        assert drawn.get_ylim()[0] <= y <= drawn.get_ylim()[1]
+    for name, point in {"start": first, "result": last}.items():
+        if number == 2:
+            assert found[name] == pytest.approx(point)
+        else:
+            height = bowl(torch.tensor([point], dtype=torch.float64)).item()
+            assert found[name][1] * unit(drawn) == pytest.approx(height, rel=1e-9)
+
+
+def test_a_slice_reaches_the_loss_of_its_result(axes):
+    drawn = axes(lambda points: bowl(points) + 1e-19, [[-3.0] * 5], [1.0] * 5)
+
+    loss = next(line for line in drawn.get_lines() if line.get_label() == "loss")
+    assert loss.get_ydata().min() == marks(drawn)["result"][1] == pytest.approx(1e-19)
+    assert drawn.get_ylim()[0] <= 1e-19
+
+
+def constraints(function, lower, upper, *names):
+    sides = (torch.tensor(side, dtype=torch.float64) for side in (lower, upper))
+    return Feasible(function, *sides, names)
+
+
+def is_inside(area, point):
+    return sum(Path(ring).contains_point(point) for ring in area.to_polygons()) % 2 == 1  # a ring in a ring is a hole
+
+
+def test_constraints_are_drawn_with_their_boundaries(axes):
+    def values(points):
+        return torch.stack([points.square().sum(1), points.sum(1), points[:, 0] - 9], 1)
+
+    feasible = constraints(values, [-math.inf, 0.5, -math.inf], [2.0, 0.5, 0.0], "disc", "line", "far")
+    plain = axes(bowl, [[-1.5, -1.0]], [1.0, 1.0])
+    drawn = axes(bowl, [[-1.5, -1.0]], [1.0, 1.0], feasible=feasible)
+
+    assert told(drawn) == ["outside disc <= 2", "line = 0.5", "steps", "start", "result"]
+    lines = [path.vertices for one in drawn.collections[len(plain.collections) :] for path in one.get_paths()]
+    circle = [line for line in lines if len(line) and numpy.allclose((line**2).sum(1), 2.0, atol=0.02)]
+    straight = [line for line in lines if len(line) and numpy.allclose(line.sum(1), 0.5, atol=0.01)]
+    assert circle and straight
+    hatched = [one for one in drawn.collections if getattr(one, "hatches", [None]) == ["//"]]
+    (outside,) = hatched[0].get_paths()
+    assert [is_inside(outside, point) for point in ((-1.9, -1.2), (1.2, 1.2), (0.0, 0.9))] == [True, True, False]
+
+
+@pytest.mark.parametrize(("number", "place"), [(1, 0.5**0.5), (3, 0.853553)])
+def test_constraints_are_drawn_on_curves_and_slices(number, place, axes):
+    feasible = constraints(
+        lambda points: torch.stack([points[:, 0].square(), points[:, 0]], 1),
+        [-math.inf, 0.0], [0.5, 0.0], "square", "zero",
+    )  # fmt: skip
+
+    drawn = axes(bowl, [[-1.0] * number], [1.0] * number, feasible=feasible)
+
+    assert {"outside square <= 0.5", "zero = 0"} <= set(told(drawn))
+    edges = drawn.collections[0].get_paths()[-1].vertices[:, 0]
+    assert edges.min() == pytest.approx(place, abs=0.01)
+    wall = next(line for line in drawn.get_lines() if line.get_label() == "zero = 0")
+    assert wall.get_xdata()[0] == pytest.approx(0.0 if number == 1 else 0.5, abs=1e-9)
+
+
+def test_constraints_that_are_not_finite_and_a_hundred_in_one_are_drawn(axes):
+    def values(points):
+        return points[:, :1].sqrt() - torch.arange(100) / 100
+
+    feasible = constraints(values, [0.0] * 100, [math.inf] * 100, *["root"] * 100)
+
+    assert "outside root >= 0" in told(axes(bowl, [[-0.5, 0.5]], [1.5, 1.0], feasible=feasible))
+
+
+def test_an_unknown_that_moves_by_little_is_shown_as_far_as_it_moves(axes):
+    drawn = axes(lambda points: (points - 1000).square().sum(1), [[1000.0, 1000.01]], [1000.01, 1000.0])
+
+    for low, high in (drawn.get_xlim(), drawn.get_ylim()):
+        assert high - low < 0.02
+    assert drawn.get_xlabel() == "x[0] - 999.9975"
+
+
+@pytest.mark.parametrize(("factor", "constant"), SIZES.values(), ids=SIZES)
+def test_a_convergence_of_any_size_has_a_true_label(factor, constant, monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [factor * loss + constant for loss in (10.0, 4.0, 1.0, 0.5)]
+
+    convergence(ended(Status.CONVERGED, loss=losses, evaluations=[1, 2, 3, 4], gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    loss, verdict = above.get_lines()
+    expected = 9.5 * factor
+    assert (loss.get_ydata()[0] - verdict.get_ydata()[0]) * unit(above) == pytest.approx(expected)
+    assert above.get_ylabel().startswith("loss - 1000000000000000.5" if constant == 1e15 else "loss / 10")
+
+
+def test_keys_in_two_rows_lie_below_the_axes_above(monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 2, 1]}
+
+    convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", None)
+
+    above, below = seen[0].axes
+    FigureCanvasAgg(seen[0]).draw()
+    assert len(below.get_legend().get_texts()) == 3
+    assert below.get_legend().get_window_extent().y1 < above.get_window_extent().y0
+    assert all(tick == round(tick) for tick in below.get_xticks())
+
+
+def test_a_loss_that_falls_faster_and_faster_is_seen_to_fall(monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [64.0] + [-(10.0**power) for power in range(30)]
+
+    convergence(ended(Status.UNBOUNDED, loss=losses, evaluations=range(31), gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    heights = above.transData.transform(above.get_lines()[0].get_xydata())[:, 1]
+    assert numpy.diff(heights[20:]).max() < -1.0  # pixels a step
+    FigureCanvasAgg(seen[0]).draw()
+    labels = [label.get_window_extent() for label in above.get_yticklabels()]
+    assert len(labels) > 4 and not any(one.overlaps(other) for one, other in pairwise(labels))
+
+
+def test_an_unknown_of_small_units_covers_a_part_of_its_axis_that_can_be_seen(axes):
+    drawn = axes(lambda points: points[:, 0] / 1e9 + points[:, 1], [[0.0, 0.0]], [1e9, 2.0])
+
+    assert unit(drawn) == 1.0
+    low, high = drawn.get_ylim()
+    assert 2.0 / (high - low) > 0.03
