@@ -46,11 +46,12 @@ def num_unknowns(x: Any) -> int:
 
 
 def _many(found: Result | Results) -> dict[str, Any]:
-    """Of many starts: how many ended how, which is the best, and where all of them are."""
+    """Of many starts: how many ended how, which is the best, what all together took, and where all of them are."""
     if not isinstance(found, Results):
         return {}
     counts = {status.value: number for status, number in found.counts.items()}
-    return {"starts": {"number": len(found), "best": found.best, "counts": counts, **STARTS_FILES}}
+    total = {name: int(getattr(found, name).sum()) for name in ("nit", "nfev", "njev", "nhev")}
+    return {"starts": {"number": len(found), "best": found.best, "counts": counts, "total": total, **STARTS_FILES}}
 
 
 def _numbers(x: Any) -> dict[str, Any]:

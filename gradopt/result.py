@@ -125,7 +125,7 @@ class Results:
         seconds: Of the whole run.
         seconds_by: As in `Result`, of the whole run.
         history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
-            all (`best_loss`), and how many went on (`going`).
+            all (`best_loss`), the evaluations of all together (`all_evaluations`), and how many went on (`going`).
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
             residuals, and where all together would have more than 1e7 entries.
         minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
