@@ -31,7 +31,10 @@ def described(found: Result | Results) -> dict[str, Any]:
         "seconds": result.seconds,
         "seconds_by": dict(result.seconds_by),
         "metrics": dict(result.metrics),
-        "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
+        "minima": [
+            {"x": _numbers(one["x"]), "fun": one["fun"], "visits": one["visits"]}
+            for one in result.minima[: MAX_LISTED // size]
+        ],
         **_constrained(result),
         **_fitted(result, size),
         "evidence": evidence,

@@ -338,10 +338,12 @@ def _save(found: Result | Results, directory: Path) -> None:
     result = found.best_start if isinstance(found, Results) else found
     if num_unknowns(result.x) > MAX_LISTED:
         torch.save(result.x, directory / "x.pt")
-    if isinstance(found, Results):
-        from gradopt.many import record  # here for the same reason
+    from gradopt.many import record  # here for the same reason
 
+    if isinstance(found, Results):
         record.write(found, directory)
+    else:
+        record.write_searches(found, directory)
 
 
 def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:

@@ -41,8 +41,8 @@ class Result:
             minimum: None too where the run was no success, and where an infinite derivative holds an unknown on a
             bound.
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
-            (`multi_start`, `tiktak`): for each `x` in the form of the start, `fun`, and `visits`, the local searches
-            that ended there.
+            (`multi_start`, `tiktak`): for each `x` in the form of the start, `fun`, `visits`, the local searches that
+            ended there, and `x0`, where the first of these began, shape (searches, n), float64.
         multipliers: y of the constraints at `x`, by name and in the shape of their values: how fast `fun` falls as a
             limit is raised, so positive for upper limits and negative for lower ones (with `maximise=True` the other
             way round); by least squares, so that `jac` + J'y is as small as it can be. None without constraints.

@@ -1,4 +1,4 @@
-"""What a run of many starts leaves on disk beside `result.json`."""
+"""What a run of many starts, or of many local searches, leaves on disk beside `result.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradopt.description import STARTS_FILES
-from gradopt.result import Results
+from gradopt.result import Result, Results
 from gradopt.verdict import STATUSES
 
 MOST_STARTS = 10_000
@@ -37,6 +37,17 @@ def write(found: Results, directory: Path) -> None:
     arrays: dict[str, Any] = {name: column.cpu()[chosen].numpy() for name, column in columns.items()}
     names = numpy.array([status.value for status in STATUSES])
     numpy.savez_compressed(directory / STARTS_FILES["sample"], **arrays, start=chosen.numpy(), statuses=names)
+
+
+def write_searches(found: Result, directory: Path) -> None:
+    """Where the local searches of one run began (`x0`), shape (searches, n), and the index of the minimum that each
+    ended at (`basin`), as the same sample; nothing without searches.
+    """
+    begins = {index: one["x0"] for index, one in enumerate(found.minima) if "x0" in one}
+    if begins:
+        basin = numpy.repeat(list(begins), [len(points) for points in begins.values()])
+        x0 = torch.cat(list(begins.values())).numpy()
+        numpy.savez_compressed(directory / STARTS_FILES["sample"], x0=x0, basin=basin)
 
 
 def _rows(x: Any) -> Tensor:

@@ -223,8 +223,8 @@ class TikTak:
         if self._searches is None:
             self._searches = self._search(oracle, self._starts(oracle), _best(oracle).loss)
         ends = self._searches.step(self._last(oracle))
-        for point, loss in ends or ():
-            self._basins.add(point, loss, drawn=False)
+        for point, loss, begin in ends or ():
+            self._basins.add(point, loss, begin, drawn=False)
         self._over = ends is None
         if ends is None or not len(self._searches):
             self._searches = None
