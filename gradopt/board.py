@@ -15,6 +15,7 @@ from typing import Any
 
 from gradopt.comparison.records import Record, find
 from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.plurals import counted
 
 HOST = "127.0.0.1"
 """Nobody else on the network sees the runs."""
@@ -54,7 +55,7 @@ def board(arguments: Sequence[str]) -> int:
         return 1
     if given.port is None and port != PORT:
         print(f"port {PORT} is taken: {port} instead", file=sys.stderr)
-    print(f"{len(runs)} runs in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
+    print(f"{counted(len(runs), 'run')} in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
     ended.wait()
     return 0  # the data server of TensorBoard ends with its standard input, which is this process
 

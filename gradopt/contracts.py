@@ -445,7 +445,7 @@ class Minimum:
     point: Tensor
     loss: float
     visits: int = 0
-    begins: list[Tensor] = field(default_factory=list)
+    begins: list[Tensor] = field(default_factory=list[Tensor])
 
 
 CutShort = BudgetSpent | NonFiniteTrial | Stuck

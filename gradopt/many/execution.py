@@ -16,6 +16,7 @@ from gradopt.execution import Blocks, Watchers, check_observers, limits
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
+from gradopt.plurals import counted
 from gradopt.result import Results
 from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
@@ -146,11 +147,11 @@ def _run(
     number, n = here.point.shape
     facts = dict(assembly.facts)
     facts["start"] = (
-        f"{number} starts of {n} unknown{'s' * (n > 1)}, losses from {losses[lowest].item():.6g}, median "
+        f"{counted(number, 'start')} of {counted(n, 'unknown')}, losses from {losses[lowest].item():.6g}, median "
         f"{losses.nanmedian().item():.6g}"
     )
     dtype = str(here.point.dtype).removeprefix("torch.")
-    facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
+    facts["device"] = f"{here.point.device}, {dtype}, {counted(count, 'thread')}"
     place = None if directory is None else str(directory)
     soundings = Soundings(oracle)
     return Run(

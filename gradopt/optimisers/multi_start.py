@@ -13,6 +13,7 @@ from gradopt.contracts import Evaluation, Minimum, Optimiser, Oracle, State, Stu
 from gradopt.optimisers.basins import Basins
 from gradopt.optimisers.descent import INNER, PATIENCE, PATIENCE_PER_UNKNOWN, Descent
 from gradopt.optimisers.proposals import Hops, Sample, region
+from gradopt.plurals import counted
 
 log = logging.getLogger("gradopt")
 
@@ -220,8 +221,8 @@ class MultiStart:
         self._begun = oracle.num_losses
         if oracle.num_losses >= self._last(oracle) or self._basins.unseen() <= self._unseen:
             log.info(
-                "multi_start: %d minima, lowest %.10g, after %d evaluations",
-                len(self._basins), self._best_loss, oracle.num_losses,
+                "multi_start: %d minima, lowest %.10g, after %s",
+                len(self._basins), self._best_loss, counted(oracle.num_losses, "evaluation"),
             )  # fmt: skip
             self._activity = "polish"
             self._inner = self._build(self._parameters)

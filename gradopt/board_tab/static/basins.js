@@ -1,6 +1,6 @@
 // Where the starts of one run ended: a map of two unknowns, and bars of minima.
 
-import { COLOURS, element, shown, svg } from "./dom.js";
+import { COLOURS, counted, element, shown, svg } from "./dom.js";
 import { MARKS, mark } from "./marks.js";
 
 const SIZE = 400;
@@ -55,7 +55,7 @@ function map(data) {
   const ends = minima.map(([x, y], index) => svg("path", {
     class: "minimum", ...drawn(look(index), [[across.place(x), up.place(y)]], 7), stroke: "var(--text)", "stroke-width": 1.6,
   })).reverse(); // the lowest on top
-  return element("figure", {}, element("figcaption", {}, `Where ${points.length} of ${data.number} starts began, by the minimum they ended at; large: the minima`),
+  return element("figure", {}, element("figcaption", {}, `Where ${points.length} of ${counted(data.number, "start")} began, by the minimum they ended at; large: the minima`),
     svg("svg", { class: "map", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Basins of the starts" },
       ...frame(across, up, data.names), ...dots, ...ends));
 }

@@ -1,6 +1,6 @@
 // The table of runs, or of groups of runs that differ in their seeds alone; a click on a heading sorts by it.
 
-import { element, number, shown } from "./dom.js";
+import { counted, element, number, shown } from "./dom.js";
 
 const MARKS = { success: "+", exhausted: "-", failure: "x", error: "!", open: "…" };
 const MOST_ROWS = 1000;
@@ -44,7 +44,7 @@ export function leaderboard(data, view, choose) {
   const head = element("tr", {}, ...columns.map((one) => heading(one, view, choose)));
   const table = element("table", { class: "leaderboard" }, element("thead", {}, head), body);
   const hidden = kept.length - MOST_ROWS;
-  const note = hidden > 0 ? element("p", { class: "note" }, `${hidden} more rows are not shown: filter them.`) : null;
+  const note = hidden > 0 ? element("p", { class: "note" }, `Not shown: ${counted(hidden, "more row")}. Filter them.`) : null;
   return element("div", {}, element("div", { class: "scroll" }, table), note);
 }
 
@@ -52,7 +52,7 @@ export function summary(runs) {
   const counts = new Map();
   for (const run of runs) counts.set(run.status, [run.kind, (counts.get(run.status)?.[1] ?? 0) + 1]);
   const parts = [...counts].sort((one, other) => other[1][1] - one[1][1]);
-  return element("p", { class: "summary" }, `${runs.length} run${runs.length === 1 ? "" : "s"}: `,
+  return element("p", { class: "summary" }, `${counted(runs.length, "run")}: `,
     ...parts.map(([status, [kind, count]]) => element("span", { class: `badge ${kind}` }, `${MARKS[kind]} ${count} ${status}`)));
 }
 
