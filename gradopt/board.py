@@ -61,8 +61,8 @@ def board(arguments: Sequence[str]) -> int:
 
 
 def link(address: str, runs: Sequence[Record]) -> str:
-    """An address that opens on the curves: not smoothed, the important ones pinned, coloured by optimiser where there
-    are several.
+    """An address that opens on the curves: not smoothed there nor in the older tabs (which read another word), the
+    important ones pinned, coloured by optimiser where there are several.
     """
     view = {
         "smoothing": "0",
@@ -70,7 +70,7 @@ def link(address: str, runs: Sequence[Record]) -> str:
     }
     if len({record.config.get("optimiser.name") for record in runs}) > 1:
         view["runColorGroup"] = f"regex:{COLOURS}"
-    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries"
+    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries&_smoothingWeight=0"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -396,8 +396,7 @@ def _announce(job: Mapping[str, Any]) -> None:
         _tell("job", **job)
         told.add(job["job"])
     elif voice not in VOICES:
-        words = ",".join(job["overrides"])
-        Output().line(f"job {job['job']}: {job['status']}{_worth(job)}" + (f" ({words})" if words else ""))
+        Output().line(f"job {job['job']}: {job['status']}{_worth(job)}")
 
 
 def _worth(job: Mapping[str, Any]) -> str:

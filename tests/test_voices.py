@@ -123,16 +123,14 @@ def test_each_job_of_a_multirun_is_told_of_as_it_ends(switch, tmp_path):
     if switch:
         assert [json.loads(line)["job"] for line in [first, *rest.splitlines()[:-1]]] == [0, 1]
     else:
-        assert first.startswith("job 0: converged, loss ") and " steps (objective=function,objective.target=" in first
+        assert first.startswith("job 0: converged, loss ") and first.endswith(" steps\n")
         assert "\njob 1: converged" in f"\n{rest}"
 
 
 def test_a_job_that_raises_is_told_of_with_its_message(tmp_path):
     done = gradopt("-m", "optimiser.lr=-1", "observers=[]", cwd=tmp_path)
 
-    assert (
-        "job 0: error: optimiser.lr must be >= 0, got -1.0 (optimiser.lr=-1,observers=[])" in done.stdout.splitlines()
-    )
+    assert "job 0: error: optimiser.lr must be >= 0, got -1.0" in done.stdout.splitlines()
 
 
 def test_commands_to_copy_are_quoted_for_the_shell(tmp_path):

@@ -213,7 +213,9 @@ def _session_start(run: Run, hparams: Mapping[str, Any], wall: float) -> Any:
     group = str(run.directory)
     if run.sweep is not None:
         digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        group = f"{run.sweep}/{digest}"
+        group = (
+            f"{own.get('optimiser.name', '')} {digest}, {run.sweep}".lstrip()
+        )  # of which the table has room for little
     return events.session_start(own, group=group, wall=wall)
 
 
