@@ -130,10 +130,11 @@ class Curves:
 
     def _spread(self, block: Block, row: int) -> Iterator[tuple[str, float]]:
         ordered = block["losses"][row].nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).sort().values
-        for name, share in QUANTILES.items():
-            quantile = ordered[round(share * (len(ordered) - 1))].item()
-            yield f"ms/loss_{name}", quantile
-            yield f"ms/log10_{name}", self._log10(quantile)
+        quantiles = {name: ordered[round(share * (len(ordered) - 1))].item() for name, share in QUANTILES.items()}
+        logarithms = {name: self._log10(quantile) for name, quantile in quantiles.items()}
+        yield from ((f"ms/loss_{name}", quantile) for name, quantile in quantiles.items())
+        if all(map(math.isfinite, logarithms.values())):  # TensorBoard draws no band that lacks a side at some step
+            yield from ((f"ms/log10_{name}", logarithm) for name, logarithm in logarithms.items())
 
     def _rates(self, step: int, evaluations: float, seconds: float) -> Mapping[str, float]:
         if self._before is None:
