@@ -25,6 +25,7 @@ from gradopt.objectives.function import FunctionObjective
 from gradopt.optimisers.escape import Escape
 from gradopt.optimisers.torch import TorchOptimiser, build, group_parameters, has_fused_form, refusal
 from gradopt.oracle import AutogradOracle
+from gradopt.plurals import counted
 from gradopt.selection import selected
 from gradopt.settings import ENGINES, ON_SADDLE, Stop, options
 from gradopt.stacked import StackedOracle
@@ -410,10 +411,10 @@ def _check_horizon(scheduler: Any, every: int, steps: float) -> None:
     """Refuse a schedule that raises an error when it is asked beyond its end."""
     horizon = getattr(scheduler, "total_steps", None)
     if horizon is not None and steps / every > horizon:
-        asked = f"up to {steps:g} steps" if math.isfinite(steps) else "any number of steps"
+        asked = f"up to {counted(int(steps), 'step')}" if math.isfinite(steps) else "any number of steps"
         raise Mistake(
-            f"the schedule ends after {horizon} updates, and the run may make {asked}: raise schedule.total_steps, or "
-            f"say stop.max_steps={horizon * every}"
+            f"the schedule ends after {counted(horizon, 'update')}, and the run may make {asked}: raise "
+            f"schedule.total_steps, or say stop.max_steps={horizon * every}"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from gradopt.comparison.records import Record, find
 from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.plurals import counted
 
 HOST = "127.0.0.1"
 """Nobody else on the network sees the runs."""
@@ -54,14 +55,14 @@ def board(arguments: Sequence[str]) -> int:
         return 1
     if given.port is None and port != PORT:
         print(f"port {PORT} is taken: {port} instead", file=sys.stderr)
-    print(f"{len(runs)} runs in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
+    print(f"{counted(len(runs), 'run')} in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
     ended.wait()
     return 0  # the data server of TensorBoard ends with its standard input, which is this process
 
 
 def link(address: str, runs: Sequence[Record]) -> str:
-    """An address that opens on the curves: not smoothed, the important ones pinned, coloured by optimiser where there
-    are several.
+    """An address that opens on the curves: not smoothed there nor in the older tabs (which read another word), the
+    important ones pinned, coloured by optimiser where there are several.
     """
     view = {
         "smoothing": "0",
@@ -69,7 +70,7 @@ def link(address: str, runs: Sequence[Record]) -> str:
     }
     if len({record.config.get("optimiser.name") for record in runs}) > 1:
         view["runColorGroup"] = f"regex:{COLOURS}"
-    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries"
+    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries&_smoothingWeight=0"
 
 
 class _Parser(argparse.ArgumentParser):

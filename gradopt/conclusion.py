@@ -91,7 +91,12 @@ def concluded(
         metrics=dict(oracle.metrics()),
         covariance=_covariance(oracle, loss) if verdict.success else None,
         minima=[
-            {"x": shown(one.point), "fun": one.loss, "visits": one.visits}
+            {
+                "x": shown(one.point),
+                "fun": one.loss,
+                "visits": one.visits,
+                **({"x0": torch.stack(one.begins)} if one.begins else {}),
+            }
             for one in getattr(assembly.engine.optimiser, "minima", ())
         ],
         multipliers=_multipliers(oracle, gradient),

@@ -439,11 +439,13 @@ class Minimum:
     Attributes:
         point: As a vector of all unknowns, float64 on the CPU.
         visits: Local searches that ended there.
+        begins: Where these began, points like it; of many the first ones.
     """
 
     point: Tensor
     loss: float
     visits: int = 0
+    begins: list[Tensor] = field(default_factory=list[Tensor])
 
 
 CutShort = BudgetSpent | NonFiniteTrial | Stuck

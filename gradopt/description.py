@@ -31,7 +31,10 @@ def described(found: Result | Results) -> dict[str, Any]:
         "seconds": result.seconds,
         "seconds_by": dict(result.seconds_by),
         "metrics": dict(result.metrics),
-        "minima": [{**one, "x": _numbers(one["x"])} for one in result.minima[: MAX_LISTED // size]],
+        "minima": [
+            {"x": _numbers(one["x"]), "fun": one["fun"], "visits": one["visits"]}
+            for one in result.minima[: MAX_LISTED // size]
+        ],
         **_constrained(result),
         **_fitted(result, size),
         "evidence": evidence,
@@ -46,11 +49,12 @@ def num_unknowns(x: Any) -> int:
 
 
 def _many(found: Result | Results) -> dict[str, Any]:
-    """Of many starts: how many ended how, which is the best, and where all of them are."""
+    """Of many starts: how many ended how, which is the best, what all together took, and where all of them are."""
     if not isinstance(found, Results):
         return {}
     counts = {status.value: number for status, number in found.counts.items()}
-    return {"starts": {"number": len(found), "best": found.best, "counts": counts, **STARTS_FILES}}
+    total = {name: int(getattr(found, name).sum()) for name in ("nit", "nfev", "njev", "nhev")}
+    return {"starts": {"number": len(found), "best": found.best, "counts": counts, "total": total, **STARTS_FILES}}
 
 
 def _numbers(x: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Or
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
+from gradopt.plurals import counted
 from gradopt.result import Result, Results
 from gradopt.soundings import Soundings
 from gradopt.stacked import StackedOracle
@@ -90,9 +91,11 @@ def check_observers(observers: Sequence[Observer]) -> None:
     Raises:
         Mistake: It has no `record`.
     """
-    for observer in observers if isinstance(observers, Sequence) else [observers]:
+    if isinstance(observers, str) or not isinstance(observers, Sequence):
+        raise Mistake(f"observers must be a list of objects with a record(), such as [Console()], got {observers!r}")
+    for observer in observers:
         if not callable(getattr(observer, "record", None)):
-            raise Mistake(f"observers must be objects with a record(), such as TensorBoard(), got {observer!r}")
+            raise Mistake(f"observers must be objects with a record(), such as Console(), got {observer!r}")
 
 
 class Blocks:
@@ -173,9 +176,8 @@ def _run(
     named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
     facts = dict(assembly.facts)
     facts["start"] = _start(start)
-    facts["device"] = f"{start.point.device}, {str(start.point.dtype).removeprefix('torch.')}, {count} thread" + "s" * (
-        count > 1
-    )
+    dtype = str(start.point.dtype).removeprefix("torch.")
+    facts["device"] = f"{start.point.device}, {dtype}, {counted(count, 'thread')}"
     soundings = Soundings(oracle)
     return Run(
         None if directory is None else str(directory),

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
 import tempfile
@@ -32,11 +33,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradopt import __version__
 from gradopt.explain import explain
+from gradopt.leftovers import clear
 from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.observers.output import Output
 from gradopt.plugins import Entry, config_directory, registry
-from gradopt.result import MAX_LISTED, Result, Results, as_json, write_json
+from gradopt.plurals import counted
+from gradopt.result import MAX_LISTED, Result, Results, as_json, whole, write_json
 from gradopt.selection import check_names
-from gradopt.settings import Settings, parse, schema
+from gradopt.settings import Settings, check_lists, parse, schema
 
 if TYPE_CHECKING:
     from gradopt.assemble import Assembly
@@ -57,6 +61,12 @@ FAILED = 3
 
 _errors: list[Exception] = []
 """What the runs of this process raised. Hydra is not told: it would end a sweep for it, and print more than a line."""
+
+_unwritten: list[int] = []
+"""Exit codes of the runs of this process whose results found no room."""
+
+_told: dict[int, set[int]] = {}
+"""By process, that which started the jobs: those that programs have been told of. Workers have none."""
 
 
 class Interrupted(SystemExit):
@@ -108,6 +118,8 @@ def start(arguments: list[str]) -> int:
     os.environ[STAMP] = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
     sys.argv = [sys.argv[0], *arguments]
     _errors.clear()
+    _unwritten.clear()
+    _told[os.getpid()] = set()
     signal.signal(signal.SIGTERM, _terminate)  # joblib's workers end with their parent only if it unwinds
     multirun = any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in arguments)
     with tempfile.TemporaryDirectory() as place:
@@ -140,7 +152,7 @@ def start(arguments: list[str]) -> int:
         if os.environ.get(OUTPUT) not in VOICES:
             print(told)
         return code
-    return code or next((job["exit_code"] for job in jobs), 0)
+    return code or next((job["exit_code"] for job in jobs), next(iter(_unwritten), 0))
 
 
 def _show(jobs: Sequence[Mapping[str, Any]], code: int) -> None:
@@ -149,7 +161,8 @@ def _show(jobs: Sequence[Mapping[str, Any]], code: int) -> None:
         print(table(jobs).lstrip() if OUTPUT in os.environ else table(jobs))
         return
     for job in jobs:
-        _tell("job", **job)
+        if job["job"] not in _told[os.getpid()]:
+            _tell("job", **job)
     _tell("multirun", jobs=len(jobs), counts=Counter(job["status"] for job in jobs), exit_code=code)
 
 
@@ -178,6 +191,7 @@ def run(config: DictConfig) -> float:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "overrides": list(context.overrides.task),
     }
+    clear(directory)
     worst = -math.inf if str(context.sweeper.get("direction")).endswith("maximize") else math.inf
     try:
         for group, name in context.runtime.choices.items():
@@ -209,14 +223,14 @@ def run(config: DictConfig) -> float:
     from gradopt.description import described  # it needs torch, which is loaded by now
 
     known = {} if minimum is None else {"minimum": minimum}
-    try:
-        _save(found, directory)
-        _finish(context, {**description, **described(found), **known, "exit_code": code})
-    except OSError as error:
-        mistake = Mistake(f"the result cannot be written to {_short(os.fspath(directory))}: {error.strerror or error}")
+    trouble = _save(found, directory)
+    trouble = _finish(context, {**description, **described(found), **known, "exit_code": code}) or trouble
+    if trouble is not None:
+        said = f"the result cannot be written to {_short(os.fspath(directory))}: {trouble.strerror or trouble}"
         if multirun:  # what comes next would find no room either
-            raise mistake from error
-        _errors.append(mistake)
+            raise Mistake(said) from trouble
+        print(f"gradopt: warning: {said}", file=sys.stderr)  # the run is worth its verdict all the same
+        _unwritten.append(code)
     if multirun and status.value == "interrupted":
         raise Interrupted(code)
     return worst if status.failure else float(result.fun)
@@ -329,30 +343,67 @@ def table(jobs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(["", *lines, *errors])
 
 
-def _save(found: Result | Results, directory: Path) -> None:
-    """Write what `result.json` only names: the unknowns where they are many, and all starts."""
+def _save(found: Result | Results, directory: Path) -> OSError | None:
+    """Write what `result.json` only names: the unknowns where they are many, and all starts; or return why not."""
     import torch  # it is loaded by now: a result holds tensors
 
     from gradopt.description import num_unknowns  # here for the same reason
+    from gradopt.many import record
 
     result = found.best_start if isinstance(found, Results) else found
-    if num_unknowns(result.x) > MAX_LISTED:
-        torch.save(result.x, directory / "x.pt")
-    if isinstance(found, Results):
-        from gradopt.many import record  # here for the same reason
+    try:
+        if num_unknowns(result.x) > MAX_LISTED:
+            with whole(directory / "x.pt") as file:
+                torch.save(result.x, file)
+        if isinstance(found, Results):
+            record.write(found, directory)
+        else:
+            record.write_searches(found, directory)
+    except OSError as error:
+        return error
+    return None
 
-        record.write(found, directory)
+
+def _finish(context: HydraConf, content: Mapping[str, Any]) -> OSError | None:
+    """Write `result.json`, and tell the process that started the job where it is, and whoever watches a multirun how
+    the job ended; or return why it cannot be written.
+    """
+    directory, multirun = context.runtime.output_dir, context.mode == RunMode.MULTIRUN
+    number = context.job.num if multirun else 0
+    sweep = os.path.join(context.runtime.cwd, str(context.sweep.dir))
+    try:
+        write_json(Path(directory) / "result.json", content)
+        if JOBS in os.environ:
+            with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:  # one short write: lines do not mix
+                file.write(json.dumps([number, directory, sweep]) + "\n")
+    except OSError as error:
+        return error
+    if multirun:
+        _announce(_job(number, directory, sweep, content))
+    return None
 
 
-def _finish(context: HydraConf, content: Mapping[str, Any]) -> None:
-    """Write `result.json`, and tell the process that started the job where it is."""
-    directory = context.runtime.output_dir
-    write_json(Path(directory) / "result.json", content)
-    if JOBS in os.environ:
-        number = context.job.num if context.mode == RunMode.MULTIRUN else 0
-        with Path(os.environ[JOBS]).open("a", encoding="utf-8") as file:  # one short write: workers do not mix lines
-            sweep = os.path.join(context.runtime.cwd, str(context.sweep.dir))
-            file.write(json.dumps([number, directory, sweep]) + "\n")
+def _job(number: int, directory: str, sweep: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content, "job": number, "directory": _short(directory), "sweep": _short(sweep)}
+
+
+def _announce(job: Mapping[str, Any]) -> None:
+    """A line on a job that has ended; where programs read, only from the process that started it, as long lines of
+    several would mix.
+    """
+    voice, told = os.environ.get(OUTPUT), _told.get(os.getpid())
+    if voice == "json" and told is not None:
+        _tell("job", **job)
+        told.add(job["job"])
+    elif voice not in VOICES:
+        Output().line(f"job {job['job']}: {job['status']}{_worth(job)}")
+
+
+def _worth(job: Mapping[str, Any]) -> str:
+    """What has become of the loss, or of a run that has none."""
+    if "fun" not in job:
+        return f": {job['message']}"
+    return f", loss {float(job['fun']):.8g} after {counted(job['nit'], 'step')}"
 
 
 def _finished() -> Iterator[dict[str, Any]]:
@@ -360,7 +411,7 @@ def _finished() -> Iterator[dict[str, Any]]:
     lines = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
     for number, directory, sweep in sorted(map(json.loads, lines)):
         content = json.loads((Path(directory) / "result.json").read_text(encoding="utf-8"))
-        yield {**content, "job": number, "directory": _short(directory), "sweep": _short(sweep)}
+        yield _job(number, directory, sweep, content)
 
 
 def _summarised(sweeps: set[Path]) -> str:
@@ -373,7 +424,7 @@ def _summarised(sweeps: set[Path]) -> str:
             told = summary.of_sweep(sweep)
         except (OSError, Mistake) as error:  # the runs are worth more than their summary
             told = f"no summary of the seeds: {error}"
-        lines += ["", f"side by side: gradopt compare {sweep}", *([told] if told else [])]
+        lines += ["", f"side by side: gradopt compare {shlex.quote(os.fspath(sweep))}", *([told] if told else [])]
     return "\n".join(lines)
 
 
@@ -416,7 +467,11 @@ def register(arguments: Sequence[str]) -> None:
 
     A family may have hundreds of members: those that the arguments do not mention get a node that takes any option, and
     are checked like all others if a config selects one.
+
+    Raises:
+        Mistake: The arguments give something else than a list where there must be one.
     """
+    check_lists(arguments)
     mentioned = " ".join(arguments)
     Plugins.instance().register(PluginConfigs)
     store = ConfigStore.instance()

@@ -15,6 +15,7 @@ from gradopt.contracts import Evaluation
 from gradopt.differences import TOLERANCE, Probe
 from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
 from gradopt.oracle import AutogradOracle
+from gradopt.plurals import counted
 from gradopt.stationarity.curvature import sizes
 
 MARKS = {"passed": "+", "warning": "!", "failed": "x"}
@@ -86,8 +87,8 @@ class Report:
         if failed:
             return f"x not ready: {' and '.join(failed)}"
         if warned:
-            return f"! ready, with {len(warned)} warning{'s' * (len(warned) > 1)}: {', '.join(warned)}"
-        return f"+ ready: {len(self.findings)} checks passed"
+            return f"! ready, with {counted(len(warned), 'warning')}: {', '.join(warned)}"
+        return f"+ ready: {counted(len(self.findings), 'check')} passed"
 
     def _names(self, status: str) -> list[str]:
         return [finding.name for finding in self.findings if finding.status == status]
@@ -134,7 +135,7 @@ def _start(oracle: AutogradOracle) -> Evaluation:
 
 def _described(start: Evaluation, oracle: AutogradOracle) -> Finding:
     number = start.point.numel()
-    unknowns = f"{number} unknown{'s' * (number > 1)} up to {start.point.abs().max().item():.4g}"
+    unknowns = f"{counted(number, 'unknown')} up to {start.point.abs().max().item():.4g}"
     gradient = start.gradient.abs().max().item()
     numbers = {"loss": start.loss, "gradient": gradient, "unknowns": number}
     if not math.isfinite(start.loss):
@@ -282,11 +283,12 @@ def _residuals(oracle: AutogradOracle, start: Evaluation) -> Finding:
     numbers = {"gap": gap, "scale": scale, "residuals": number}
     if gap > TOLERANCE * scale:
         text = (
-            f"J'r of the {number} residuals is not the gradient of the loss, but {gap / scale:.2g} of it away: the "
-            "loss must be half their sum of squares (leave forward() out), or what robust makes of them"
+            f"J'r of the {counted(number, 'residual')} is not the gradient of the loss, but {gap / scale:.2g} of it "
+            "away: the loss must be half their sum of squares (leave forward() out), or what robust makes of them"
         )
         return Finding("residuals", "failed", text, numbers)
-    text = f"{number} residuals, whose J'r is the gradient of the loss: optimiser=levenberg_marquardt makes use of them"
+    which = f"{counted(number, 'residual')}, whose J'r is the gradient of the loss"
+    text = f"{which}: optimiser=levenberg_marquardt makes use of them"
     return Finding("residuals", "passed", text, numbers)
 
 
@@ -298,7 +300,9 @@ def _bounds(oracle: AutogradOracle) -> Iterator[Finding]:
     bounded = int((oracle.lower.isfinite() | oracle.upper.isfinite()).sum())
     fixed = int((oracle.lower == oracle.upper).sum())
     held = int(((point == oracle.lower) | (point == oracle.upper)).sum()) - fixed
-    text = f"{bounded} of {len(point)} unknowns bounded, the start is inside" + (f", {held} on a bound" if held else "")
+    text = f"{bounded} of {counted(len(point), 'unknown')} bounded, the start is inside" + (
+        f", {held} on a bound" if held else ""
+    )
     if fixed:
         text += f"; {fixed} with lower = upper cannot move: make such a parameter a constant (requires_grad=False)"
     numbers = {"bounded": bounded, "fixed": fixed, "held": held}

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
+from gradopt.plurals import counted
 from gradopt.verdict import STATUSES, SUCCESS, Status, Verdict
 
 MAX_LISTED = 1000
@@ -41,8 +43,8 @@ class Result:
             minimum: None too where the run was no success, and where an infinite derivative holds an unknown on a
             bound.
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
-            (`multi_start`, `tiktak`): for each `x` in the form of the start, `fun`, and `visits`, the local searches
-            that ended there.
+            (`multi_start`, `tiktak`): for each `x` in the form of the start, `fun`, `visits`, the local searches that
+            ended there, and `x0`, where the first of these began, shape (searches, n), float64.
         multipliers: y of the constraints at `x`, by name and in the shape of their values: how fast `fun` falls as a
             limit is raised, so positive for upper limits and negative for lower ones (with `maximise=True` the other
             way round); by least squares, so that `jac` + J'y is as small as it can be. None without constraints.
@@ -95,10 +97,8 @@ class Result:
         return self.jac
 
     def __str__(self) -> str:
-        return (
-            f"{self.verdict.status.value}: {self.verdict.reason}\n"
-            f"  fun {self.fun:.10g}, {self.nit} steps, {self.nfev} evaluations, {self.seconds:.3g} s"
-        )
+        work = f"{counted(self.nit, 'step')}, {counted(self.nfev, 'evaluation')}, {self.seconds:.3g} s"
+        return f"{self.verdict.status.value}: {self.verdict.reason}\n  fun {self.fun:.10g}, {work}"
 
 
 class Verdicts(Protocol):
@@ -125,7 +125,7 @@ class Results:
         seconds: Of the whole run.
         seconds_by: As in `Result`, of the whole run.
         history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
-            all (`best_loss`), and how many went on (`going`).
+            all (`best_loss`), the evaluations of all together (`all_evaluations`), and how many went on (`going`).
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
             residuals, and where all together would have more than 1e7 entries.
         minima: The local minima found, lowest first: for each `x`, `fun`, and `visits`, the starts that ended there.
@@ -211,7 +211,8 @@ class Results:
 
     def __str__(self) -> str:
         best = self.best_start
-        return f"{len(self)} starts: {self.message}\n  fun {best.fun:.10g}, {best.nit} steps, {self.seconds:.3g} s"
+        work = f"{counted(best.nit, 'step')}, {self.seconds:.3g} s"
+        return f"{counted(len(self), 'start')}: {self.message}\n  fun {best.fun:.10g}, {work}"
 
 
 def entry(structure: Any, start: int) -> Any:
@@ -224,9 +225,22 @@ def entry(structure: Any, start: int) -> Any:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write valid JSON, whatever the numbers are (NaN and infinities become strings), in one piece or not at all."""
     text = as_json(content, indent=2)
-    temporary = path.with_suffix(path.suffix + ".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` once it is complete; of one that finds no room nothing is left."""
+    part = path.with_suffix(f"{path.suffix}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def as_json(content: Mapping[str, Any], indent: int | None = None) -> str:

@@ -1,5 +1,6 @@
 """From a name in the config to the entry it names and its checked options. Nothing is imported on the way."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gradopt.mistakes import Mistake
@@ -13,6 +14,8 @@ def selected(kind: str, node: Any) -> tuple[Entry, dict[str, Any]]:
     Raises:
         Mistake: No such name, or options that do not fit.
     """
+    if not isinstance(node, str | Mapping | None):
+        raise Mistake(f"{kind} must be a NAME, or {{name: NAME, option: ...}} with options, got {node!r}")
     node = {"name": node} if isinstance(node, str) else dict(node or {})
     name = node.get("name")
     if not isinstance(name, str) or not name or name == "???":  # OmegaConf's word for what is missing

@@ -203,6 +203,26 @@ def parse(config: DictConfig) -> Settings:
     return Settings(**values)
 
 
+def check_lists(arguments: Iterable[str]) -> None:
+    """Refuse overrides that give something else in the place of a list.
+
+    Raises:
+        Mistake: How the list is written.
+    """
+    for word in arguments:
+        name, equals, given = word.partition("=")
+        if (
+            not equals
+            or name.lstrip("+") not in LISTS.values()
+            or given.startswith("[")
+            or "(" in given
+            or "$" in given
+        ):
+            continue
+        right = f"{name}=[{'' if given == 'null' else given}]"
+        raise Mistake(f"{name.lstrip('+')} must be a list, got {given or 'nothing'}: say '{right}'")
+
+
 def schema(kind: str, name: str, signature: Signature) -> type:
     """A dataclass of the options of an entry, for Hydra to type the command line with.
 

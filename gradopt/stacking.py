@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gradopt.contracts import Objective
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
+from gradopt.plurals import counted
 
 PROBED = 2
 """Starts at which the losses of many at once are compared with the loss of one."""
@@ -55,7 +56,7 @@ def stacked(one: AutogradOracle, starts: Mapping[str, Tensor]) -> list[nn.Parame
             raise Mistake(f"the starts of {name} have shape {tuple(values.shape)}; they must have ({shape})")
         number = len(values) if number is None else number
         if len(values) != number:
-            raise Mistake(f"there are {len(values)} starts of {name}, but {number} of {one.names[0]}")
+            raise Mistake(f"there are {counted(len(values), 'start')} of {name}, but {number} of {one.names[0]}")
         found.append(nn.Parameter(values.clone()))
     points = torch.cat([part.detach().reshape(len(part), -1) for part in found], dim=1)
     if not bool(points.isfinite().all()):

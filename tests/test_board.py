@@ -160,6 +160,7 @@ def test_the_address_pins_the_curves_and_colours_by_optimiser_where_there_are_se
     assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/best_loss"}
     assert found["runColorGroup"] == [f"regex:{COLOURS}"]
     assert "runColorGroup" not in query("sgd", "sgd")
+    assert link("http://127.0.0.1:6006/", []).endswith("#timeseries&_smoothingWeight=0")
 
 
 @pytest.mark.parametrize(

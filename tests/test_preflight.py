@@ -65,7 +65,7 @@ def check(tmp_path, monkeypatch, capsys):
             0,
             [
                 "+ gradient            agrees with differences of the loss to ",
-                "+ bounds              1 of 1 unknowns bounded, the start is inside, 1 on a bound",
+                "+ bounds              1 of 1 unknown bounded, the start is inside, 1 on a bound",
                 "+ ready: 6 checks passed",
             ],
         ),

@@ -2,8 +2,10 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,20 @@ from gradopt.observers.json_lines import JsonLines
 from gradopt.settings import Stop
 from tests import functions as f
 from tests.installed import environment, gradopt
+
+SLOW = """
+import pathlib
+import time
+
+
+def loss(x):
+    if x[0] == 2:  # the start of the second job
+        end = time.monotonic() + 60
+        while not pathlib.Path("go").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        pathlib.Path("ended").touch()
+    return x.square().sum()
+"""
 
 
 def lines(text):
@@ -87,6 +103,45 @@ def test_a_multirun_is_a_line_for_each_job_and_one_for_all(tmp_path):
     assert [job["status"] for job in jobs] == ["max_steps", "error", "max_steps", "error"]
     assert last == {"event": "multirun", "jobs": 4, "counts": {"max_steps": 2, "error": 2}, "exit_code": 1}
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("switch", [[], ["--json"]])
+def test_each_job_of_a_multirun_is_told_of_as_it_ends(switch, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+    words = ("-m", "objective=function", "objective.target=slow.py:loss", "objective.x0=[1],[2]", "observers=[]")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gradopt", *words, *switch],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        first = next(line for line in process.stdout if "job" in line and "HYDRA" not in line)
+        goes_on = process.poll() is None and not (tmp_path / "ended").exists()
+        (tmp_path / "go").touch()  # the second job waits for it
+        rest = process.stdout.read()
+
+    assert process.returncode == 0 and goes_on
+    if switch:
+        assert [json.loads(line)["job"] for line in [first, *rest.splitlines()[:-1]]] == [0, 1]
+    else:
+        assert first.startswith("job 0: converged, loss ") and first.endswith(" steps\n")
+        assert "\njob 1: converged" in f"\n{rest}"
+
+
+def test_a_job_that_raises_is_told_of_with_its_message(tmp_path):
+    done = gradopt("-m", "optimiser.lr=-1", "observers=[]", cwd=tmp_path)
+
+    assert "job 0: error: optimiser.lr must be >= 0, got -1.0" in done.stdout.splitlines()
+
+
+def test_commands_to_copy_are_quoted_for_the_shell(tmp_path):
+    place = tmp_path / "it's mine"
+    place.mkdir()
+
+    done = gradopt("objective=polynomial", "observers=[console]", cwd=place)
+
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("dashboards ")]
+    words = shlex.split(line)
+    assert words[1:3] == ["gradopt", "board"] and Path(words[3]).is_dir() and len(words) == 4
 
 
 def test_a_quiet_multirun_is_its_table_alone(tmp_path):

@@ -1,7 +1,8 @@
 """Where the starts of one run ended: its minima, and for two unknowns a map of the starts."""
 
+import itertools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -17,9 +18,9 @@ MOST_BARS = 12
 
 
 def basins(record: Record) -> dict[str, Any]:
-    """The lowest minima with the number of starts that ended in each, `others` and `none` (at no minimum), and `map`:
-    by index of the minimum (-1: none, or not among those told) the starts as a flat list x, y, x, y, ...; None unless
-    there are two unknowns and a sample of the starts on disk.
+    """The lowest minima with the number of starts that ended in each, `others` and `none` (at no minimum), the `names`
+    of the first unknowns, and `map`: by index of the minimum, or `others` or `none`, the starts as a flat list x, y, x,
+    y, ...; None unless there are two unknowns and a sample of the starts on disk.
     """
     number, counts = searches(record) or 0, visits(record)
     told = [
@@ -32,6 +33,7 @@ def basins(record: Record) -> dict[str, Any]:
         "minima": told,
         "others": ended - sum(counts[:MOST_BARS]),
         "none": max(0, number - ended),
+        "names": list(itertools.islice(_names(record.result.get("x")), 10)),
         "map": _map(record, len(told)),
     }
 
@@ -54,9 +56,16 @@ def _map(record: Record, told: int) -> dict[str, list[float]] | None:
             return None
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):  # none was written, or half of it
         return None
-    shown = numpy.where(basin < told, basin, -1)
     sound = numpy.isfinite(x0).all(1)
-    return {str(index): x0[(shown == index) & sound].ravel().tolist() for index in range(-1, told)}
+    parts = {"none": basin < 0, "others": basin >= told, **{str(index): basin == index for index in range(told)}}
+    return {name: x0[those & sound].ravel().tolist() for name, those in parts.items()}
+
+
+def _names(x: Any) -> Iterator[str]:
+    """Of each unknown, such as x[0] or b1."""
+    for name, leaf in x.items() if isinstance(x, Mapping) else ():
+        for place, _ in numpy.ndenumerate(numpy.asarray(leaf, dtype=object)):
+            yield f"{name}[{', '.join(map(str, place))}]" if place else str(name)
 
 
 def _point(x: Any) -> list[float]:

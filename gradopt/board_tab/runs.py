@@ -1,20 +1,29 @@
 """The runs under TensorBoard's log directory: kept while their files are as they were, whatever is broken."""
 
+import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradopt.comparison.records import SUMMARY, Record, read
+import numpy
+import yaml
+
+from gradopt.comparison.records import SUMMARY, TORN, Record, read
 
 log = logging.getLogger("gradopt")
 
 MOST_DIRECTORIES = 50_000
 """Directories that are looked into: a log directory of `/` must not hang TensorBoard."""
 
-FILES = ("result.json", "history.npy", ".hydra/config.yaml")
+FILES: Mapping[str, Callable[[Path], object]] = {
+    "result.json": lambda file: json.loads(file.read_text(encoding="utf-8")),
+    "history.npy": lambda file: numpy.load(file, mmap_mode="r"),
+    ".hydra/config.yaml": lambda file: yaml.safe_load(file.read_text(encoding="utf-8")),
+}
+"""Those of a run, and what reads them."""
 
 
 class RunDirectories:
@@ -74,19 +83,33 @@ def _candidates(root: Path) -> Iterator[Path]:
             return
         has_config = ".hydra" in directories
         directories[:] = sorted(name for name in directories if name != SUMMARY and not name.startswith("."))
-        if has_config or FILES[0] in files or FILES[1] in files:
+        if has_config or not FILES.keys().isdisjoint(files):
             yield Path(place)
 
 
 def _sound(place: Path) -> Record | None:
-    """The run in a directory; None where what lies there is not gradopt's, or is broken as no reader foresees."""
+    """The run in a directory; None where what lies there is another program's. What is broken may be anybody's, and is
+    a run that says so.
+    """
     try:
         record = read(place)
         is_ours = "gradopt" in record.result or {"objective.name", "optimiser.name"} <= record.config.keys()
-        return record if record.trace is not None or is_ours else None
+        is_ours = is_ours or record.trace is not None
+        return record if is_ours or any(_is_broken(place / file, load) for file, load in FILES.items()) else None
+    except Exception as error:  # as no reader foresees
+        log.warning("the gradopt tab cannot read %s", place, exc_info=True)
+        return Record(place, {}, {"message": f"{type(error).__name__}: {error}"}, TORN)
+
+
+def _is_broken(file: Path, load: Callable[[Path], object]) -> bool:
+    """Whether there is a file that cannot be read."""
+    if not os.path.lexists(file):
+        return False
+    try:
+        load(file)
     except Exception:
-        log.warning("the gradopt tab leaves out %s", place, exc_info=True)
-        return None
+        return True
+    return False
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

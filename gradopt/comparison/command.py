@@ -14,12 +14,12 @@ from gradopt.comparison.groups import SOLVED, Group, grouped
 from gradopt.comparison.looks import Looks, looks
 from gradopt.comparison.records import ERROR, NO_GOAL, TORN, UNFINISHED, find
 from gradopt.mistakes import Mistake, did_you_mean
+from gradopt.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_MESSAGES = 5
-FORMS = {"text": table.text, "markdown": table.markdown, "csv": table.comma_separated}
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -29,12 +29,15 @@ def compare(arguments: Sequence[str]) -> int:
     """
     try:
         given = _parser().parse_args(arguments)
+        if given.csv and given.markdown:
+            raise Mistake("gradopt compare: --csv and --markdown exclude each other: say one of them")
+        form = table.comma_separated if given.csv else table.markdown if given.markdown else table.text
         places = [Path(place) for place in given.places] or [Path("runs")]
         groups = grouped(find(places), given.tolerance)
     except Mistake as mistake:
         print(f"gradopt: error: {mistake}", file=sys.stderr)
         return 2
-    print(FORMS[given.form](groups), end="", flush=True)
+    print(form(groups), end="", flush=True)
     output = Path(given.output) if given.output else places[0] if len(places) == 1 else Path("compare")
     notes = [*_troubles(groups)]
     if given.summary:
@@ -61,10 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("places", nargs="*", metavar="RUNS", help="directories of runs or of sweeps (default: runs)")
-    form = parser.add_mutually_exclusive_group()
-    form.set_defaults(form="text")
-    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="the table in Markdown")
-    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="the table as CSV, all digits")
+    parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
+    parser.add_argument("--csv", action="store_true", help="the table as CSV, all digits")
     parser.add_argument(
         "--output", metavar="DIR", help="where the pictures go (default: the directory given, or ./compare for several)"
     )
@@ -100,7 +101,7 @@ def _troubles(groups: Sequence[Group]) -> Iterator[str]:
     for record in errors[:MOST_MESSAGES]:
         yield f"{record.directory}: {record.message}"
     if len(errors) > MOST_MESSAGES:
-        yield f"... and {len(errors) - MOST_MESSAGES} more errors: see their result.json"
+        yield f"... and {counted(len(errors) - MOST_MESSAGES, 'more error')}: see their result.json"
     if any(record.status == UNFINISHED for record in records):
         yield f"{UNFINISHED}: the run was killed, goes on still, or was made from Python; its numbers are those so far"
     if any(record.status == TORN for record in records):
@@ -146,7 +147,7 @@ def _curves(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
         if not curves.traces(group)
     )
     for cause, number in without.items():
-        yield f"no curve for {number} of {len(groups)} rows: {cause}"
+        yield f"no curve for {number} of {counted(len(groups), 'row')}: {cause}"
     if not found:
         return
     shown = dict(list(found.items())[: curves.MOST_PROBLEMS])
@@ -164,7 +165,8 @@ def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str
         yield "no profiles: they need two optimisers that have run on the same two objectives or seeds"
         return
     for solver, number in cases.left_out.items():
-        yield f"not in the profiles: {solver}, which has run on {number} cases, and not on all {cases.number} of others"
+        has = f"has run on {counted(number, 'case')}, and not on all {cases.number} of others"
+        yield f"not in the profiles: {solver}, which {has}"
     if not any(math.isfinite(cost) for costs in cases.costs.values() for cost in costs):
         yield "no profiles: no run came near a minimum"
         return
@@ -173,7 +175,7 @@ def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str
         yield f"profiles of the best {len(shown)} of {len(cases.costs)} optimisers"
     tolerance = groups[0].problem.tolerance
     title = (
-        f"{cases.problems} objective{'s' * (cases.problems > 1)}, {cases.number} cases; "
+        f"{counted(cases.problems, 'objective')}, {counted(cases.number, 'case')}; "
         f"solved: a loss within {tolerance:g} of the way from the start to the lowest"
     )
     yield from _write(

@@ -16,6 +16,7 @@ import numpy
 from gradopt.comparison.groups import Group, Problem
 from gradopt.comparison.looks import Looks, bare, plain
 from gradopt.comparison.records import NO_GOAL, Record
+from gradopt.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +126,8 @@ def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
         plain(axes.xaxis, end / begin)
         bare(axes)
     left.set(
-        xlabel="cost / that of the cheapest solver", ylabel=f"share of {len(next(iter(costs.values())))} cases solved"
+        xlabel="cost / that of the cheapest solver",
+        ylabel=f"share of {counted(len(next(iter(costs.values()))), 'case')} solved",
     )
     right.set(xlabel=f"cost: {cost}")
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, handlelength=3.5)

@@ -37,7 +37,8 @@ FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status
 class Trace:
     """How the best loss of a run fell: the rows of its history at which it did, and the last one. Shape (rows,) each.
 
-    With constraints only points that meet them count; of batches, losses over all data, where there are any.
+    With constraints only points that meet them count; of batches, losses over all data, where there are any; of many
+    starts the evaluations of all together.
     """
 
     loss: numpy.ndarray
@@ -103,6 +104,11 @@ class Record:
 
     @property
     def evaluations(self) -> float:
+        """Of all starts together."""
+        starts = self.result.get("starts")
+        total = starts.get("total") if isinstance(starts, Mapping) else None
+        if isinstance(total, Mapping) and "nfev" in total:
+            return _number(total["nfev"])
         return self._work("nfev", "evaluations")
 
     @property
@@ -228,6 +234,8 @@ def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
     lower[1:] = (best[1:] < best[:-1]) | (numpy.isnan(best[:-1]) & ~numpy.isnan(best[1:]))
     lower[-1] = True
     kept = {column: numpy.array(history[column][lower]) for column in ("step", "evaluations", "seconds")}
+    if "all_evaluations" in columns:  # of many starts
+        kept["evaluations"] = numpy.array(history["all_evaluations"][lower])
     return Trace(loss=best[lower], first=float(first[0]), **kept)
 
 

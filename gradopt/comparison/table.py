@@ -35,9 +35,15 @@ def text(groups: Sequence[Group]) -> str:
 
 
 def markdown(groups: Sequence[Group]) -> str:
-    """The same as a table in Markdown."""
-    rows = [HEADER, ["---"] * len(HEADER), *(cells(group) for group in groups)]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    """The same as a table in Markdown, of which nothing is read as markup."""
+    rows = [HEADER, ["---"] * len(HEADER), *(map(_escaped, cells(group)) for group in groups)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _escaped(cell: str) -> str:
+    """Entities for what HTML and tables read, backslashes before what else Markdown would."""
+    entities = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\n": " "}
+    return "".join(entities.get(letter, f"\\{letter}" if letter in "\\`*" else letter) for letter in cell)
 
 
 def comma_separated(groups: Sequence[Group]) -> str:

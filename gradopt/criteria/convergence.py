@@ -10,6 +10,7 @@ from torch import Tensor
 from gradopt.contracts import Band, Block, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.failure import EVERY
 from gradopt.mistakes import Mistake
+from gradopt.plurals import counted
 from gradopt.stationarity.curvature import SURE
 from gradopt.stationarity.points import StationaryPoints
 from gradopt.verdict import Status
@@ -144,4 +145,4 @@ def _unsure(evidence: Mapping[str, Any]) -> str:
     """How far curvature could not be told: what Lanczos leaves open, and rounding."""
     error, count = evidence.get("curvature_error", 0.0), evidence.get("num_flat", 0)
     known = f", known to {error:.1g}" if error > SURE * abs(evidence["curvature_min"]) else ""
-    return known + (f"; {count} direction{'s' * (count > 1)} flat to rounding" if count else "")
+    return known + (f"; {counted(count, 'direction')} flat to rounding" if count else "")

@@ -31,6 +31,7 @@ from gradopt.mistakes import Mistake
 from gradopt.optimisers.stacked.optimiser import StackedOptimiser, StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
+from gradopt.plurals import counted
 from gradopt.settings import Starts, Stop
 from gradopt.stacked import StackedOracle
 from gradopt.stacking import named
@@ -113,7 +114,7 @@ def assemble_starts(
         oracle.max_evaluations = stop.max_evaluations
     if stop.max_seconds is not None:
         oracle.deadline = time.perf_counter() + stop.max_seconds
-    facts = {"objective": target.describe(), "optimiser": f"{label}, of {oracle.num_starts} starts at once"}
+    facts = {"objective": target.describe(), "optimiser": f"{label}, of {counted(oracle.num_starts, 'start')} at once"}
 
     if not isinstance(built, StackedTorchOptimiser):
         if engine == "native":

@@ -16,6 +16,7 @@ from gradopt.execution import Blocks, Watchers, check_observers, limits, prepare
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
 from gradopt.observers.history import History
+from gradopt.plurals import counted
 from gradopt.result import Results
 from gradopt.soundings import Soundings
 from gradopt.verdicts import Verdicts
@@ -77,14 +78,15 @@ def execute(
 class Summaries:
     """Blocks of many starts as those of a run of one: a column holds the median of the starts that go on.
 
-    Beside it `best_loss` is the lowest loss of all starts so far, `going` the number of those that go on, and `losses`
-    those of evenly chosen starts, whether they go on or have ended.
+    Beside it `best_loss` is the lowest loss of all starts so far, `all_evaluations` what all have made, `going` the
+    number of those that go on, and `losses` those of evenly chosen starts, whether they go on or have ended.
     """
 
     def __init__(self, number: int) -> None:
         self._best = torch.full((1,), torch.inf, dtype=torch.float64)
         self._stride = -(-number // MAX_ASKED)
         self._losses = torch.full((1, -(-number // self._stride)), torch.nan, dtype=torch.float64)
+        self._evaluations = torch.zeros(number, dtype=torch.float64)
 
     def of(self, block: Block) -> Block:
         """The block's rows."""
@@ -104,8 +106,17 @@ class Summaries:
         self._best = best[-1:]
         columns["best_loss"] = best.unsqueeze(1)
         columns["going"] = torch.full_like(columns["best_loss"], float(len(going)))
+        columns["all_evaluations"] = self._evaluations_of_all(block, going)
         columns["losses"] = self._each(block, going)
         return Block(block.first_step, columns, block.measured)
+
+    def _evaluations_of_all(self, block: Block, going: Tensor) -> Tensor:
+        """Shape (rows, 1). Of starts that have ended those until then: what is made of them later counts for nobody."""
+        assert block.starts is not None
+        counts, index = block["evaluations"], block.starts.index[going]
+        ended = self._evaluations.sum() - self._evaluations[index].sum()
+        self._evaluations[index] = counts[-1, going]
+        return (counts @ block.starts.live.to(counts) + ended).unsqueeze(1)
 
     def _each(self, block: Block, going: Tensor) -> Tensor:
         assert block.starts is not None
@@ -135,11 +146,11 @@ def _run(
     number, n = here.point.shape
     facts = dict(assembly.facts)
     facts["start"] = (
-        f"{number} starts of {n} unknown{'s' * (n > 1)}, losses from {losses[lowest].item():.6g}, median "
+        f"{counted(number, 'start')} of {counted(n, 'unknown')}, losses from {losses[lowest].item():.6g}, median "
         f"{losses.nanmedian().item():.6g}"
     )
     dtype = str(here.point.dtype).removeprefix("torch.")
-    facts["device"] = f"{here.point.device}, {dtype}, {count} thread{'s' * (count > 1)}"
+    facts["device"] = f"{here.point.device}, {dtype}, {counted(count, 'thread')}"
     place = None if directory is None else str(directory)
     soundings = Soundings(oracle)
     return Run(

@@ -1,5 +1,6 @@
 """What a person reads in the terminal: the problem, a live line, the verdict and what it rests on."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
@@ -66,4 +67,4 @@ class Console:
 
 def _places(result: Result | Results) -> dict[str, str]:
     where = result.directory
-    return dict(zip(PLACES, (where, f"gradopt board {where}"), strict=True)) if where else {}
+    return dict(zip(PLACES, (where, f"gradopt board {shlex.quote(where)}"), strict=True)) if where else {}

@@ -30,12 +30,12 @@ DESCRIPTIONS: Mapping[str, str] = {
     "ms/log10_q90": "log10 of that quantile over the known minimum, or of itself where none is known.",
     "ms/converged_share": "Share of the starts that ended with success.",
     "ms/basins": "Local minima that the starts ended in.",
-    "time/evaluations": "Losses evaluated so far.",
+    "time/evaluations": "Losses evaluated so far, of all starts together.",
     "time/steps_per_s": "Steps per second since the point before.",
-    "time/evaluations_per_s": "Evaluations per second since the point before.",
+    "time/evaluations_per_s": "Evaluations per second since the point before, of all starts together.",
     "final/loss": "The loss of the result.",
-    "final/steps": "Steps made.",
-    "final/evaluations": "Losses evaluated.",
+    "final/steps": "Steps made; of many starts those of the best.",
+    "final/evaluations": "Losses evaluated, of all starts together.",
     "final/seconds": "Time taken.",
 }
 """By tag; beside them `x/NAME` for each of a few unknowns, and `metrics/NAME` and `final/NAME` for the objective's
@@ -92,9 +92,8 @@ class Curves:
 
     def at(self, block: Block, row: int) -> dict[str, float]:
         """By tag, at a row of the block it was turned to."""
-        loss, gradient_norm, evaluations = (
-            block[name][row, 0].item() for name in ("loss", "gradient_norm", "evaluations")
-        )
+        counted = "all_evaluations" if "all_evaluations" in block.columns else "evaluations"
+        loss, gradient_norm, evaluations = (block[name][row, 0].item() for name in ("loss", "gradient_norm", counted))
         values = {"opt/loss": loss}
         if "violation" in block.columns:
             violation = block["violation"][row, 0].item()
@@ -131,10 +130,11 @@ class Curves:
 
     def _spread(self, block: Block, row: int) -> Iterator[tuple[str, float]]:
         ordered = block["losses"][row].nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).sort().values
-        for name, share in QUANTILES.items():
-            quantile = ordered[round(share * (len(ordered) - 1))].item()
-            yield f"ms/loss_{name}", quantile
-            yield f"ms/log10_{name}", self._log10(quantile)
+        quantiles = {name: ordered[round(share * (len(ordered) - 1))].item() for name, share in QUANTILES.items()}
+        logarithms = {name: self._log10(quantile) for name, quantile in quantiles.items()}
+        yield from ((f"ms/loss_{name}", quantile) for name, quantile in quantiles.items())
+        if all(map(math.isfinite, logarithms.values())):  # TensorBoard draws no band that lacks a side at some step
+            yield from ((f"ms/log10_{name}", logarithm) for name, logarithm in logarithms.items())
 
     def _rates(self, step: int, evaluations: float, seconds: float) -> Mapping[str, float]:
         if self._before is None:
@@ -148,12 +148,12 @@ class Curves:
 
 
 def final(result: Result | Results) -> dict[str, float]:
-    """The values at the end of a run, of many starts those of the best one, by tag."""
+    """The values at the end of a run by tag, of many starts those of the best one; evaluations are of all."""
     best = result.best_start if isinstance(result, Results) else result
     values = {
         "final/loss": best.fun,
         "final/steps": float(best.nit),
-        "final/evaluations": float(best.nfev),
+        "final/evaluations": float(torch.as_tensor(result.nfev).sum()),
         "final/seconds": best.seconds,
         **{f"metrics/{name}": value for name, value in best.metrics.items()},
     }

@@ -9,6 +9,7 @@ import torch
 
 from gradopt.contracts import Block, Run
 from gradopt.observers.output import Output
+from gradopt.plurals import counted
 
 PERIOD = 0.1
 """Seconds between two lines, at least: as often as an eye can follow."""
@@ -71,7 +72,7 @@ class LiveLine:
         limit = self._run.budget
         yield "step", f"step {block.last_step}" + (f" of {limit:.0f}" if math.isfinite(limit) else "")
         if self._starts:
-            yield "starts", f"{_last(block, 'going'):.0f} of {self._starts} starts"
+            yield "starts", f"{_last(block, 'going'):.0f} of {counted(self._starts, 'start')}"
             yield "best", f"best {_last(block, 'best_loss'):.7g}"
             yield "loss", f"median {_last(block, 'loss'):.7g}"
         else:

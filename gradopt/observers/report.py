@@ -10,6 +10,7 @@ import torch
 
 from gradopt.contracts import Block
 from gradopt.observers.output import Output
+from gradopt.plurals import counted
 from gradopt.result import MAX_LISTED, Result, Results
 from gradopt.verdict import Verdict
 
@@ -43,7 +44,7 @@ def facts(found: Result | Results) -> dict[str, str]:
     if held := "; ".join(checks(result.verdict)):
         rows["checked"] = held
     if result.minima:
-        rows["minima"] = f"{len(result.minima)} found, the lowest {result.minima[0]['visits']} times"
+        rows["minima"] = f"{len(result.minima)} found, the lowest {counted(result.minima[0]['visits'], 'time')}"
     rows["work"] = _work(found)
     if split := _split(result.seconds_by):
         rows["time"] = split
@@ -88,14 +89,10 @@ def _work(found: Result | Results) -> str:
     counts = (found.nit, found.nfev, found.njev, found.nhev)
     steps, losses, gradients, products = (int(torch.as_tensor(count).sum()) for count in counts)
     return (
-        f"{_count(steps, 'step')}, {_count(losses, 'evaluation')}, {_count(gradients, 'gradient')}, "
-        f"{_count(products, 'Hessian product')} "
+        f"{counted(steps, 'step')}, {counted(losses, 'evaluation')}, {counted(gradients, 'gradient')}, "
+        f"{counted(products, 'Hessian product')} "
         f"{'of all starts ' * many}in {found.seconds:.3g} s"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _split(seconds: Mapping[str, float]) -> str:

@@ -106,7 +106,8 @@ class TensorBoard:
         best = result.best_start if isinstance(result, Results) else result
         told = {"status": "error", "reason": f"{type(error).__name__}: {error}"} if best is None else self._told(best)
         if isinstance(result, Results):
-            told = {"starts": ", ".join(f"{number} {one.value}" for one, number in result.counts.items()), **told}
+            counts = ", ".join(f"{number} {one.value}" for one, number in result.counts.items())
+            told = {"starts": counts, "evaluations of all starts": int(result.nfev.sum()), **told}
         success = best is not None and not best.status.failure
         verdict = events.text("run/verdict", events.table(told))
         self._file.write([verdict, events.session_end(success=success)], step=step)
@@ -212,7 +213,9 @@ def _session_start(run: Run, hparams: Mapping[str, Any], wall: float) -> Any:
     group = str(run.directory)
     if run.sweep is not None:
         digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        group = f"{run.sweep}/{digest}"
+        group = (
+            f"{own.get('optimiser.name', '')} {digest}, {run.sweep}".lstrip()
+        )  # of which the table has room for little
     return events.session_start(own, group=group, wall=wall)
 
 

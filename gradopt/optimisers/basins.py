@@ -15,6 +15,9 @@ SAME = 1e-3
 MOST = 1000
 """Minima that are told apart."""
 
+MOST_NUMBERS = 200_000
+"""Unknowns of all points that are kept of where local searches began."""
+
 
 def clustered(points: Tensor, losses: Tensor, width: Tensor) -> Iterator[tuple[Minimum, Tensor]]:
     """The minima among the ends of many local searches, lowest first, each with the indices of those that ended in it.
@@ -51,6 +54,7 @@ class Basins:
     def __init__(self, width: Tensor, limit: int = 1000) -> None:
         self._width, self._limit = width, limit
         self._list: list[Basin] = []
+        self._num_begins = 0
         self.num_drawn = 0
         self.num_found = 0
 
@@ -63,14 +67,18 @@ class Basins:
     def __getitem__(self, rank: int) -> Basin:
         return self._list[rank]
 
-    def add(self, point: Tensor, loss: float, *, drawn: bool) -> None:
+    def add(self, point: Tensor, loss: float, begin: Tensor, *, drawn: bool) -> None:
         """Count the end of a local search.
 
         Args:
+            begin: Where it started.
             drawn: Its start was drawn from the whole box, so that it tells how much of the box is known.
         """
         basin = self.refine(point, loss)
         basin.visits += 1
+        if (self._num_begins + 1) * len(begin) <= MOST_NUMBERS:
+            basin.begins.append(begin)
+            self._num_begins += 1
         self.num_drawn += drawn
         self.num_found += drawn and not basin.drawn
         basin.drawn += drawn
@@ -107,6 +115,7 @@ class Basins:
         """Take it over."""
         self._list = [Basin(**basin) for basin in state["list"]]
         self.num_drawn, self.num_found = state["counts"]
+        self._num_begins = sum(len(basin.begins) for basin in self._list)
 
     def _near(self, point: Tensor) -> Basin | None:
         if not self._list:

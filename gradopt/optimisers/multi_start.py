@@ -13,6 +13,7 @@ from gradopt.contracts import Evaluation, Minimum, Optimiser, Oracle, State, Stu
 from gradopt.optimisers.basins import Basins
 from gradopt.optimisers.descent import INNER, PATIENCE, PATIENCE_PER_UNKNOWN, Descent
 from gradopt.optimisers.proposals import Hops, Sample, region
+from gradopt.plurals import counted
 
 log = logging.getLogger("gradopt")
 
@@ -31,7 +32,7 @@ PULSE = 100
 HOP_FROM = 20
 """Hops start from as many of the best minima, from the lowest in half of all cases."""
 
-KEPT = ("_activity", "_best_loss", "_best_point", "_point", "_lower", "_width", "_begun", "_last_step")
+KEPT = ("_activity", "_best_loss", "_best_point", "_point", "_origin", "_lower", "_width", "_begun", "_last_step")
 
 
 class MultiStart:
@@ -79,7 +80,7 @@ class MultiStart:
         self._activity = "descent"
         self._descent = Descent("start", goal=math.inf)
         self._best_loss = math.inf
-        self._best_point = self._point = torch.empty(0)
+        self._best_point = self._point = self._origin = torch.empty(0)
         self._spent = dict.fromkeys(SHARES, 0)
         self._begun = self._last_step = 0
 
@@ -175,7 +176,7 @@ class MultiStart:
 
     def _open(self, evaluation: Evaluation, oracle: Oracle) -> None:
         """Find out which box to search, and begin a local search at the start."""
-        start = self._point = evaluation.point
+        start = self._point = self._origin = evaluation.point
         lower, upper = region("multi_start", start, oracle, self._radius)
         self._lower, self._width = lower.double().cpu(), (upper - lower).double().cpu()
         self._prepare()
@@ -211,7 +212,8 @@ class MultiStart:
         if kind in self._spent:
             self._spent[kind] += oracle.num_losses - self._begun
         if self._descent.arrived:
-            self._basins.add(self._point.double().cpu(), self._descent.loss, drawn=kind == "drawn")
+            point, origin = self._point.double().cpu(), self._origin.double().cpu()
+            self._basins.add(point, self._descent.loss, origin, drawn=kind == "drawn")
 
     def _next(self, oracle: Oracle) -> None:
         """Choose what to do, and move the parameters there."""
@@ -219,8 +221,8 @@ class MultiStart:
         self._begun = oracle.num_losses
         if oracle.num_losses >= self._last(oracle) or self._basins.unseen() <= self._unseen:
             log.info(
-                "multi_start: %d minima, lowest %.10g, after %d evaluations",
-                len(self._basins), self._best_loss, oracle.num_losses,
+                "multi_start: %d minima, lowest %.10g, after %s",
+                len(self._basins), self._best_loss, counted(oracle.num_losses, "evaluation"),
             )  # fmt: skip
             self._activity = "polish"
             self._inner = self._build(self._parameters)
@@ -247,7 +249,7 @@ class MultiStart:
                     place = self._sample.draw(self._generator)
             self._descent = Descent(kind, self._best_loss)
             self._inner = self._build(self._parameters)
-        self._point = (self._lower + place * self._width).to(self._best_point)
+        self._point = self._origin = (self._lower + place * self._width).to(self._best_point)
         oracle.write(self._point)
 
     def _hop(self) -> Tensor:

@@ -8,6 +8,7 @@ from torch.quasirandom import SobolEngine
 
 from gradopt.contracts import Oracle, State
 from gradopt.mistakes import Mistake
+from gradopt.plurals import counted
 
 REDUCED = 0.2
 """The part of the sample, the best of it, from which local searches start."""
@@ -42,7 +43,7 @@ def region(title: str, start: Tensor, oracle: Oracle, radius: float | None) -> t
     open_sides = ~((upper - lower).isfinite())
     if bool(open_sides.any()):
         raise Mistake(
-            f"{title} searches a box, and {int(open_sides.sum())} of {len(start)} unknowns have no finite "
+            f"{title} searches a box, and {int(open_sides.sum())} of {counted(len(start), 'unknown')} have no finite "
             "bounds on both sides: give bounds, or optimiser.radius to search that far round the start"
         )
     return lower, upper

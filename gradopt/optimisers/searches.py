@@ -49,15 +49,15 @@ class Searches:
         """Those that go on."""
         return len(self._descents)
 
-    def step(self, last: float) -> list[tuple[Tensor, float]] | None:
+    def step(self, last: float) -> list[tuple[Tensor, float, Tensor]] | None:
         """Lead each search to its next point; those that are over leave.
 
         Args:
             last: Evaluations of the run up to which they may go.
 
         Returns:
-            Points, float64 on the CPU, and losses of those that have arrived. None: evaluations or time do not suffice
-            for all of them to come to a new point, and they cannot go on.
+            Points, losses and starts of those that have arrived; points and starts float64 on the CPU. None:
+            evaluations or time do not suffice for all of them to come to a new point, and they cannot go on.
         """
         stood = self._oracle.last
         found = self._points(last)
@@ -73,7 +73,11 @@ class Searches:
             stuck, lost = stuck | more[0], lost | more[1]
         self._began = True
         self._count(here)
-        ends = [(here.point[place].double().cpu(), here.loss[place].item()) for place in sorted(stuck)]
+        begins = self._oracle.origin
+        ends = [
+            (here.point[place].double().cpu(), here.loss[place].item(), begins[place].double().cpu())
+            for place in sorted(stuck)
+        ]
         self._leave(stuck | lost)
         return ends
 

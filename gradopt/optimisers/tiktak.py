@@ -15,6 +15,7 @@ from gradopt.optimisers.basins import Basins
 from gradopt.optimisers.descent import INNER
 from gradopt.optimisers.proposals import region
 from gradopt.optimisers.searches import Searches
+from gradopt.plurals import counted
 from gradopt.stacked import MAX_ENTRIES, StackedOracle
 from gradopt.stacking import named
 from gradopt.starts import MOST_SOBOL, sobol, uniform
@@ -151,8 +152,9 @@ class TikTak:
         best = _best(oracle)
         if self._over:
             log.info(
-                "tiktak: %d minima, lowest %.10g, found %d times, after %d evaluations",
-                len(self._basins), best.loss, self._basins.visits(best.point.double().cpu()), oracle.num_losses,
+                "tiktak: %d minima, lowest %.10g, found %s, after %s",
+                len(self._basins), best.loss, counted(self._basins.visits(best.point.double().cpu()), "time"),
+                counted(oracle.num_losses, "evaluation"),
             )  # fmt: skip
             self._inner = self._build(self._parameters)
         oracle.write(best.point)
@@ -223,8 +225,8 @@ class TikTak:
         if self._searches is None:
             self._searches = self._search(oracle, self._starts(oracle), _best(oracle).loss)
         ends = self._searches.step(self._last(oracle))
-        for point, loss in ends or ():
-            self._basins.add(point, loss, drawn=False)
+        for point, loss, begin in ends or ():
+            self._basins.add(point, loss, begin, drawn=False)
         self._over = ends is None
         if ends is None or not len(self._searches):
             self._searches = None

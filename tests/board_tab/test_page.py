@@ -31,7 +31,7 @@ def test_it_shows_real_runs(sweep, tmp_path):
         names = column(frame, "run")
         curves = [path.get_attribute("d") for path in frame.locator("path.profile").all()]
         dots = [path.get_attribute("d").count("M") for path in frame.locator("path.basin").all()]
-        rings = frame.locator("circle.minimum").count()
+        rings = frame.locator("path.minimum").count()
         bars = frame.locator(".bars tbody tr").all_inner_texts()
         ground = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
         hacked = page.frames[-1].evaluate("window.hacked")
@@ -62,6 +62,8 @@ def test_rows_are_sorted_filtered_and_joined(sweep, tmp_path):
         frame.locator("#grouped").check()
         joined = frame.locator(".leaderboard tbody tr").all_inner_texts()
         strict = frame.locator(".charts").first.inner_html()
+        frame.locator("#filter").fill("3-lbfgs converged")  # which are words of runs, not of groups
+        by_run = frame.locator(".leaderboard tbody tr").all_inner_texts()
         frame.locator("#tolerance").select_option("0.1")
         loose = frame.locator(".charts").first.inner_html()
 
@@ -71,6 +73,7 @@ def test_rows_are_sorted_filtered_and_joined(sweep, tmp_path):
     assert [float(text) for text in falling] == numbers[::-1]
     assert len(filtered) == 3 and all(text.startswith("lbfgs") for text in filtered)
     assert len(joined) == 1 and "3 of 3" in joined[0]
+    assert len(by_run) == 1 and by_run[0].startswith("rosenbrock\tlbfgs")
     assert strict != loose
 
 

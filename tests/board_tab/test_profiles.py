@@ -7,6 +7,7 @@ from gradopt.board_tab.basins import basins
 from gradopt.board_tab.leaderboard import board
 from gradopt.board_tab.runs import RunDirectories
 from tests.board_tab.files import write_run
+from tests.installed import gradopt
 
 
 def read(place):
@@ -69,7 +70,39 @@ def test_starts_are_mapped_by_the_minimum_they_ended_at(tmp_path):
 
     assert [(one["loss"], one["starts"]) for one in found["minima"]] == [(-2.0, 3), (0.5, 1)]
     assert (found["number"], found["none"], found["others"]) == (5, 1, 0)
-    assert found["map"] == {"-1": [6.0, 7.0], "0": [0.0, 1.0, 4.0, 5.0, 8.0, 9.0], "1": [2.0, 3.0]}
+    assert found["map"] == {
+        "none": [6.0, 7.0],
+        "others": [],
+        "0": [0.0, 1.0, 4.0, 5.0, 8.0, 9.0],
+        "1": [2.0, 3.0],
+    }
+
+
+def test_higher_minima_are_told_from_none_on_the_map(tmp_path):
+    minima = [{"x": {"x": [float(i), 0.0]}, "fun": i, "visits": 1} for i in range(14)]
+    counts = {"converged": 14, "stalled": 1}
+    write_run(tmp_path / "run", minima=minima, starts={"number": 15, "best": 0, "counts": counts})
+    numpy.savez(tmp_path / "run" / "starts.npz", x0=numpy.arange(30.0).reshape(15, 2), basin=numpy.arange(15) % 15 - 1)
+
+    found = basins(read(tmp_path)["run"])
+
+    assert (found["others"], found["none"]) == (2, 1)
+    assert (found["map"]["others"], found["map"]["none"]) == ([26.0, 27.0, 28.0, 29.0], [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("x", "names"),
+    [
+        ({"x": [1.0, 2.0]}, ["x[0]", "x[1]"]),
+        ({"a": 1.0, "b": [[2.0, 3.0]]}, ["a", "b[0, 0]", "b[0, 1]"]),
+        ({"x": [0.0] * 99}, [f"x[{place}]" for place in range(10)]),
+        ({"x": [1.0, [2.0]]}, ["x[0]", "x[1]"]),
+        ("x.pt", []),
+        (None, []),
+    ],
+)
+def test_axes_are_called_as_the_unknowns(x, names, tmp_path):
+    assert basins(read(write_run(tmp_path / "run", x=x))["."])["names"] == names
 
 
 def test_only_two_unknowns_make_a_map(tmp_path):
@@ -102,3 +135,23 @@ def test_results_that_are_not_as_expected_are_no_error(minima, tmp_path):
     write_run(tmp_path / "run", minima=minima, starts={"number": "many", "counts": 3})
 
     assert basins(read(tmp_path)["run"])["number"] == 0
+
+
+@pytest.mark.parametrize("optimiser", ["multi_start", "tiktak"])
+def test_local_searches_have_a_map_too(optimiser, tmp_path):
+    (tmp_path / "wells.py").write_text("def wells(x):\n    return ((x**2 - 1) ** 2 + 0.1 * x).sum()\n")
+    done = gradopt(
+        *("objective=function", "objective.target=wells.py:wells", "objective.x0=[0.9,0.9]"),
+        *("objective.bounds=[[-2,-2],[2,2]]", f"optimiser={optimiser}", "optimiser.max_evaluations=1500"),
+        *("observers=[]", "hydra.run.dir=runs/search"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+    found = basins(read(tmp_path / "runs")["search"])
+
+    assert found["number"] >= 10 and found["names"] == ["x[0]", "x[1]"]
+    parts = {name: len(flat) // 2 for name, flat in found["map"].items()}
+    told = [one["starts"] for one in found["minima"]]
+    assert parts == {"none": 0, "others": 0, **{str(index): starts for index, starts in enumerate(told)}}
+    assert '"x0"' not in (tmp_path / "runs" / "search" / "result.json").read_text(), "which would be long"

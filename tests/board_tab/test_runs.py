@@ -8,6 +8,7 @@ import pytest
 
 from gradopt.board_tab.leaderboard import board, kind
 from gradopt.board_tab.runs import RunDirectories, roots
+from gradopt.comparison.records import find
 from gradopt.verdict import Status
 from tests.board_tab.files import write_run
 
@@ -93,7 +94,39 @@ def test_a_directory_in_the_place_of_a_result_is_a_row_that_says_so(tmp_path):
     assert (row["status"], row["message"]) == ("torn result", "result.json cannot be read")
 
 
-@pytest.mark.parametrize("content", ['{"accuracy": 0.9}', "{torn", "[]"])
+@pytest.mark.parametrize("files", [("result.json",), ("history.npy",), ("result.json", "history.npy")])
+def test_what_is_broken_without_a_config_is_a_row_that_says_so(files, tmp_path):
+    (tmp_path / "run").mkdir()
+    for file in files:
+        (tmp_path / "run" / file).write_bytes(b'{"status": "conv')
+
+    (row,) = board(read(tmp_path))["runs"]
+
+    status = "torn result" if "result.json" in files else "no result"
+    assert (row["status"], row["objective"], bool(row["message"])) == (status, "?", True)
+    assert [record.status for record in find([tmp_path])] == [status]
+
+
+def test_a_broken_config_alone_is_a_row(tmp_path):
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("a: [1,\nb: {")
+
+    (row,) = board(read(tmp_path))["runs"]
+
+    assert row["status"] == "no result"
+
+
+def test_what_no_reader_foresees_is_a_row_with_the_reason(tmp_path, monkeypatch):
+    write_run(tmp_path / "run")
+    monkeypatch.setattr("gradopt.comparison.records.yaml.load", lambda *_: 1 / 0)
+
+    (row,) = board(read(tmp_path))["runs"]
+
+    assert (row["status"], row["kind"]) == ("torn result", "error")
+    assert row["message"].startswith("ZeroDivisionError: ")
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 0.9}', "[]"])
 def test_results_of_other_programs_are_no_runs(content, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "result.json").write_text(content)

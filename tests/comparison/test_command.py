@@ -78,7 +78,7 @@ def test_it_says_what_became_of_runs_without_a_verdict_and_what_cannot_be_compar
         ([], "there is no directory 'runs', and no runs/ here: make a run first"),
         (["--markdwn"], "unrecognized arguments: --markdwn. Did you mean '--markdown'?"),
         (["--tolerance", "2"], "argument --tolerance: must be a number from 0 to below 1, got '2'"),
-        (["--csv", "--markdown"], "not allowed with argument --csv"),
+        (["--csv", "--markdown"], "gradopt compare: --csv and --markdown exclude each other: say one of them"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, said):

@@ -114,6 +114,24 @@ def test_without_a_config_that_can_be_read_there_is_what_the_command_line_said(w
     assert read(directory).config == {"objective.name": "bowl", "optimiser.lr": "0.1", "seed": "3"}
 
 
+def test_of_many_starts_the_evaluations_of_all_count(write):
+    starts = {"number": 4, "total": {"nit": 8, "nfev": 12}}
+    directory = write("many", losses=[5.0, 3.0, 4.0], result={"starts": starts})
+    plain = numpy.load(directory / "history.npy")
+    table = numpy.zeros(3, dtype=[*plain.dtype.descr, ("all_evaluations", "<f8")])
+    for name in plain.dtype.names:
+        table[name] = plain[name]
+    table["all_evaluations"] = [4, 8, 12]
+    numpy.save(directory / "history.npy", table)
+
+    whole = read(directory)
+    (directory / "result.json").unlink()
+    killed = read(directory)
+
+    assert (whole.evaluations, whole.steps, killed.evaluations) == (12, 2, 12)
+    assert whole.cost(3.0) == 8
+
+
 def test_real_runs_are_read(sweep):
     records = find([sweep / "runs"])
 

@@ -48,6 +48,17 @@ def test_markdown_parses_back(groups):
     assert rows[3][0] == "bowl", "each row says its objective"
 
 
+def test_markdown_shows_names_as_they_are(write, tmp_path):
+    write("1", objective="<b>a|b</b> & *c* `d`", optimiser="trust_region")
+
+    *_, row = table.markdown(grouped(find([tmp_path]))).splitlines()
+
+    assert row.startswith(
+        "| &lt;b&gt;a&#124;b&lt;/b&gt; &amp; \\*c\\* \\`d\\` | trust_region | 1 | max_steps | 0 | 0 | 1 | "
+    )
+    assert row.count("|") == len(table.HEADER) + 1
+
+
 def test_csv_parses_back_with_all_digits(write, tmp_path):
     third = 1.0 / 3.0
     write("1", losses=[8.0, third])

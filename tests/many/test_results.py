@@ -99,6 +99,20 @@ def test_history_tells_medians_the_best_and_how_many_go_on():
     assert len(history["step"]) == int(results.nit.max()) + 1
 
 
+@pytest.mark.parametrize("engine", ["eager", "native"])
+def test_history_counts_the_evaluations_of_all_starts(engine):
+    starts = torch.tensor([[3.0], [0.0], [5.0], [-20.0], [1e8]], dtype=torch.float64)
+
+    results = gradopt.minimise(
+        f.parabola, starts=starts, optimiser="sgd", optimiser_options={"lr": 0.25}, engine=engine
+    )
+    total = results.history["all_evaluations"]
+
+    assert len(set(results.nfev.tolist())) > 2
+    assert total[-1] == results.nfev.sum() and (engine == "native" or total[0] == 5)
+    assert bool((total.diff() > 0).all())
+
+
 def test_ended_starts_neither_move_nor_cost():
     calls = []
 
@@ -328,6 +342,9 @@ def test_from_the_command_line(tmp_path):
     events = EventAccumulator(f"{tmp_path}/run")
     events.Reload()
     assert [event.value for event in events.Scalars("final/loss")] == [pytest.approx(result["fun"], rel=1e-6)]
+    total = result["starts"]["total"]
+    assert (total["nit"], total["nfev"], total["njev"]) == (160, 168, 168) and total["nhev"] >= result["nhev"]
+    assert [events.Scalars(tag)[-1].value for tag in ("final/evaluations", "time/evaluations")] == [168.0, 168.0]
     assert b"8 max\\_steps" in events.Tensors("run/verdict")[0].tensor_proto.string_val[0]
 
 

@@ -1,9 +1,18 @@
 """What TensorBoard's own tabs show of runs, in a browser."""
 
+import re
 import shutil
 
 import pytest
+import torch
 
+from gradopt.assemble import assemble
+from gradopt.board import link
+from gradopt.conclusion import form_of
+from gradopt.execution import execute
+from gradopt.objectives.rosenbrock import Rosenbrock
+from gradopt.observers.tensorboard import TensorBoard
+from gradopt.settings import Stop
 from tests.dashboards import browser, get, open_tab, server, until
 
 pytestmark = pytest.mark.slow
@@ -104,3 +113,83 @@ def test_images_shows_pictures(board, page, tmp_path):
 
     loaded = page.locator("tf-image-loader img").evaluate_all("all => all.map(one => one.naturalWidth)")
     assert loaded and all(width > 0 for width in loaded)
+
+
+RATES, SEEDS = 30, 5
+
+
+@pytest.fixture(scope="module")
+def hundreds(tmp_path_factory):
+    """The log directory of a sweep: two optimisers at thirty rates, five seeds each, which are other starts."""
+    place = tmp_path_factory.mktemp("hundreds") / "runs"
+    number = 0
+    for name in ("sgd", "adam"):
+        for rate in torch.logspace(-4, -1.8, RATES, dtype=torch.float64).tolist():
+            for seed in range(SEEDS):
+                objective = Rosenbrock(2)
+                with torch.no_grad():
+                    next(objective.parameters()).add_(0.1 * seed)
+                config = {"optimiser": {"name": name, "lr": rate}, "objective": {"name": "rosenbrock"}, "seed": seed}
+                assembly = assemble(objective, name, {"lr": rate}, stop=Stop(max_steps=20), engine="eager")
+                directory = place / f"{number}-{name}"
+                execute(
+                    assembly, [TensorBoard()], form_of(objective), directory=directory, config=config, sweep="sweep"
+                )
+                number += 1
+    return place
+
+
+def test_hparams_shows_hundreds_of_runs_with_seeds_grouped(hundreds, page, tmp_path):
+    number = 2 * RATES * SEEDS
+    with server(hundreds) as address:
+        until(lambda: get(f"{address}/data/runs")[1], lambda runs: len(runs) == number)
+        open_tab(page, address, "hparams")
+        texts = until(
+            lambda: [text.strip() for text in page.locator("vaadin-grid-cell-content").all_inner_texts()],
+            lambda texts: sum(text == "rosenbrock" for text in texts) >= 20,
+        )
+        page.screenshot(path=tmp_path / "table.png")
+        page.get_by_text("Parallel coordinates view", exact=False).first.click()
+        plot = page.locator("tf-hparams-parallel-coords-plot")
+        lines = until(
+            lambda: plot.locator("g.foreground path").evaluate_all("all => all.map(one => one.getAttribute('d'))"),
+            lambda lines: len(lines) >= number // SEEDS,
+        )
+        axes = plot.locator("g.axis").count()
+        page.screenshot(path=tmp_path / "parallel.png")
+        body = {
+            "startIndex": 0,
+            "sliceSize": 1000,
+            "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"],
+            "colParams": [],
+        }
+        groups = page.request.post(f"{address}/data/plugin/hparams/session_groups", data=body).json()["sessionGroups"]
+
+    assert len(groups) == number // SEEDS and {len(group["sessions"]) for group in groups} == {SEEDS}
+    names = [re.fullmatch(r"(sgd|adam) [0-9a-f]{8}, sweep", text) for text in texts if text.endswith(", sweep")]
+    assert len(names) >= 20 and all(names)
+    assert {"sgd", "adam"} <= set(texts) and sum(text in ("21.000", "20.000") for text in texts) >= 20
+    assert len(lines) == number // SEEDS and len(set(lines)) == len(lines)  # each group is a line of its own
+    assert axes >= 6 and all("NaN" not in line and line.count("L") >= axes - 1 for line in lines), lines[0]
+
+
+def test_the_printed_address_leaves_the_older_tabs_unsmoothed(sweep, page, tmp_path):
+    with server(sweep) as address:
+        until(lambda: get(f"{address}/data/runs")[1], lambda runs: any("_summary" in run for run in runs))
+        page.goto(link(f"{address}/", []))
+        page.wait_for_selector("scalar-card line-chart")
+        weights = {}
+        for tab in ("Custom Scalars", "Scalars"):
+            page.locator("[role=tab]").filter(has_text=re.compile(rf"^\s*{tab}\s*$", re.IGNORECASE)).first.click()
+            smoothing = page.locator("tf-smoothing-input:visible").first
+            smoothing.wait_for()
+            weights[tab] = smoothing.evaluate("one => one.weight")
+            page.locator("vz-line-chart2:visible").first.wait_for()
+            if tab == "Custom Scalars":
+                page.get_by_text("Matches (2)").first.wait_for()  # the seeds of two optimisers
+                page.get_by_text("Matches (1)").first.wait_for()  # the band of many starts, until losses are negative
+                complaints = page.get_by_text("do not match").count()
+            page.screenshot(path=tmp_path / f"{tab}.png")
+
+    assert complaints == 0
+    assert weights == {"Custom Scalars": 0, "Scalars": 0}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import gradopt
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
@@ -103,6 +104,19 @@ def test_the_last_step_and_the_verdict_are_there_at_every_ending(function, x0, s
     assert result.status.value == status
     assert max(losses) == result.nit
     assert f"| status | {status.replace('_', chr(92) + '_')} |" in text(tmp_path, "run/verdict")
+
+
+def test_the_band_of_many_starts_has_both_its_sides_at_each_step(tmp_path):
+    starts = torch.linspace(2, 5, 20, dtype=torch.float64).unsqueeze(1)
+
+    gradopt.minimise(
+        lambda x: x.square().sum() - 1,  # of which there is no logarithm in the end
+        starts=starts, optimiser="sgd", optimiser_options={"lr": 0.1}, directory=tmp_path, observers=[TensorBoard()],
+    )  # fmt: skip
+    steps = {name: list(scalars(tmp_path, f"ms/log10_{name}")) for name in ("q10", "median", "q90")}
+
+    assert steps["q10"] == steps["median"] == steps["q90"]
+    assert len(steps["q10"]) < len(scalars(tmp_path, "ms/loss_q10"))
 
 
 def test_an_infinite_loss_comes_back(tmp_path):

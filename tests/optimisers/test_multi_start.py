@@ -56,7 +56,8 @@ def test_a_start_in_a_local_minimum_is_not_the_end():
 
 
 def test_the_minima_are_listed_with_their_visits():
-    result = search(wells, [0.9, 0.9], unseen=0.01)
+    start = torch.tensor([0.9, 0.9], dtype=torch.float64)
+    result = search(wells, start, unseen=0.01)
 
     assert result.status is Status.CONVERGED
     losses = [one["fun"] for one in result.minima]
@@ -65,6 +66,8 @@ def test_the_minima_are_listed_with_their_visits():
     assert losses[0] == result.fun
     assert torch.equal(result.minima[0]["x"], result.x)
     assert all(one["visits"] >= 3 for one in result.minima)
+    assert all(one["x0"].shape == (one["visits"], 2) for one in result.minima)
+    assert torch.equal(next(one["x0"][0] for one in result.minima if one["x"].sign().tolist() == [1, 1]), start)
     assert {tuple(one["x"].sign().tolist()) for one in result.minima} == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
 
 
@@ -148,8 +151,9 @@ def test_the_expected_unseen_part_is_the_formula_of_the_paper():
     basins = Basins(torch.ones(2, dtype=torch.float64))
     ends = torch.tensor([[0.1, 0.1], [0.5, 0.5], [0.1, 0.1001], [0.1, 0.1]], dtype=torch.float64)
     for index, end in enumerate(ends):
-        basins.add(end, float(index), drawn=True)
-    basins.add(torch.tensor([0.9, 0.9], dtype=torch.float64), -1.0, drawn=False)
+        basins.add(end, float(index), end, drawn=True)
+    end = torch.tensor([0.9, 0.9], dtype=torch.float64)
+    basins.add(end, -1.0, end, drawn=False)
 
     assert [basin.visits for basin in basins] == [1, 3, 1]
     assert basins.unseen() == pytest.approx(2 * 3 / (4 * 3))  # w = 2 of N = 4; a hop says nothing of the box

@@ -57,7 +57,7 @@ def test_each_search_ends_as_it_would_alone(function, n, bounds, inner):
     assert len(ends) == len(starts)
     assert oracle.num_losses == sum(count for _, count in singles)
     left = [end for end, _ in singles]
-    for point, loss in ends:
+    for point, loss, _ in ends:
         near = min(left, key=lambda end: (end.point - point).abs().max().item())
         torch.testing.assert_close(point, near.point, rtol=0, atol=1e-6)
         assert loss == pytest.approx(near.loss, rel=1e-9, abs=1e-12)
@@ -101,7 +101,8 @@ def test_a_search_that_turns_nan_is_lost_and_harms_no_other():
     while len(searches):
         ends += searches.step(math.inf)
 
-    assert sorted(tuple(point.sign().tolist()) for point, _ in ends) == [(-1, 1), (1, -1)]
+    assert {tuple(begin.tolist()) for *_, begin in ends} == {tuple(start.tolist()) for start in starts[1:]}
+    assert sorted(tuple(point.sign().tolist()) for point, *_ in ends) == [(-1, 1), (1, -1)]
 
 
 def test_one_that_takes_too_long_is_given_up_unless_it_is_the_lowest():

@@ -105,6 +105,8 @@ def test_without_rediscovery_it_ends_with_the_last_search():
 
     assert result.status is Status.CONVERGED
     assert sum(one["visits"] for one in result.minima) == 12
+    begins = torch.cat([one["x0"] for one in result.minima])
+    assert begins.shape == (12, 2) and len(begins.unique(dim=0)) == 12 and bool((begins.abs() <= 2).all())
 
 
 def test_the_minima_are_listed_with_their_visits():

@@ -28,6 +28,10 @@ export function number(value) {
   return value === null || value === undefined ? NaN : Number(value);
 }
 
+export function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 export function shown(value, digits = 6) {
   if (value === null || value === undefined) return "";
   const x = Number(value);

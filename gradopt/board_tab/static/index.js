@@ -1,7 +1,7 @@
 // The page of the tab: asks for the runs, draws them, and asks again for what is new.
 
 import { basins } from "./basins.js";
-import { element } from "./dom.js";
+import { counted, element } from "./dom.js";
 import { leaderboard, summary } from "./leaderboard.js";
 import { profiles } from "./profiles.js";
 
@@ -88,7 +88,7 @@ function fill(id, ...children) {
 }
 
 function pick(many) {
-  const options = many.map((run) => element("option", { value: run.run, selected: run.run === view.run ? "" : null }, `${run.objective}, ${run.optimiser}, ${run.starts} starts: ${run.run}`));
+  const options = many.map((run) => element("option", { value: run.run, selected: run.run === view.run ? "" : null }, `${run.objective}, ${run.optimiser}, ${counted(run.starts, "start")}: ${run.run}`));
   return element("p", { class: "controls" }, element("select", { id: "run", change: (event) => choose({ run: event.target.value }) }, ...options));
 }
 

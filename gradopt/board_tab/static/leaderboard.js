@@ -1,6 +1,6 @@
 // The table of runs, or of groups of runs that differ in their seeds alone; a click on a heading sorts by it.
 
-import { element, number, shown } from "./dom.js";
+import { counted, element, number, shown } from "./dom.js";
 
 const MARKS = { success: "+", exhausted: "-", failure: "x", error: "!", open: "…" };
 const MOST_ROWS = 1000;
@@ -36,15 +36,15 @@ const GROUP_COLUMNS = [
 // `view` is what the user has chosen: {filter, grouped, sort: {name, descending}}; `choose` is told of changes.
 export function leaderboard(data, view, choose) {
   const columns = view.grouped ? GROUP_COLUMNS : RUN_COLUMNS.filter((column) => hasAny(data, column.name));
-  const rows = view.grouped ? data.groups : data.runs.map((run) => withMedian(run, data.groups));
-  const kept = rows.filter((row) => matches(row, view.filter));
+  const runs = data.runs.filter((run) => matches(run, view.filter));
+  const kept = view.grouped ? ofRuns(data.groups, runs) : runs.map((run) => withMedian(run, data.groups));
   const column = columns.find((one) => one.name === view.sort.name);
   kept.sort(column ? by(column, view.sort.descending) : byRank);
   const body = element("tbody", {}, ...kept.slice(0, MOST_ROWS).map((row) => line(row, columns)));
   const head = element("tr", {}, ...columns.map((one) => heading(one, view, choose)));
   const table = element("table", { class: "leaderboard" }, element("thead", {}, head), body);
   const hidden = kept.length - MOST_ROWS;
-  const note = hidden > 0 ? element("p", { class: "note" }, `${hidden} more rows are not shown: filter them.`) : null;
+  const note = hidden > 0 ? element("p", { class: "note" }, `Not shown: ${counted(hidden, "more row")}. Filter them.`) : null;
   return element("div", {}, element("div", { class: "scroll" }, table), note);
 }
 
@@ -52,7 +52,7 @@ export function summary(runs) {
   const counts = new Map();
   for (const run of runs) counts.set(run.status, [run.kind, (counts.get(run.status)?.[1] ?? 0) + 1]);
   const parts = [...counts].sort((one, other) => other[1][1] - one[1][1]);
-  return element("p", { class: "summary" }, `${runs.length} run${runs.length === 1 ? "" : "s"}: `,
+  return element("p", { class: "summary" }, `${counted(runs.length, "run")}: `,
     ...parts.map(([status, [kind, count]]) => element("span", { class: `badge ${kind}` }, `${MARKS[kind]} ${count} ${status}`)));
 }
 
@@ -64,6 +64,12 @@ function hasAny(data, name) {
 function withMedian(run, groups) {
   const group = groups[run.group];
   return { ...run, median: group.runs > 1 ? group.loss : null };
+}
+
+// The groups that some of these runs are in: what is looked for, as a verdict, is said of runs.
+function ofRuns(groups, runs) {
+  const found = new Set(runs.map((run) => run.group));
+  return groups.filter((_, index) => found.has(index));
 }
 
 function matches(row, filter) {
@@ -101,7 +107,13 @@ function heading(column, view, choose) {
 function line(row, columns) {
   return element("tr", { title: row.message }, ...columns.map((column) => {
     const text = column.text(row, column.name);
-    if (column.name === "status") return element("td", {}, element("span", { class: `badge ${row.kind}` }, `${MARKS[row.kind]} ${text}`));
+    if (column.name === "status") return verdict(row, text);
     return element("td", { class: column.numeric ? "number" : column.name === "run" ? "path" : null }, text);
   }));
+}
+
+// What is wrong with a run that has no verdict is said at once, and otherwise when the pointer rests on the row.
+function verdict(row, text) {
+  const badge = element("span", { class: `badge ${row.kind}` }, `${MARKS[row.kind]} ${text}`);
+  return element("td", {}, badge, row.kind === "error" ? element("span", { class: "reason" }, row.message) : null);
 }

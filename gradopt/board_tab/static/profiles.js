@@ -1,6 +1,6 @@
 // Step curves of performance and data profiles: the share of problems solved, over a logarithmic axis.
 
-import { COLOURS, DASHES, element, number, shown, svg } from "./dom.js";
+import { COLOURS, DASHES, counted, element, number, shown, svg } from "./dom.js";
 
 const WIDTH = 520;
 const HEIGHT = 280;
@@ -16,7 +16,7 @@ export function profiles(data, view, choose) {
     ? element("span", { title: data.not_drawn.join("\n") }, ` Not drawn: ${data.not_drawn.length} that share too few cases, or are behind.`)
     : null;
   return element("div", {},
-    element("p", { class: "note" }, `${data.cases} cases of ${data.problems} objective${data.problems === 1 ? "" : "s"}; solved: a loss within `,
+    element("p", { class: "note" }, `${counted(data.cases, "case")} of ${counted(data.problems, "objective")}; solved: a loss within `,
       element("label", {}, select), " of the way from the start to the lowest.", left),
     legend(data.solvers),
     element("div", { class: "charts" },

@@ -1,0 +1,25 @@
+"""What a run leaves in its directory, of which nothing may stay when another run begins there."""
+
+from contextlib import suppress
+from pathlib import Path
+
+RESULTS = ("result.json", "history.npy")
+"""By which a directory is known as that of a run."""
+
+FILES = (
+    *RESULTS,
+    *("x.pt", "starts.pt", "starts.npz"),
+    *("graph.svg", "graph.png", "convergence.png", "landscape.png", "starts.png"),
+)
+
+
+def clear(directory: Path) -> None:
+    """Remove what an earlier run has left, if there was one: the new one may not write all of it again. Events stay,
+    which TensorBoard tells apart by themselves.
+    """
+    if not any((directory / name).is_file() for name in RESULTS):
+        return
+    for name in FILES:
+        for file in (directory / name, directory / f"{name}.part"):
+            with suppress(OSError):  # what cannot be removed cannot be written either, which is told then
+                file.unlink(missing_ok=True)
