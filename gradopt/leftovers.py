@@ -3,13 +3,15 @@
 from contextlib import suppress
 from pathlib import Path
 
+from gradopt import pictures
+
 RESULTS = ("result.json", "history.npy")
 """By which a directory is known as that of a run."""
 
 FILES = (
     *RESULTS,
     *("x.pt", "starts.pt", "starts.npz"),
-    *("graph.svg", "graph.png", "convergence.png", "landscape.png", "starts.png"),
+    *pictures.FILES,
 )
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from gradopt import pictures
 from gradopt.description import STARTS_FILES
 from gradopt.leftovers import FILES, clear
-from gradopt.observers import pictures
 from tests.installed import gradopt, python
 
 WELLS = "def wells(x):\n    return ((x**2 - 1) ** 2 + 0.1 * x).sum()\n"
