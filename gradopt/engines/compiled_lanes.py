@@ -102,7 +102,8 @@ class CompiledLanes:
         left = torch.where(live, (due - at + 1).clamp(min=1, max=limit) + int(pending), 0)
         lanes.bottom.fill_(math.inf)
         lanes.made.zero_()
-        columns = table[:, self.num_common :].T.contiguous()
+        columns = table[:, self.num_common :].T
+        columns = torch.cat([columns, columns[:, -1:].expand(-1, self._chunk - 1)], dim=1)  # a call may go beyond
         tensors = [*parameters, *states, *lanes.gradients, *lanes.points]
         numbers = [getattr(lanes, name) for name in NUMBERS]
         for begin in range(0, len(live), self._tile):
@@ -133,15 +134,13 @@ class CompiledLanes:
         return whole
 
     def _needed(self, columns: Tensor, places: Tensor, going: Tensor) -> Callable[[int], Tensor]:
-        """What starts at these rows of the table need of it `row` rows later, shape (numbers, rows of a call, tile)."""
-        last, chunk = columns.shape[1] - 1, torch.arange(self._chunk)
-        low = int(places[going].min())
+        """What starts at these rows of the table need of it, `row` later; shape (numbers, rows of a call, tile)."""
+        last, low = columns.shape[1] - self._chunk, int(places[going].min())
         if bool((places[going] == low).all()):
-            return lambda row: (
-                columns[:, (chunk + low + row).clamp(max=last), None].expand(-1, -1, self._tile).contiguous()
-            )
-        there = self._laid(places)
-        return lambda row: columns[:, (there + chunk[:, None] + row).clamp(0, last)]
+            whole = -1, -1, self._tile
+            return lambda row: columns[:, min(low + row, last) :, None][:, : self._chunk].expand(whole).contiguous()
+        there = self._laid(places) + torch.arange(self._chunk)[:, None]
+        return lambda row: columns[:, (there + row).clamp(0, last)]
 
 
 def _rows(graph: StepGraph, step: MappedStep, tile: int, chunk: int) -> Step:
@@ -185,22 +184,24 @@ def _row(
     count: int,
     own: int,
 ) -> list[Tensor]:
-    """One row of a tile. Masks are numbers in memory: the compiler's truth values are slow to write and to read."""
+    """One row of a tile.
+
+    The compiler's code for truth values is slow. So they are numbers in memory, and conditions that must all hold are
+    differences, the least of which is positive; one that is NaN is not.
+    """
     here, gradients = moving[: count + own], moving[count + own : 2 * count + own]
     points, numbers = moving[2 * count + own : 3 * count + own], moving[3 * count + own :]
     loss, size, moved, before, lowest, lowest_size, bottom, left, made = numbers
     new_loss, new_size, new_moved, *others = [one.contiguous() for one in many(*here, *values)]
     slopes, behind = others[:count], others[count:]
     new_loss, new_size = new_loss.double(), new_size.double()
-    evaluated = held((left > 0).double() if quiet is None else torch.where(left > 0, 1 - quiet, 0.0))
+    evaluated = held(((left if quiet is None else left * (1 - quiet)) > 0).double())
     is_here, left = evaluated != 0, left - 1
-    is_finite = is_here & (new_loss > -math.inf)
-    lower = (new_loss < lowest) | ((new_loss == lowest) & (new_size < lowest_size))
-    is_better = held((is_finite & lower).double()) != 0
-    goes = is_here & (left > 0) & _inside(bands, (new_loss, new_size, moved))
-    if quiet is not None:
-        goes |= (left >= 0) & (quiet != 0)
-    going = held(goes.double())
+    finite = torch.where(new_loss > -math.inf, new_loss, math.inf)
+    lower = lowest - finite
+    is_better = held((torch.where(lower == 0, lowest_size - new_size, lower) * evaluated > 0).double()) != 0
+    least = torch.minimum(left, _margin(bands, new_loss, new_size, moved))
+    going = held(((least if quiet is None else torch.where(quiet != 0, left + 1, least)) > 0).double())
     goes = going != 0
 
     def chosen(mask: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
@@ -214,17 +215,19 @@ def _row(
         torch.where(goes, new_moved.double(), moved),
         torch.where(is_here, loss, before),
         *chosen(is_better, (new_loss, new_size), (lowest, lowest_size)),
-        torch.where(is_finite & (new_loss < bottom), new_loss, bottom),
+        torch.where(is_here, torch.minimum(finite, bottom), bottom),
         left * going,
         made + evaluated,
     ]
 
 
-def _inside(bands: Tensor, values: Sequence[Tensor]) -> Tensor:
-    """Where loss, gradient norm and step norm are inside their bands; a step that has not been made is."""
+def _margin(bands: Tensor, loss: Tensor, size: Tensor, moved: Tensor) -> Tensor:
+    """How far loss, gradient norm and step norm are inside their bands; a step that has not been made is."""
     low, high = bands[::2], bands[1::2]
-    loss, size, moved = ((low[place] < value) & (value < high[place]) for place, value in enumerate(values))
-    return loss & size & (moved | (values[2] != values[2]))
+    loss, size, step = (
+        torch.minimum(value - low[place], high[place] - value) for place, value in enumerate((loss, size, moved))
+    )
+    return torch.minimum(torch.minimum(loss, size), torch.where(moved != moved, math.inf, step))
 
 
 def _table(graph: StepGraph, step: MappedStep) -> Step:
