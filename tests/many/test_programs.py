@@ -9,6 +9,7 @@ import gradopt
 from gradopt import Mistake
 from gradopt.engines import compiled_lanes
 from gradopt.engines.choice import KINDS, Kind
+from gradopt.engines.compiled_lanes import CompiledLanes
 from gradopt.engines.lanes import LanesEngine, Parts, prove
 from gradopt.engines.native.lanes_program import NativeLanes
 from gradopt.engines.purity import Refusal
@@ -58,9 +59,13 @@ def engine(request, monkeypatch):
     """Programs, and what takes part in the compiled one without a compiler's seconds."""
     if request.param != "mapped":
         return request.param
+    uncompiled(monkeypatch)
+    return "compiled"
+
+
+def uncompiled(monkeypatch):
     monkeypatch.setattr(compiled_lanes, "code_of", lambda function, inputs: function)
     monkeypatch.setattr(compiled_lanes, "held", lambda tensor: tensor)
-    return "compiled"
 
 
 def both(function, starts, program, **options):
@@ -232,9 +237,11 @@ def test_what_no_map_has_a_rule_for_is_refused():
         assemble_starts(Own(counted, [1.0, 2.0]), starts, "adam", engine="compiled")
 
 
-def test_a_program_that_gives_other_records_is_refused():
+@pytest.mark.parametrize("build", [NativeLanes, lambda graph: CompiledLanes(graph, 3)], ids=["native", "mapped"])
+def test_a_program_that_gives_other_records_is_refused(monkeypatch, build):
+    uncompiled(monkeypatch)
     other = AutogradOracle(FunctionObjective(lambda x: (x**2).sum(), torch.zeros(1, dtype=torch.float64)))
-    program = NativeLanes(trace(other, TorchOptimiser(torch.optim.SGD(other.parameters, lr=0.1))))
+    program = build(trace(other, TorchOptimiser(torch.optim.SGD(other.parameters, lr=0.1))))
 
     def parts():
         starts = {"x": torch.ones(3, 1, dtype=torch.float64)}
