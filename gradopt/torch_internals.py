@@ -19,12 +19,16 @@ SET_GRAD_ENABLED = "torch:_C._set_grad_enabled"
 FLATTEN = "torch:_C._nn.flatten_dense_tensors"
 PRE_HOOKS = "torch.optim.optimizer:_global_optimizer_pre_hooks"
 POST_HOOKS = "torch.optim.optimizer:_global_optimizer_post_hooks"
+ENABLE_FALLBACK = "torch:_C._functorch._set_vmap_fallback_enabled"
+IS_FALLBACK_ENABLED = "torch:_C._functorch._is_vmap_fallback_enabled"
 NAMES = (
     RUN_BACKWARD,
     SET_GRAD_ENABLED,
     FLATTEN,
     PRE_HOOKS,
     POST_HOOKS,
+    ENABLE_FALLBACK,
+    IS_FALLBACK_ENABLED,
     "torch:_foreach_add_",
     "torch:_fused_adam_",
     "torch:_fused_adamw_",
@@ -159,6 +163,21 @@ def stand_in(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], sta
     other = object.__new__(type(optimizer))
     vars(other).update(vars(optimizer), param_groups=groups, state=state)
     return other
+
+
+@contextmanager
+def strict_vmap() -> Iterator[None]:
+    """Inside, an operation that vmap can only make one by one is an error."""
+    enable, is_enabled = FOUND[ENABLE_FALLBACK], FOUND[IS_FALLBACK_ENABLED]
+    if enable is None or is_enabled is None:
+        yield
+        return
+    before = is_enabled()
+    enable(False)
+    try:
+        yield
+    finally:
+        enable(before)
 
 
 @contextmanager

@@ -44,13 +44,13 @@ def compiled(graph: StepGraph) -> "StepProgram":
         Refusal: The compiler fails, such as without a C++ compiler, with its reason.
     """
     small = sum(parameter.numel() for parameter in graph.parameters) <= SMALL
-    with _refused():
-        graph = replace(graph, module=_held(graph.module))
-        step = _compile(graph.module, graph.inputs)
+    with refused():
+        graph = replace(graph, module=_with_results_held(graph.module))
+        step = code_of(graph.module, graph.inputs)
         if not small:
             return StepProgram(graph, step)
         rates = graph.inputs[-1].expand(CHUNK, graph.num_groups).clone()
-        return StepProgram(graph, step, _compile(chunk_of(graph), [*graph.inputs[: -graph.num_groups], rates]))
+        return StepProgram(graph, step, code_of(chunk_of(graph), [*graph.inputs[: -graph.num_groups], rates]))
 
 
 def compiled_evaluation(graph: LossGraph) -> Callable[[], Tensor]:
@@ -60,8 +60,8 @@ def compiled_evaluation(graph: LossGraph) -> Callable[[], Tensor]:
         Refusal: As `compiled`.
     """
     parameters, forms = graph.parameters, [_form(tensor) for tensor in graph.inputs]
-    with _refused():
-        call = _compile(graph.module, graph.inputs)
+    with refused():
+        call = code_of(graph.module, graph.inputs)
 
     def evaluation() -> Tensor:
         here = [parameter.detach() for parameter in parameters]
@@ -195,7 +195,15 @@ def _form(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _held(module: GraphModule) -> GraphModule:
+def held(tensor: Tensor) -> Tensor:
+    """The same, which the compiler writes to memory, row by row: it would else make it anew for all who read it."""
+    with _quiet():
+        from torch._inductor.inductor_prims import force_stride_order  # late, as below
+    strides = [math.prod(tensor.shape[place + 1 :]) for place in range(tensor.dim())]
+    return force_stride_order(tensor, strides)
+
+
+def _with_results_held(module: GraphModule) -> GraphModule:
     """The same graph, whose results are written to memory as they are made: the compiler would else make a gradient
     anew in each of the updates that read it.
     """
@@ -214,7 +222,7 @@ def _held(module: GraphModule) -> GraphModule:
     return GraphModule(module, graph)
 
 
-def _compile(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Step:
+def code_of(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Step:
     """Compile a function of tensors without side effects. Tensors it reads besides become inputs: they stay alive."""
     with _quiet():
         from torch._inductor import config  # late: it takes more than a second to import
@@ -251,7 +259,7 @@ def _lift(module: GraphModule) -> list[Tensor]:
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
+def refused() -> Iterator[None]:
     """Whatever a compiler of many parts raises becomes a refusal: the run is worth more."""
     try:
         yield

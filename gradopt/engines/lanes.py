@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradopt.constraints.box import pinned
 from gradopt.contracts import Band, Block, Starts, State
-from gradopt.engines.native.lanes_program import NUMBERS, Lanes, LanesProgram
+from gradopt.engines.lane import NUMBERS, Lanes, LanesProgram
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.stacked import StackedEngine
@@ -52,12 +52,14 @@ class LanesEngine(StackedEngine):
     starts lag behind others. A block has one row, the last one of each start; its step is that of the last of them.
 
     Args:
+        asked: The name of the program.
         build: Makes the program, and proves it; raises `Refusal` where there is none.
         patience: Seconds of eager steps after which it is made; 0: at once, and a refusal is a mistake.
     """
 
-    def __init__(self, parts: Parts, build: Callable[[], LanesProgram], patience: float) -> None:
+    def __init__(self, parts: Parts, asked: str, build: Callable[[], LanesProgram], patience: float) -> None:
         super().__init__(parts.oracle, parts.optimiser)
+        self._asked = asked
         self._build: Callable[[], LanesProgram] | None = build
         self._patience = patience
         self._made: tuple[LanesProgram, Lanes, Tensor] | None = None
@@ -66,13 +68,13 @@ class LanesEngine(StackedEngine):
         self._low, self._pending, self._pace = 0, False, math.inf
         self._spent = 0.0
         if patience == 0:
-            program = _asked(build)
+            program = self._proved(build)
             self._build = lambda: program
 
     @property
     def name(self) -> str:
         """Of the engine that makes the next step."""
-        return "eager" if self._made is None else "native"
+        return "eager" if self._made is None else self._asked
 
     def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps of each start; see `Engine.advance`."""
@@ -142,6 +144,15 @@ class LanesEngine(StackedEngine):
             self._made = self._build(), Lanes(**kept), state["common"].clone()
             self._low = state["low"]
 
+    def _proved(self, build: Callable[[], LanesProgram]) -> LanesProgram:
+        try:
+            return build()
+        except Refusal as refusal:
+            raise self._mistake(refusal) from refusal
+
+    def _mistake(self, refusal: Refusal) -> Mistake:
+        return Mistake(f"engine={self._asked} cannot run this: {refusal}; use engine=eager, or engine=auto")
+
     def _take_over(self, build: Callable[[], LanesProgram]) -> None:
         """Go on with the program, from where all starts stand at the same step."""
         self._build = None
@@ -152,9 +163,7 @@ class LanesEngine(StackedEngine):
                 raise Refusal("the optimiser keeps a state that is not one of each start")
         except Refusal as refusal:
             if self._patience == 0:
-                raise Mistake(
-                    f"engine=native cannot run this: {refusal}; use engine=eager, or engine=auto"
-                ) from refusal
+                raise self._mistake(refusal) from refusal
             log.info("engine: eager to the end: %s", refusal)
             return
         self._build = lambda: program
@@ -277,13 +286,6 @@ class LanesEngine(StackedEngine):
         return mask
 
 
-def _asked(build: Callable[[], LanesProgram]) -> LanesProgram:
-    try:
-        return build()
-    except Refusal as refusal:
-        raise Mistake(f"engine=native cannot run this: {refusal}; use engine=eager, or engine=auto") from refusal
-
-
 def prove(program: LanesProgram, parts: Callable[[], Parts]) -> None:
     """Let a few starts make the same steps by the program and by eager.
 
@@ -293,7 +295,7 @@ def prove(program: LanesProgram, parts: Callable[[], Parts]) -> None:
     Raises:
         Refusal: They do not give the same records but for rounding.
     """
-    eager, ours = (LanesEngine(parts(), lambda: program, patience) for patience in (math.inf, 0.0))
+    eager, ours = (LanesEngine(parts(), program.name, lambda: program, patience) for patience in (math.inf, 0.0))
     for row in range(GATE_ROWS):
         one, other = eager.advance(1, {}, 1.0), ours.advance(1, {}, 1.0)
         tolerance = TOLERANCE[eager.oracle.last.loss.dtype]

@@ -23,10 +23,12 @@ from gradopt.criteria.stacked import (
     StackedUnbounded,
 )
 from gradopt.engines.choice import KINDS
+from gradopt.engines.compiled_lanes import CompiledLanes
+from gradopt.engines.lane import LanesProgram
 from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
-from gradopt.engines.native.lanes_program import LanesProgram
+from gradopt.engines.native.lanes_program import NativeLanes
 from gradopt.engines.stacked import StackedEngine
-from gradopt.engines.tracing import trace
+from gradopt.engines.tracing import StepGraph, trace
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.stacked.optimiser import StackedOptimiser, StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
@@ -38,6 +40,12 @@ from gradopt.stacking import named
 from gradopt.stationarity.stacked import StackedPoints
 
 log = logging.getLogger("gradopt")
+
+PROGRAMS: Mapping[str, Callable[[StepGraph, int], LanesProgram]] = {
+    "native": lambda graph, number: NativeLanes(graph),
+    "compiled": CompiledLanes,
+}
+"""By name of the engine, of the step of one start and the number of starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +125,9 @@ def assemble_starts(
     facts = {"objective": target.describe(), "optimiser": f"{label}, of {counted(oracle.num_starts, 'start')} at once"}
 
     if not isinstance(built, StackedTorchOptimiser):
-        if engine == "native":
+        if engine in PROGRAMS:
             raise Mistake(
-                f"engine=native runs many starts of an elementwise optimiser such as adam, not of {label}: use "
+                f"engine={engine} runs many starts of an elementwise optimiser such as adam, not of {label}: use "
                 "engine=eager or auto"
             )
         return StartsAssembly(
@@ -134,22 +142,25 @@ def assemble_starts(
 
     def program() -> LanesProgram:
         one = AutogradOracle(target)
-        made = LanesProgram(trace(one, _of_one(one, target, optimiser, given, schedule, steps)))
+        made = PROGRAMS[name](trace(one, _of_one(one, target, optimiser, given, schedule, steps)), oracle.num_starts)
         prove(made, few)
-        log.info("engine: native, as the first starts give the same records as by eager")
+        log.info("engine: %s, as the first starts give the same records as by eager", name)
         return made
 
-    facts["engine"] = "eager" if engine == "eager" else "native" if engine == "native" else "auto, begins eager"
-    patience = {"eager": math.inf, "native": 0.0, "auto": KINDS["native"].patience}[engine]
-    executed = LanesEngine(Parts(oracle, built), program, patience)
+    facts["engine"] = "auto, begins eager" if engine == "auto" else engine
+    name = engine if engine in PROGRAMS else "native"
+    patience = {"eager": math.inf, "auto": KINDS[name].patience}.get(engine, 0.0)
+    executed = LanesEngine(Parts(oracle, built), name, program, patience)
     return StartsAssembly(oracle, executed, judges, interrupt, facts, steps)
 
 
 def _check_request(engine: str, extra_criteria: Sequence[Criterion], on_saddle: str) -> None:
     """Refuse what is for one start alone."""
     check_engine(engine)
-    if engine not in ("eager", "auto", "native"):
-        raise Mistake(f"engine={engine} runs one start alone: for many at once use engine=native, eager or auto")
+    if engine not in ("eager", "auto", *PROGRAMS):
+        raise Mistake(
+            f"engine={engine} runs one start alone: for many at once use engine=native, compiled, eager or auto"
+        )
     for criterion in extra_criteria:
         if not callable(getattr(criterion, "keep", None)):
             name = type(criterion).__name__

@@ -1,4 +1,4 @@
-"""Many starts by the native engine: what eager does, to the last bits, with each start at a step of its own."""
+"""Many starts by programs: what eager does, to the last bits, with each start at a step of its own."""
 
 import logging
 
@@ -7,9 +7,11 @@ import torch
 
 import gradopt
 from gradopt import Mistake
+from gradopt.engines import compiled_lanes
 from gradopt.engines.choice import KINDS, Kind
+from gradopt.engines.compiled_lanes import CompiledLanes
 from gradopt.engines.lanes import LanesEngine, Parts, prove
-from gradopt.engines.native.lanes_program import LanesProgram
+from gradopt.engines.native.lanes_program import NativeLanes
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import trace
 from gradopt.loop import iterate
@@ -48,9 +50,27 @@ def drawn(number, n=2, dtype=torch.float64):
     return torch.rand(number, n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4 - 2
 
 
-def both(function, starts, **options):
+QUICK = ("native", "mapped")
+EVERY = (*QUICK, pytest.param("compiled", marks=pytest.mark.slow))
+
+
+@pytest.fixture(params=QUICK)
+def engine(request, monkeypatch):
+    """Programs, and what takes part in the compiled one without a compiler's seconds."""
+    if request.param != "mapped":
+        return request.param
+    uncompiled(monkeypatch)
+    return "compiled"
+
+
+def uncompiled(monkeypatch):
+    monkeypatch.setattr(compiled_lanes, "code_of", lambda function, inputs: function)
+    monkeypatch.setattr(compiled_lanes, "held", lambda tensor: tensor)
+
+
+def both(function, starts, program, **options):
     """The same by eager and by the program."""
-    return [gradopt.minimise(function, starts=starts, engine=engine, **options) for engine in ("eager", "native")]
+    return [gradopt.minimise(function, starts=starts, engine=engine, **options) for engine in ("eager", program)]
 
 
 def assert_equal(one, other, bits=1e-12):
@@ -59,19 +79,22 @@ def assert_equal(one, other, bits=1e-12):
     torch.testing.assert_close(one.x, other.x, rtol=bits, atol=bits)
 
 
+@pytest.mark.parametrize("engine", EVERY, indirect=True)
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_elementwise_class_steps_as_by_eager(name):
+def test_every_elementwise_class_steps_as_by_eager(engine, name):
     options = {"optimiser": name, "optimiser_options": CLASSES[name], "stop": gradopt.Stop(max_steps=60)}
 
-    assert_equal(*both(hollow, drawn(150), **options))
+    assert_equal(*both(hollow, drawn(150), engine, **options))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name != "wide"], ids=lambda case: case.name)
-def test_each_start_ends_as_it_does_alone(case):
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_start_ends_as_it_does_alone(engine, case):
+    if engine == "native" and case.name == "wide":
+        pytest.skip("it refuses a step of so many operations")
     starts = torch.tensor(case.starts, dtype=torch.float64)
     options = {"optimiser": "adam", "optimiser_options": {"lr": 0.05}, "stop": gradopt.Stop(max_steps=450)}
 
-    many = gradopt.minimise(case.function, starts=starts, engine="native", bounds=case.bounds, **options)
+    many = gradopt.minimise(case.function, starts=starts, engine=engine, bounds=case.bounds, **options)
 
     for one, single in zip(many, pair(case, "adam", torch.float64)[1], strict=True):
         assert_same(one, single)
@@ -90,48 +113,51 @@ def test_each_start_ends_as_it_does_alone(case):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_what_is_asked_of_a_run_holds_for_each_start(options):
+def test_what_is_asked_of_a_run_holds_for_each_start(engine, options):
     common = {"optimiser": "adam", "stop": gradopt.Stop(max_steps=130), **options}
 
-    assert_equal(*both(hollow, drawn(40).clamp(-1.4, 1.7), **common))
+    assert_equal(*both(hollow, drawn(40).clamp(-1.4, 1.7), engine, **common))
 
 
-def test_starts_that_converge_one_by_one_lag_behind_and_end_where_they_do_by_eager():
+@pytest.mark.parametrize("engine", EVERY, indirect=True)
+def test_starts_that_converge_one_by_one_lag_behind_and_end_where_they_do_by_eager(engine):
     starts = torch.linspace(-60, 60, 121, dtype=torch.float64).unsqueeze(1)
 
-    eager, native = both(f.parabola, starts, optimiser="adam", optimiser_options={"lr": 0.5})
+    eager, ours = both(f.parabola, starts, engine, optimiser="adam", optimiser_options={"lr": 0.5})
 
-    assert_equal(eager, native)
-    assert bool(native.success.all()) and len(native.nit.unique()) > 30
-    steps = native.history["step"]
+    assert_equal(eager, ours)
+    assert bool(ours.success.all()) and len(ours.nit.unique()) > 30
+    steps = ours.history["step"]
     assert bool((steps[1:] > steps[:-1]).all()) and len(steps) < len(eager.history["step"])
-    assert native.history["going"][-1] < 121
+    assert ours.history["going"][-1] < 121
 
 
-def test_unknowns_of_several_shapes():
+@pytest.mark.parametrize("engine", EVERY, indirect=True)
+def test_unknowns_of_several_shapes(engine):
     starts = {"a": drawn(30, 1)[:, 0], "b": drawn(30, 6).reshape(30, 2, 3)}
 
     def loss(p):
         return (p["a"] - 1) ** 2 + ((p["b"] - p["a"]) ** 2 * p["b"].exp()).sum()
 
-    eager, native = both(loss, starts, optimiser="adam", stop=gradopt.Stop(max_steps=50))
+    eager, ours = both(loss, starts, engine, optimiser="adam", stop=gradopt.Stop(max_steps=50))
 
-    torch.testing.assert_close(native.x, eager.x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.x, eager.x, rtol=1e-12, atol=1e-12)
 
 
-def test_float32_and_a_start_that_turns_nan():
+@pytest.mark.parametrize("engine", EVERY, indirect=True)
+def test_float32_and_a_start_that_turns_nan(engine):
     starts = torch.tensor([[2.0], [-1.0], [0.5]])
 
-    eager, native = both(log_well, starts, optimiser="adam", optimiser_options={"lr": 0.05, "clip_norm": 0.1})
+    eager, ours = both(log_well, starts, engine, optimiser="adam", optimiser_options={"lr": 0.05, "clip_norm": 0.1})
 
-    assert [status.value for status in native.status] == ["converged", "non_finite", "converged"]
-    torch.testing.assert_close(native.x, eager.x, rtol=1e-4, atol=1e-4)
+    assert [status.value for status in ours.status] == ["converged", "non_finite", "converged"]
+    torch.testing.assert_close(ours.x, eager.x, rtol=1e-4, atol=1e-4)
 
 
-def test_a_saved_run_goes_on_to_the_last_bit():
+def test_a_saved_run_goes_on_to_the_last_bit(engine):
     def build():
         starts = {"x": torch.linspace(-40, 50, 12, dtype=torch.float64).unsqueeze(1)}
-        assembly = assemble_starts(FunctionObjective(f.parabola, [0.0]), starts, "adam", {"lr": 0.2}, engine="native")
+        assembly = assemble_starts(FunctionObjective(f.parabola, [0.0]), starts, "adam", {"lr": 0.2}, engine=engine)
         return assembly, Verdicts(assembly.criteria, 12)
 
     def walk(assembly, verdicts, until=10_000):
@@ -182,13 +208,40 @@ def test_what_is_no_program_is_refused_or_runs_eagerly():
 
     with pytest.raises(Mistake, match="engine=native cannot run this: a step of more than"):
         gradopt.minimise(wide.function, starts=starts, engine="native", **options)
-    with pytest.raises(Mistake, match="runs one start alone"):
-        gradopt.minimise(wide.function, starts=starts, engine="compiled", **options)
+    with pytest.raises(Mistake, match="engine=cuda_graph runs one start alone"):
+        gradopt.minimise(wide.function, starts=starts, engine="cuda_graph", **options)
+    with pytest.raises(Mistake, match="engine=compiled runs many starts of an elementwise optimiser"):
+        gradopt.minimise(wide.function, starts=starts, engine="compiled", optimiser="lbfgs")
 
 
-def test_a_program_that_gives_other_records_is_refused():
+@pytest.mark.parametrize("engine", ["mapped"], indirect=True)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_starts_of_many_tiles_and_the_empty_places_of_the_last_are_on_their_own(monkeypatch, engine, chunk):
+    monkeypatch.setattr(compiled_lanes, "TILE", 64)
+    monkeypatch.setattr(compiled_lanes, "CHUNK", chunk)
+    starts = torch.linspace(-60, 60, 101, dtype=torch.float64).unsqueeze(1)
+
+    assert_equal(*both(f.parabola, starts, engine, optimiser="adam", optimiser_options={"lr": 0.5}))
+
+
+def test_what_no_map_has_a_rule_for_is_refused():
+    def counted(x):
+        return (x**2).sum() + torch.bincount((x > 0).long(), minlength=2).sum()
+
+    class Own(FunctionObjective):
+        def losses(self, parameters):
+            return torch.stack([counted(x) for x in parameters["x"]])
+
+    starts = {"x": torch.ones(3, 2, dtype=torch.float64)}
+    with pytest.raises(Mistake, match=r"engine=compiled cannot run this: (it does not compile|the loss).*bincount"):
+        assemble_starts(Own(counted, [1.0, 2.0]), starts, "adam", engine="compiled")
+
+
+@pytest.mark.parametrize("build", [NativeLanes, lambda graph: CompiledLanes(graph, 3)], ids=["native", "mapped"])
+def test_a_program_that_gives_other_records_is_refused(monkeypatch, build):
+    uncompiled(monkeypatch)
     other = AutogradOracle(FunctionObjective(lambda x: (x**2).sum(), torch.zeros(1, dtype=torch.float64)))
-    program = LanesProgram(trace(other, TorchOptimiser(torch.optim.SGD(other.parameters, lr=0.1))))
+    program = build(trace(other, TorchOptimiser(torch.optim.SGD(other.parameters, lr=0.1))))
 
     def parts():
         starts = {"x": torch.ones(3, 1, dtype=torch.float64)}
@@ -196,6 +249,6 @@ def test_a_program_that_gives_other_records_is_refused():
         adapter = TorchOptimiser(torch.optim.SGD(oracle.parameters, lr=0.1))
         return Parts(oracle, StackedTorchOptimiser(adapter, elementwise=None, clip_norm=None))
 
-    assert LanesEngine(parts(), lambda: program, 0.0).name == "eager"
+    assert LanesEngine(parts(), "native", lambda: program, 0.0).name == "eager"
     with pytest.raises(Refusal, match="its loss is not that of eager"):
         prove(program, parts)
