@@ -60,7 +60,7 @@ class LBFGS:
                 self._memory.add(point - self._point, gradient - self._gradient)
             self._point, self._gradient = point, gradient
             self._begin(evaluation.loss, oracle)
-        elif self._search is not None and not self._search.advance():
+        elif self._search is not None and not self._advances(self._search, oracle):
             if not self._memory.size:
                 if self._search.not_finite is not None and self._search.is_walled_in:
                     raise NonFiniteTrial(self._search.not_finite, however_short=True)
@@ -125,6 +125,14 @@ class LBFGS:
             noise = max(noise, min(self._search.noise, NOISE_UP_TO * abs(loss)))
             lowest = self._search.lowest
         self._search = LineSearch(loss, slope, step, noise, lowest)
+
+    def _advances(self, search: LineSearch, oracle: Oracle) -> bool:
+        """Set the next trial, if there is one. What a step tells that moves nothing is known, and not evaluated."""
+        while search.advance():
+            if not torch.equal(self._trial(search.step, oracle), self._point):
+                return True
+            search.accepts(search.loss, search.slope)
+        return False
 
     def _trial(self, step: float, oracle: Oracle) -> Tensor:
         longest = torch.finfo(self._point.dtype).max  # a loss that falls for ever asks for more

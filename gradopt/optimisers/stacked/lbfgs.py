@@ -46,7 +46,7 @@ class StackedLBFGS:
 
     def retry(self, evaluations: Evaluations, oracle: StackedOracle, places: Tensor) -> Halted | None:
         """Make the next trials. Where a search has failed, drop the memory and try the gradient once."""
-        found = self._search.advance(places)
+        found = self._advances(places, oracle)
         if bool(found.all()):
             return self._write(places, oracle)
         failed = places[~found]
@@ -141,12 +141,30 @@ class StackedLBFGS:
         lost = places[~(slope < 0)]
         return Halted(lost, torch.full_like(lost, len(CAUSES) - 1), CAUSES) if len(lost) else None
 
+    def _advances(self, places: Tensor, oracle: StackedOracle) -> Tensor:
+        """Set the next trials; which searches have one. What a step tells that moves nothing is known, and not
+        evaluated.
+        """
+        search = self._search
+        found = search.advance(places)
+        waiting = found.nonzero().flatten()
+        while len(waiting):
+            there = places[waiting]
+            waiting = waiting[(self._trials(there, oracle) == self._point[there]).all(1).cpu()]
+            still = places[waiting]
+            search.accepts(still, search.of("loss", still), search.of("slope", still))
+            found[waiting] = search.advance(still)
+            waiting = waiting[found[waiting]]
+        return found
+
     def _write(self, places: Tensor, oracle: StackedOracle) -> None:
         """Move these starts to their trials."""
+        oracle.write(places, self._trials(places, oracle))
+
+    def _trials(self, places: Tensor, oracle: StackedOracle) -> Tensor:
         longest = torch.finfo(self._point.dtype).max  # a loss that falls for ever asks for more
         steps = self._search.of("step", places).clamp(max=longest).to(self._point)
-        points = torch.addcmul(self._point[places], steps.unsqueeze(1), self._direction[places])
-        oracle.write(places, oracle.inside(points))
+        return oracle.inside(torch.addcmul(self._point[places], steps.unsqueeze(1), self._direction[places]))
 
 
 def _dots(one: Tensor, other: Tensor) -> Tensor:
