@@ -180,14 +180,15 @@ def test_a_resumed_run_is_one_curve(server):
 @pytest.mark.slow
 def test_seeds_of_one_sweep_are_one_row_of_hparams(server):
     groups = {group["name"]: group for group in server.groups()}
-    sweeps = {name: group for name, group in groups.items() if name.startswith(("first/", "second/"))}
+    sweeps = {name: group for name, group in groups.items() if name.endswith((", first", ", second"))}
     last = {
         group["hparams"]["optimiser.lr"]: {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
         for name, group in sweeps.items()
-        if name.startswith("first/")
+        if name.endswith("first")
     }
 
-    assert sorted(name.partition("/")[0] for name in sweeps) == ["first", "first", "second"]
+    assert sorted(name.split(", ")[-1] for name in sweeps) == ["first", "first", "second"]
+    assert all(name.startswith("adam ") for name in sweeps)
     assert all(len(group["sessions"]) == 2 for group in sweeps.values())
     assert all(one["status"] == "STATUS_SUCCESS" for group in sweeps.values() for one in group["sessions"])
     assert all("seed" not in group["hparams"] for group in groups.values())
