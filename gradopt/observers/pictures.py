@@ -84,7 +84,7 @@ class Pictures:
 
     def _charts(self, result: Result | Results) -> None:
         title = self._run.facts.get("objective", "loss")
-        found = convergence(result, title, self._run.minimum)
+        found = convergence(result, title, self._run.minimum, self._run.violation_tolerance)
         if found is not None:
             self._save("convergence", found)
         try:

@@ -30,11 +30,14 @@ MARKS = {True: (GREEN, "o"), None: (ORANGE, "s"), False: (RED, "X")}
 """Of the verdict: success, used-up budget, failure."""
 
 
-def convergence(result: Result | Results, objective: str, minimum: float | None) -> bytes | None:
+def convergence(
+    result: Result | Results, objective: str, minimum: float | None, tolerance: float = 0.0
+) -> bytes | None:
     """A PNG file; None where there are not two points to join.
 
     Args:
         minimum: The lowest loss there is, if it is known.
+        tolerance: A violation of the constraints up to this is none.
     """
     columns = {name: numpy.asarray(column, dtype=float) for name, column in result.history.items()}
     if not columns or len(columns["loss"]) < 2:
@@ -53,15 +56,19 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     keys(above, 3 if len(losses) == 1 else 2)
     drawing.suptitle(shortened(objective), fontsize=10)
 
-    best = shown.fun if minimum is None else min(minimum, shown.fun)
-    lowest = columns["best_loss"] if many else _lowest(columns)
+    violation = columns.get("violation", numpy.zeros(1))
+    feasible = violation <= tolerance
+    lowest = columns["best_loss"] if many else _lowest(columns, feasible)
+    ends = [] if shown.violation is not None and not shown.violation <= tolerance else [shown.fun]
+    best = numpy.nanmin([*lowest, *ends, math.inf if minimum is None else minimum])
+    which = "lowest loss" if feasible.all() else "lowest feasible loss"
     told = "lowest of this run" if minimum is None else f"known minimum {minimum:.6g}"
     if shown.status is not Status.UNBOUNDED:  # there is none
-        _curve(below, work, _positive(lowest - best), f"lowest loss so far - {told}", BLUE, "-")
+        _curve(below, work, _positive(lowest - best), f"{which} so far - {told}", BLUE, "-")
     name = "largest gradient entry" + (" (median)" if many else "")
     _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
-    if numpy.nanmax(columns.get("violation", numpy.zeros(1)), initial=0.0) > 0:
-        _curve(below, work, _positive(columns["violation"]), "violation of the constraints", BLACK, ":")
+    if numpy.nanmax(violation, initial=0.0) > 0:
+        _curve(below, work, _positive(violation), "violation", BLACK, ":")
     logarithmic(below)
     below.set_xlabel("steps" if many else "evaluations of the loss")
     keys(below)
@@ -132,9 +139,10 @@ def _scale(axes: Any, values: Any) -> Scale:
     return scale(finite)
 
 
-def _lowest(columns: Mapping[str, Any]) -> Any:
+def _lowest(columns: Mapping[str, Any], feasible: Any) -> Any:
+    """Of the steps so far that keep the constraints: where they are missed, a loss may be lower than the minimum."""
     values = columns.get("full_loss", columns["loss"])
-    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values), values, numpy.nan))
+    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values) & feasible, values, numpy.nan))
 
 
 def _positive(values: Any) -> Any:

@@ -83,6 +83,61 @@ def test_losses_that_are_not_finite_leave_the_rest():
     assert covered(png, BLUE)
 
 
+@pytest.fixture
+def panels(monkeypatch):
+    """Draws a convergence, and returns its panels by place, each with its lines by label."""
+    seen = []
+
+    def watched(drawing, png=convergence_chart.png):
+        seen.append(drawing)
+        return png(drawing)
+
+    monkeypatch.setattr(convergence_chart, "png", watched)
+
+    def draw(result, objective="f", minimum=None, **options):
+        convergence(result, objective, minimum, **options)
+        return [{line.get_label(): line.get_xydata() for line in axes.get_lines()} for axes in seen[-1].axes]
+
+    draw.drawings = seen
+    return draw
+
+
+def test_the_gap_counts_the_losses_of_feasible_steps_alone(panels):
+    losses, missed = [4.0, 0.5, 3.0, 2.0, 1.0], [0.0, 0.3, 1e-9, 0.0, 0.0]
+    columns = {"loss": losses, "violation": missed, "evaluations": range(1, 6), "gradient_norm": losses}
+
+    _, below = panels(ended(Status.CONVERGED, **columns), tolerance=1e-8)
+
+    gap = below["lowest feasible loss so far - lowest of this run"]
+    assert gap.tolist() == [[1.0, 3.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0]]
+
+
+def test_the_gap_of_a_constrained_run_goes_on_to_where_its_lowest_feasible_loss_is_found(panels):
+    found = gradopt.minimise(
+        lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
+        [-1.0, 1.0],
+        constraints=[
+            gradopt.Constraint(lambda x: (x**2).sum(), upper=1.5),
+            gradopt.Constraint(lambda x: x.sum(), upper=1.2),
+        ],
+        optimiser="augmented_lagrangian",
+    )
+
+    _, below = panels(found, tolerance=1.5e-8)
+
+    gap = below["lowest feasible loss so far - lowest of this run"]
+    assert found.success and gap[-1, 0] > 0.9 * found.nfev
+    assert gap[-1, 1] < 1e-8
+
+
+def test_without_a_feasible_step_there_is_no_gap(panels):
+    columns = {"loss": [3.0, 2.0], "violation": [0.2, 0.1], "evaluations": [1, 2], "gradient_norm": [1.0, 1.0]}
+
+    _, below = panels(replace(ended(Status.INFEASIBLE, **columns), violation=0.1))
+
+    assert set(below) == {"largest gradient entry", "violation"}
+
+
 @pytest.mark.parametrize(("value", "text"), [(1e-3, "10⁻³"), (1.0, "10⁰"), (-1e12, "-10¹²"), (0.0, "0"), (20.0, "20")])
 def test_powers_of_ten_are_written_so(value, text):
     assert _power(value) == text
@@ -356,7 +411,7 @@ def test_a_convergence_of_any_size_has_a_true_label(factor, constant, monkeypatc
 def test_keys_in_two_rows_lie_below_the_axes_above(monkeypatch):
     seen = []
     monkeypatch.setattr(convergence_chart, "png", seen.append)
-    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 2, 1]}
+    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 0, 0]}
 
     convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", None)
 
