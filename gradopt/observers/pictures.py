@@ -114,7 +114,8 @@ class Pictures:
             path = run.starts.detach().double().cpu()
         else:
             path = torch.stack([start[0], *(point.detach().double().cpu() for point in self._path), best])
-        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible()))
+        end = "result" if many or result.success else "best point"
+        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible(), end=end))
         if many:
             minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else path[:0]
             mask = free(bounds, path.shape[1])

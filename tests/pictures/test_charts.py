@@ -15,6 +15,7 @@ from PIL import Image
 import gradopt
 from gradopt.pictures import convergence as convergence_chart
 from gradopt.pictures import landscape as landscape_chart
+from gradopt.pictures.basins import _told
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.figures import BLUE, GREEN, GREY, ORANGE, RED, _power
@@ -138,6 +139,65 @@ def test_without_a_feasible_step_there_is_no_gap(panels):
     assert set(below) == {"largest gradient entry", "violation"}
 
 
+def himmelblau(x):
+    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
+
+
+@pytest.fixture(scope="module")
+def four_minima():
+    grid = torch.linspace(-4.5, 4.5, 4, dtype=torch.float64)
+    return gradopt.minimise(himmelblau, starts=torch.cartesian_prod(grid, grid), bounds=(-5.0, 5.0), optimiser="lbfgs")
+
+
+def test_the_verdict_of_many_starts_stands_at_the_step_it_names(panels, four_minima):
+    best = four_minima.best_start
+    assert best.nit < four_minima.nit.max()  # others go on
+
+    above, below = panels(four_minima)
+
+    (mark,) = above[f"best start converged at step {best.nit}, loss {best.fun:.6g}"]
+    assert mark.tolist() == [best.nit, best.fun]
+    drawing = panels.drawings[-1]
+    FigureCanvasAgg(drawing).draw()
+    assert all(axes.get_legend().get_window_extent().x1 < drawing.bbox.x1 for axes in drawing.axes)
+    assert "median of those going on" in above and "largest gradient entry (median of those going on)" in below
+
+
+def test_minima_that_are_equal_to_the_tolerance_share_their_loss(four_minima):
+    losses = [one["fun"] for one in four_minima.minima]
+    assert len(losses) == 4 and len(set(losses)) > 1 and max(losses) < 1e-15
+    fall = four_minima.history["loss"][0].item() * four_minima.best_start.verdict.evidence["tolerance"]
+
+    assert _told(four_minima) == [f"0 ± {fall:.0e}"] * 4
+
+    raised = [{**one, "fun": one["fun"] + height} for one, height in zip(four_minima.minima, (0, 0, 1, 2), strict=True)]
+    assert _told(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
+def test_the_mark_of_a_run_that_met_no_number_stands_at_its_last_finite_loss(last, panels):
+    columns = {"loss": [3.0, 1.0, 2.0, last], "evaluations": [1, 2, 3, 4], "gradient_norm": [1.0] * 4}
+
+    above, _ = panels(replace(ended(Status.NON_FINITE, **columns), fun=1.0))
+
+    assert above["non_finite at step 3, best loss 1"].tolist() == [[3.0, 2.0]]
+    assert above["loss"][-1].tolist() == [3.0, 2.0]
+
+
+def test_a_long_title_is_wrapped_and_hides_no_legend(panels):
+    title = "network with 2 layers of 128 units; " * 4 + "batches of 64, 30 epochs"
+    columns = {"loss": [3.0, 2.0, 1.0], "evaluations": [1, 2, 3], "gradient_norm": [1.0] * 3}
+
+    panels(ended(Status.CONVERGED, **columns), title)
+
+    drawing = panels.drawings[-1]
+    FigureCanvasAgg(drawing).draw()
+    assert drawing.get_suptitle().replace("\n", " ") == title
+    heading, legend = drawing._suptitle.get_window_extent(), drawing.axes[0].get_legend().get_window_extent()
+    assert 0 < heading.x0 < heading.x1 < drawing.bbox.x1
+    assert heading.y0 > legend.y1
+
+
 @pytest.mark.parametrize(("value", "text"), [(1e-3, "10⁻³"), (1.0, "10⁰"), (-1e12, "-10¹²"), (0.0, "0"), (20.0, "20")])
 def test_powers_of_ten_are_written_so(value, text):
     assert _power(value) == text
@@ -233,6 +293,14 @@ def marks(axes):
         if line.get_label().startswith(("start", "result")):
             (found[line.get_label().split(",")[0]],) = line.get_xydata().tolist()
     return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_where_a_run_failed_its_end_is_called_the_best_point(number, axes):
+    drawn = axes(bowl, [[-3.0] * number], [0.5] * number, end="best point")
+
+    assert [name.split(",")[0] for name in told(drawn)][-2:] == ["start", "best point"]
+    assert number < 5 or "to the best point (1)" in drawn.get_xlabel()
 
 
 def bowl(points):
