@@ -149,6 +149,28 @@ def test_the_end_of_a_run_without_success_is_called_the_best_point(lr, steps, en
     assert seen == [end]
 
 
+@pytest.mark.parametrize(("given", "tolerance"), [(None, 2.0**-26), (1e-3, 1e-3)])
+def test_the_gap_is_drawn_to_the_tolerance_of_the_run(given, tolerance, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments, convergence=pictures.convergence):
+        seen.append(arguments[-1])
+        return convergence(*arguments)
+
+    monkeypatch.setattr(pictures, "convergence", watched)
+
+    gradopt.minimise(
+        lambda x: (x**2).sum(),
+        [2.0, 1.0],
+        constraints=gradopt.Constraint(lambda x: x.prod(), lower=1.0),
+        stop=gradopt.Stop(constraint_tolerance=given),
+        observers=[Pictures()],
+        directory=tmp_path,
+    )
+
+    assert seen == [tolerance]
+
+
 @pytest.mark.parametrize("number", [2, 3])
 def test_an_unknown_that_bounds_fix_is_left_out(number, tmp_path):
     lower, upper = [-2.0] * number, [2.0] * number
