@@ -728,6 +728,7 @@ class Run:
             evaluation is then a pass over all data.
         constraints: The objective's, None without any.
         constraint_values: Evaluates them at such points, and returns shape (points, m). None without any.
+        violation_tolerance: `Evaluation.violation` up to this is none.
 
     `graph`, `losses` and `constraint_values` may be called until `close` returns, by the thread that runs the observer.
     They are not counted and leave parameters, gradients, buffers and random numbers as they are; each point takes the
@@ -753,6 +754,7 @@ class Run:
     losses: Callable[[Tensor], Tensor] | None = None
     constraints: Constraints | None = None
     constraint_values: Callable[[Tensor], Tensor] | None = None
+    violation_tolerance: float = 0.0
 
 
 class Observer(Protocol):

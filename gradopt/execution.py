@@ -197,6 +197,7 @@ def _run(
         losses=None if oracle.micro_batches is not None else soundings.losses,
         constraints=oracle.constraints,
         constraint_values=None if oracle.constraints is None else soundings.constraint_values,
+        violation_tolerance=oracle.violation_tolerance,
     )
 
 

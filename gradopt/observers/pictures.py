@@ -84,7 +84,7 @@ class Pictures:
 
     def _charts(self, result: Result | Results) -> None:
         title = self._run.facts.get("objective", "loss")
-        found = convergence(result, title, self._run.minimum)
+        found = convergence(result, title, self._run.minimum, self._run.violation_tolerance)
         if found is not None:
             self._save("convergence", found)
         try:
@@ -114,7 +114,8 @@ class Pictures:
             path = run.starts.detach().double().cpu()
         else:
             path = torch.stack([start[0], *(point.detach().double().cpu() for point in self._path), best])
-        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible()))
+        end = "result" if many or result.success else "best point"
+        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible(), end=end))
         if many:
             minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else path[:0]
             mask = free(bounds, path.shape[1])

@@ -1,5 +1,6 @@
 """Where many starts ended: on the curve of one unknown, over the contours of two, else their losses in order."""
 
+import math
 from typing import Any
 
 import numpy
@@ -98,14 +99,32 @@ def _found(ends: Tensor, minima: Tensor, success: Tensor) -> Tensor:
 
 def _kinds(results: Results, found: Tensor) -> list[tuple[str, str, str]]:
     """(colour, marker, label) of the minima that are told apart: the lowest ones, and all others together."""
-    number = len(results.minima)
-    told = []
+    number, told = len(results.minima), []
+    losses = _told(results)
     for kind in range(min(number, len(KINDS))):
         visits = int(_is_kind(found, kind).sum())
-        name = f"loss {results.minima[kind]['fun']:.4g}"
+        name = f"loss {losses[kind]}"
         if kind == len(KINDS) - 1 and number > len(KINDS):
             name = f"{number - kind} other minima"
         told.append((*KINDS[kind], f"{name}: {visits} start{'s' * (visits != 1)}"))
+    return told
+
+
+def _told(results: Results) -> list[str]:
+    """Of each minimum its loss. Those that differ by less than the verdicts can tell share one: by what the gradient's
+    tolerance is of the fall from the start, or by rounding. Of losses that 0 is among, it is 0.
+    """
+    losses = [float(one["fun"]) for one in results.minima]
+    begin = float(results.history["loss"][0]) if "loss" in results.history else math.nan
+    told: list[str] = []
+    while len(told) < len(losses):
+        lowest = losses[len(told)]
+        fall = begin - lowest if math.isfinite(begin) else 0.0
+        rounding = 10 * torch.finfo(results.fun.dtype).eps * abs(lowest)
+        unsure = max(results.best_start.verdict.evidence.get("tolerance", 0.0) * fall, rounding)
+        number = sum(lowest <= loss <= lowest + unsure for loss in losses[len(told) :])
+        shown = f"{0.0 if abs(lowest) <= unsure else lowest:.4g} ± {unsure:.0e}"
+        told += [shown] * number if number > 1 else [f"{lowest:.4g}"]
     return told
 
 

@@ -1,12 +1,13 @@
 """The loss of a run over its evaluations, with the gap to the lowest loss known and the gradient on log axes."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import numpy
 
-from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
+from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png
 from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Result, Results
 from gradopt.verdict import Status
@@ -26,15 +27,21 @@ LARGEST = 1e280
 SPREAD = 100.0
 """Ratio of losses from which on their axis is logarithmic; of evaluations it takes ten times as much."""
 
+WIDE = 85
+"""Characters of the title on one line."""
+
 MARKS = {True: (GREEN, "o"), None: (ORANGE, "s"), False: (RED, "X")}
 """Of the verdict: success, used-up budget, failure."""
 
 
-def convergence(result: Result | Results, objective: str, minimum: float | None) -> bytes | None:
+def convergence(
+    result: Result | Results, objective: str, minimum: float | None, tolerance: float = 0.0
+) -> bytes | None:
     """A PNG file; None where there are not two points to join.
 
     Args:
         minimum: The lowest loss there is, if it is known.
+        tolerance: A violation of the constraints up to this is none.
     """
     columns = {name: numpy.asarray(column, dtype=float) for name, column in result.history.items()}
     if not columns or len(columns["loss"]) < 2:
@@ -47,24 +54,27 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
     up = _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
     for name, (values, colour, line) in losses.items():
         _curve(above, work, up.shown(values), name, colour, line)
-    last = shown.fun if many else columns.get("full_loss", columns["loss"])[-1]
-    _verdict(above, work[-1], float(last), shown, up)
+    _verdict(above, *_end(columns, work, shown, many=many), shown, up, "best start " if many else "")
     above.set_ylabel(up.label("loss"))
-    keys(above, 3 if len(losses) == 1 else 2)
-    drawing.suptitle(shortened(objective), fontsize=10)
+    drawing.suptitle("\n".join(textwrap.wrap(objective, WIDE, max_lines=3, placeholder=" …")), fontsize=10)
+    keys(above, 1 if many else 3 if len(losses) == 1 else 2)
 
-    best = shown.fun if minimum is None else min(minimum, shown.fun)
-    lowest = columns["best_loss"] if many else _lowest(columns)
+    violation = columns.get("violation", numpy.zeros(1))
+    feasible = violation <= tolerance
+    lowest = columns["best_loss"] if many else _lowest(columns, feasible)
+    ends = [] if shown.violation is not None and not shown.violation <= tolerance else [shown.fun]
+    best = numpy.nanmin([*lowest, *ends, math.inf if minimum is None else minimum])
+    which = "lowest loss" if feasible.all() else "lowest feasible loss"
     told = "lowest of this run" if minimum is None else f"known minimum {minimum:.6g}"
     if shown.status is not Status.UNBOUNDED:  # there is none
-        _curve(below, work, _positive(lowest - best), f"lowest loss so far - {told}", BLUE, "-")
-    name = "largest gradient entry" + (" (median)" if many else "")
+        _curve(below, work, _positive(lowest - best), f"{which} so far - {told}", BLUE, "-")
+    name = "largest gradient entry" + (" (median of those going on)" if many else "")
     _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
-    if numpy.nanmax(columns.get("violation", numpy.zeros(1)), initial=0.0) > 0:
-        _curve(below, work, _positive(columns["violation"]), "violation of the constraints", BLACK, ":")
+    if numpy.nanmax(violation, initial=0.0) > 0:
+        _curve(below, work, _positive(violation), "violation", BLACK, ":")
     logarithmic(below)
     below.set_xlabel("steps" if many else "evaluations of the loss")
-    keys(below)
+    keys(below, 1 if many else 2)
     if work[-1] > 10 * SPREAD:
         logarithmic(below, "x", "symlog" if many else "log")  # the first step is 0
     else:
@@ -74,7 +84,10 @@ def convergence(result: Result | Results, objective: str, minimum: float | None)
 
 def _losses(columns: Mapping[str, Any], *, many: bool) -> Mapping[str, tuple[Any, str, str]]:
     if many:
-        return {"best of all starts": (columns["best_loss"], BLUE, "-"), "median": (columns["loss"], GREY, "--")}
+        return {
+            "best of all starts": (columns["best_loss"], BLUE, "-"),
+            "median of those going on": (columns["loss"], GREY, "--"),
+        }
     if "full_loss" in columns:
         return {
             "loss of a batch": (columns["loss"], GREY, "-"),
@@ -94,17 +107,31 @@ def _curve(axes: Any, x: Any, y: Any, name: str, colour: str, line: str) -> None
     axes.plot(x[seen], y[seen], line, color=colour, marker=marker, linewidth=1.5, label=name)
 
 
-def _verdict(axes: Any, evaluations: float, last: float, result: Result, up: Scale) -> None:
+def _end(columns: Mapping[str, Any], work: Any, shown: Result, *, many: bool) -> tuple[float, float, bool]:
+    """Where the run ended in both directions, and whether at the loss of its result. A last loss that is not finite, or
+    not known over all data, gives way to the last one that is; of many starts it is where the best one ended.
+    """
+    if many:
+        row = min(numpy.searchsorted(work, shown.nit).item(), len(work) - 1)
+        return work[row].item(), shown.fun, True
+    values = columns.get("full_loss", columns["loss"])
+    finite = numpy.isfinite(values).nonzero()[0]
+    if not len(finite):
+        return work[-1].item(), shown.fun, True
+    row = finite[-1]
+    return work[row].item(), values[row].item(), values[-1].item() == shown.fun
+
+
+def _verdict(axes: Any, at: float, height: float, at_result: bool, result: Result, up: Scale, whose: str) -> None:
     """Mark the end of the curve, wherever the best point was."""
     colour, marker = MARKS[True if result.success else False if result.status.failure else None]
-    height = last if math.isfinite(last) else result.fun
     if not math.isfinite(height):
         return
-    which = "loss" if height == result.fun else "best loss"
+    which = "loss" if at_result else "best loss"
     axes.plot(
-        evaluations, up.shown(height), marker,
+        at, up.shown(height), marker,
         color=colour, markeredgecolor=BLACK, markersize=9, linestyle="none", zorder=5,
-        label=f"{result.status.value} at step {result.nit}, {which} {result.fun:.6g}",
+        label=f"{whose}{result.status.value} at step {result.nit}, {which} {result.fun:.6g}",
     )  # fmt: skip
 
 
@@ -132,9 +159,10 @@ def _scale(axes: Any, values: Any) -> Scale:
     return scale(finite)
 
 
-def _lowest(columns: Mapping[str, Any]) -> Any:
+def _lowest(columns: Mapping[str, Any], feasible: Any) -> Any:
+    """Of the steps so far that keep the constraints: where they are missed, a loss may be lower than the minimum."""
     values = columns.get("full_loss", columns["loss"])
-    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values), values, numpy.nan))
+    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values) & feasible, values, numpy.nan))
 
 
 def _positive(values: Any) -> Any:

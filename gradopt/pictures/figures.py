@@ -105,7 +105,8 @@ def keys(axes: Any, columns: int = 2) -> None:
     )
     rows = -(-len(legend.get_texts()) // columns)
     if axes.get_subplotspec().is_first_row():
-        axes.figure.subplots_adjust(top=1 - (0.36 + 0.2 * rows) / axes.figure.get_figheight())
+        more = axes.figure.get_suptitle().count("\n")
+        axes.figure.subplots_adjust(top=1 - (0.36 + 0.17 * more + 0.2 * rows) / axes.figure.get_figheight())
     else:
         axes.figure.subplots_adjust(hspace=0.1 + 0.12 * rows)
 

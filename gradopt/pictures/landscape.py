@@ -79,6 +79,7 @@ class Scene:
         names: Of the unknowns, one for each entry.
         feasible: The constraints; None without any.
         fixed: What the unknowns that are left out are, for people.
+        end: What the result's point is called.
     """
 
     losses: Callable[[Tensor], Tensor]
@@ -89,6 +90,7 @@ class Scene:
     title: str
     feasible: Feasible | None = None
     fixed: str = ""
+    end: str = "result"
 
     @property
     def heading(self) -> str:
@@ -137,6 +139,7 @@ def of_free(scene: Scene) -> Scene:
         scene.title,
         feasible,
         told if len(fixed) <= FEW_FIXED else f"{len(fixed)} unknowns fixed by their bounds",
+        scene.end,
     )
 
 
@@ -161,7 +164,7 @@ def _curve(scene: Scene, seconds: float) -> bytes:
     x, y = across.shown(path[:, 0]), up.shown(scene.losses(path))
     axes.plot(x, y, ".:", color=BLACK, linewidth=0.8, markersize=5, label="steps")
     best = across.shown(scene.best), up.shown(scene.losses(scene.best.unsqueeze(0)))
-    _ends(axes, (x[:1], y[:1]), best)
+    _ends(axes, (x[:1], y[:1]), best, ("start", scene.end))
     keys(axes, 5 if scene.feasible is None else 3)
     return png(drawing)
 
@@ -204,7 +207,7 @@ def _walls(axes: Any, bounds: Sequence[float], low: float, high: float) -> None:
             label = None
 
 
-def _ends(axes: Any, start: Sequence[Any], best: Sequence[Any], labels: Sequence[str] = ("start", "result")) -> None:
+def _ends(axes: Any, start: Sequence[Any], best: Sequence[Any], labels: Sequence[str]) -> None:
     """Mark start and result, the start above: its circle leaves the tips of a star behind it to be seen. The star has a
     white rim, which keeps it apart from hatches.
     """
@@ -220,7 +223,8 @@ def _contours(scene: Scene, seconds: float) -> bytes:
     x, y = (one.shown(path[:, place]) for place, one in enumerate(scales))
     axes.plot(x, y, "-", color="white", linewidth=3.2)
     axes.plot(x, y, ".-", color=RED, linewidth=1.4, markersize=5, label="steps")
-    _ends(axes, (x[:1], y[:1]), [one.shown(scene.best[[place]]) for place, one in enumerate(scales)])
+    end = [one.shown(scene.best[[place]]) for place, one in enumerate(scales)]
+    _ends(axes, (x[:1], y[:1]), end, ("start", scene.end))
     keys(axes, 4 if scene.feasible is None else 3)
     return png(drawing)
 
@@ -310,9 +314,9 @@ def _slice(scene: Scene, seconds: float) -> bytes:
     axes.plot(shares, up.shown(losses), color=BLUE, linewidth=1.5, label="loss")
     if scene.feasible is not None:
         over_curve(axes, shares.numpy(), points, scene.feasible)
-    labels = [f"{name}, loss {loss.item():.4g}" for name, loss in (("start", first), ("result", last))]
+    labels = [f"{name}, loss {loss.item():.4g}" for name, loss in (("start", first), (scene.end, last))]
     _ends(axes, ([0.0], up.shown(first)), ([1.0], up.shown(last)), labels)
-    axes.set_xlabel(f"from the start (0) to the result (1), {way.norm().item():.4g} apart, {len(start)} unknowns")
+    axes.set_xlabel(f"from the start (0) to the {scene.end} (1), {way.norm().item():.4g} apart, {len(start)} unknowns")
     axes.set_ylabel(up.label("loss"))
     keys(axes, 3)
     drawing.suptitle(scene.heading, fontsize=10)

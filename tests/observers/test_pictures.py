@@ -131,6 +131,46 @@ def test_starts_of_one_or_two_unknowns_lie_over_the_loss_and_others_in_a_row(tmp
         assert shows(place / "starts.png", BLUE if results.success.any() or number == 1 else BLACK)
 
 
+@pytest.mark.parametrize(
+    ("lr", "steps", "end"), [(0.1, 300, "result"), (0.1, 3, "best point"), (1.1, 300, "best point")]
+)
+def test_the_end_of_a_run_without_success_is_called_the_best_point(lr, steps, end, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(scene, seconds, landscape=pictures.landscape):
+        seen.append(scene.end)
+        return landscape(scene, seconds)
+
+    monkeypatch.setattr(pictures, "landscape", watched)
+
+    result = minimise(tmp_path, x0=[0.0, 1.0], lr=lr, steps=steps)
+
+    assert result.success == (end == "result")
+    assert seen == [end]
+
+
+@pytest.mark.parametrize(("given", "tolerance"), [(None, 2.0**-26), (1e-3, 1e-3)])
+def test_the_gap_is_drawn_to_the_tolerance_of_the_run(given, tolerance, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments, convergence=pictures.convergence):
+        seen.append(arguments[-1])
+        return convergence(*arguments)
+
+    monkeypatch.setattr(pictures, "convergence", watched)
+
+    gradopt.minimise(
+        lambda x: (x**2).sum(),
+        [2.0, 1.0],
+        constraints=gradopt.Constraint(lambda x: x.prod(), lower=1.0),
+        stop=gradopt.Stop(constraint_tolerance=given),
+        observers=[Pictures()],
+        directory=tmp_path,
+    )
+
+    assert seen == [tolerance]
+
+
 @pytest.mark.parametrize("number", [2, 3])
 def test_an_unknown_that_bounds_fix_is_left_out(number, tmp_path):
     lower, upper = [-2.0] * number, [2.0] * number

@@ -15,6 +15,7 @@ from PIL import Image
 import gradopt
 from gradopt.pictures import convergence as convergence_chart
 from gradopt.pictures import landscape as landscape_chart
+from gradopt.pictures.basins import _told
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.figures import BLUE, GREEN, GREY, ORANGE, RED, _power
@@ -81,6 +82,120 @@ def test_losses_that_are_not_finite_leave_the_rest():
     png = convergence(ended(Status.NON_FINITE, loss=losses, evaluations=range(5), gradient_norm=losses), "f", None)
 
     assert covered(png, BLUE)
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """Draws a convergence, and returns its panels by place, each with its lines by label."""
+    seen = []
+
+    def watched(drawing, png=convergence_chart.png):
+        seen.append(drawing)
+        return png(drawing)
+
+    monkeypatch.setattr(convergence_chart, "png", watched)
+
+    def draw(result, objective="f", minimum=None, **options):
+        convergence(result, objective, minimum, **options)
+        return [{line.get_label(): line.get_xydata() for line in axes.get_lines()} for axes in seen[-1].axes]
+
+    draw.drawings = seen
+    return draw
+
+
+def test_the_gap_counts_the_losses_of_feasible_steps_alone(panels):
+    losses, missed = [4.0, 0.5, 3.0, 2.0, 1.0], [0.0, 0.3, 1e-9, 0.0, 0.0]
+    columns = {"loss": losses, "violation": missed, "evaluations": range(1, 6), "gradient_norm": losses}
+
+    _, below = panels(ended(Status.CONVERGED, **columns), tolerance=1e-8)
+
+    gap = below["lowest feasible loss so far - lowest of this run"]
+    assert gap.tolist() == [[1.0, 3.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0]]
+
+
+def test_the_gap_of_a_constrained_run_goes_on_to_where_its_lowest_feasible_loss_is_found(panels):
+    found = gradopt.minimise(
+        lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
+        [-1.0, 1.0],
+        constraints=[
+            gradopt.Constraint(lambda x: (x**2).sum(), upper=1.5),
+            gradopt.Constraint(lambda x: x.sum(), upper=1.2),
+        ],
+        optimiser="augmented_lagrangian",
+    )
+
+    _, below = panels(found, tolerance=1.5e-8)
+
+    gap = below["lowest feasible loss so far - lowest of this run"]
+    assert found.success and gap[-1, 0] > 0.9 * found.nfev
+    assert gap[-1, 1] < 1e-8
+
+
+def test_without_a_feasible_step_there_is_no_gap(panels):
+    columns = {"loss": [3.0, 2.0], "violation": [0.2, 0.1], "evaluations": [1, 2], "gradient_norm": [1.0, 1.0]}
+
+    _, below = panels(replace(ended(Status.INFEASIBLE, **columns), violation=0.1))
+
+    assert set(below) == {"largest gradient entry", "violation"}
+
+
+def himmelblau(x):
+    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
+
+
+@pytest.fixture(scope="module")
+def four_minima():
+    grid = torch.linspace(-4.5, 4.5, 4, dtype=torch.float64)
+    return gradopt.minimise(himmelblau, starts=torch.cartesian_prod(grid, grid), bounds=(-5.0, 5.0), optimiser="lbfgs")
+
+
+def test_the_verdict_of_many_starts_stands_at_the_step_it_names(panels, four_minima):
+    best = four_minima.best_start
+    assert best.nit < four_minima.nit.max()  # others go on
+
+    above, below = panels(four_minima)
+
+    (mark,) = above[f"best start converged at step {best.nit}, loss {best.fun:.6g}"]
+    assert mark.tolist() == [best.nit, best.fun]
+    drawing = panels.drawings[-1]
+    FigureCanvasAgg(drawing).draw()
+    assert all(axes.get_legend().get_window_extent().x1 < drawing.bbox.x1 for axes in drawing.axes)
+    assert "median of those going on" in above and "largest gradient entry (median of those going on)" in below
+
+
+def test_minima_that_are_equal_to_the_tolerance_share_their_loss(four_minima):
+    losses = [one["fun"] for one in four_minima.minima]
+    assert len(losses) == 4 and len(set(losses)) > 1 and max(losses) < 1e-15
+    fall = four_minima.history["loss"][0].item() * four_minima.best_start.verdict.evidence["tolerance"]
+
+    assert _told(four_minima) == [f"0 ± {fall:.0e}"] * 4
+
+    raised = [{**one, "fun": one["fun"] + height} for one, height in zip(four_minima.minima, (0, 0, 1, 2), strict=True)]
+    assert _told(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
+def test_the_mark_of_a_run_that_met_no_number_stands_at_its_last_finite_loss(last, panels):
+    columns = {"loss": [3.0, 1.0, 2.0, last], "evaluations": [1, 2, 3, 4], "gradient_norm": [1.0] * 4}
+
+    above, _ = panels(replace(ended(Status.NON_FINITE, **columns), fun=1.0))
+
+    assert above["non_finite at step 3, best loss 1"].tolist() == [[3.0, 2.0]]
+    assert above["loss"][-1].tolist() == [3.0, 2.0]
+
+
+def test_a_long_title_is_wrapped_and_hides_no_legend(panels):
+    title = "network with 2 layers of 128 units; " * 4 + "batches of 64, 30 epochs"
+    columns = {"loss": [3.0, 2.0, 1.0], "evaluations": [1, 2, 3], "gradient_norm": [1.0] * 3}
+
+    panels(ended(Status.CONVERGED, **columns), title)
+
+    drawing = panels.drawings[-1]
+    FigureCanvasAgg(drawing).draw()
+    assert drawing.get_suptitle().replace("\n", " ") == title
+    heading, legend = drawing._suptitle.get_window_extent(), drawing.axes[0].get_legend().get_window_extent()
+    assert 0 < heading.x0 < heading.x1 < drawing.bbox.x1
+    assert heading.y0 > legend.y1
 
 
 @pytest.mark.parametrize(("value", "text"), [(1e-3, "10⁻³"), (1.0, "10⁰"), (-1e12, "-10¹²"), (0.0, "0"), (20.0, "20")])
@@ -178,6 +293,14 @@ def marks(axes):
         if line.get_label().startswith(("start", "result")):
             (found[line.get_label().split(",")[0]],) = line.get_xydata().tolist()
     return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_where_a_run_failed_its_end_is_called_the_best_point(number, axes):
+    drawn = axes(bowl, [[-3.0] * number], [0.5] * number, end="best point")
+
+    assert [name.split(",")[0] for name in told(drawn)][-2:] == ["start", "best point"]
+    assert number < 5 or "to the best point (1)" in drawn.get_xlabel()
 
 
 def bowl(points):
@@ -356,7 +479,7 @@ def test_a_convergence_of_any_size_has_a_true_label(factor, constant, monkeypatc
 def test_keys_in_two_rows_lie_below_the_axes_above(monkeypatch):
     seen = []
     monkeypatch.setattr(convergence_chart, "png", seen.append)
-    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 2, 1]}
+    columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 0, 0]}
 
     convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", None)
 
