@@ -123,7 +123,7 @@ def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
             marked = slice(1, len(x) - 1, 1 + len(reached) // MOST_MARKERS)
             axes.step(x, y, where="post", label=f"{solver}: {solved[solver]}", markevery=marked, **look)
         axes.set(xscale="log", xlim=(begin, end), ylim=(0, 1.03))
-        plain(axes.xaxis, end / begin)
+        plain(axes.xaxis)
         bare(axes)
     left.set(
         xlabel="cost / that of the cheapest solver",
