@@ -109,3 +109,16 @@ def test_costs_close_together_have_two_labels_or_more():
     ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
     labels = [tick.label1.get_text() for tick in ticks if begin <= tick.get_loc() <= end and tick.label1.get_text()]
     assert labels == ["80", "100", "120", "140"]
+
+
+def test_a_run_that_was_refused_takes_no_place_of_a_good_one(write, tmp_path):
+    for optimiser in ("sgd", "adam"):
+        for seed in range(2):
+            began = {"started": "2026-01-01"}
+            write(f"{optimiser}-{seed}", optimiser=optimiser, seed=seed, losses=[8.0, 1.0], result=began)
+    refused = {"exit_code": 2, "message": "no observer 'consol'", "started": "2026-01-02"}
+    write("typo", seed=0, status="error", result=refused)
+
+    cases = profiles.common(grouped(find([tmp_path])))
+
+    assert cases.costs["sgd"].tolist() == [2.0, 2.0]
