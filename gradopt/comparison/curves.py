@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from gradopt.comparison.groups import HIGH, LOW, MIDDLE, Group, Problem
-from gradopt.comparison.looks import Looks, bare, sparse
+from gradopt.comparison.labels import shortened
+from gradopt.comparison.looks import Looks, bare, plain, sparse
 from gradopt.comparison.records import NO_GOAL, Trace
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ DECADES = 24
 
 WRAPPED = 44
 """Characters of a panel's title on one line."""
+
+LONGEST = 72
+"""And on both of them. `gradopt compare --csv` has it whole."""
 
 
 def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
@@ -101,9 +105,9 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (problem, groups) in zip(panels, found.items(), strict=False):
         _panel(axes, problem, groups, looks)
-        title = textwrap.wrap(problem.name, WRAPPED, max_lines=2, placeholder=" …")  # the table has it whole
+        title = textwrap.wrap(shortened(problem.name, LONGEST), WRAPPED, max_lines=2, placeholder=" …")
         axes.set_title("\n".join(title), fontsize=11 if len(title) == 1 else 8, parse_math=False)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
         bare(axes)
     for axes in panels[len(found) :]:
         axes.set_visible(False)
@@ -125,4 +129,5 @@ def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Looks) -
             axes.fill_between(places, low, high, step="post", color=look["color"], alpha=faint, linewidth=0)
     highest = max(numpy.nanmax(spread) for _, spread in lines.values())
     axes.set(xscale="log", yscale="log", ylim=(floor, 2 * highest))
+    plain(axes.xaxis)
     axes.set_ylabel(scale(problem)[1], fontsize=9)

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -89,7 +89,16 @@ def grouped(records: Sequence[Record], tolerance: float = SOLVED) -> list[Group]
         members[problem, solver].append(record)
     described = {name: _described(name, its, tolerance) for name, its in by_problem.items()}
     groups = [Group(described[problem], solver, its) for (problem, solver), its in members.items()]
-    return sorted(groups, key=lambda group: (group.problem.name, group.rank))
+    parts = [part for group in groups for part in _parted(group)]
+    return sorted(parts, key=lambda group: (group.problem.name, group.rank))
+
+
+def _parted(group: Group) -> list[Group]:
+    """Runs that were refused apart from the rest, by what was said to them."""
+    parts: dict[str | None, list[Record]] = defaultdict(list)
+    for record in group.records:
+        parts[record.message if record.refused else None].append(record)
+    return [replace(group, records=its) for its in parts.values()]
 
 
 def quantiles(values: Iterable[float]) -> tuple[float, float, float]:

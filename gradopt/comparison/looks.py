@@ -1,5 +1,6 @@
 """How lines look: told apart by colour, by line style and by marker, so in black and white and by everybody."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,14 +33,24 @@ def sparse(place: int, number: int = 8) -> tuple[float, float]:
     return (0.015 + 0.02 * (place % 5), 1 / number)
 
 
-def plain(axis: Any, ratio: float) -> None:
-    """Numbers as they are along a logarithmic axis whose ends have this ratio, where powers of ten would be too few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # an optional package, and slow to import
+def plain(axis: Any) -> None:
+    """Whole numbers, at least two and in one size of font, along a logarithmic axis whose limits are set.
 
-    if ratio < 1e5:
-        axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 500 else (1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    They stand at 1, 2 and 5 times powers of ten; where fewer than two of these are in between, at even distances; along
+    many decades at powers of ten, which from five decades on are written as such.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # optional, and slow to import
+
+    begin, end = axis.get_view_interval()
+    axis.set_minor_formatter(NullFormatter())
+    if end >= 1e5 * begin:
+        return
+    decades = range(math.floor(math.log10(begin)), math.ceil(math.log10(end)) + 1)
+    if sum(begin <= part * 10.0**decade <= end for decade in decades for part in (1, 2, 5)) < 2:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if end < max(1e3, 100 * begin) else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
 
 
 def bare(axes: Any) -> None:

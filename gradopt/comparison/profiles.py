@@ -67,7 +67,8 @@ def common(groups: Sequence[Group]) -> Cases | None:
     problems: dict[str, Problem] = {}
     for group in groups:
         problems[group.problem.name] = group.problem
-        for record in sorted(group.records, key=lambda record: str(record.result.get("started"))):
+        taken = [record for record in group.records if not record.refused]
+        for record in sorted(taken, key=lambda record: str(record.result.get("started"))):
             runs[group.solver][group.problem.name, record.seed] = record  # of the same runs the newest
     kept, shared = _companions({solver: set(its) for solver, its in runs.items()})
     if len(kept) < 2 or len(shared) < 2:
@@ -123,7 +124,7 @@ def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
             marked = slice(1, len(x) - 1, 1 + len(reached) // MOST_MARKERS)
             axes.step(x, y, where="post", label=f"{solver}: {solved[solver]}", markevery=marked, **look)
         axes.set(xscale="log", xlim=(begin, end), ylim=(0, 1.03))
-        plain(axes.xaxis, end / begin)
+        plain(axes.xaxis)
         bare(axes)
     left.set(
         xlabel="cost / that of the cheapest solver",

@@ -24,6 +24,9 @@ TORN = "torn result"
 ERROR = "error"
 """The status of a run that raised."""
 
+MISTAKE = 2
+"""The exit code of a run that was refused: what it was told to do cannot be done."""
+
 SUMMARY = "_summary"
 """Beside the runs of a sweep: what all its seeds have done together. No run is looked for in there."""
 
@@ -81,6 +84,11 @@ class Record:
     def fails(self) -> bool:
         """Whether its loss cannot be trusted, by its verdict, or there is none."""
         return self.status in FAILURES
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended by a mistake of its config or command, which says nothing of its optimiser."""
+        return self.status == ERROR and self.result.get("exit_code") == MISTAKE
 
     @property
     def seed(self) -> Any:

@@ -4,11 +4,13 @@ import csv
 import io
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from gradopt.comparison.groups import Group
+from gradopt.comparison.labels import shortened
 
 NUMBERS = {
     "loss": "best loss",
@@ -18,17 +20,23 @@ NUMBERS = {
     "seconds": "seconds",
 }
 DIGITS = {"loss": 6, "steps": 7, "evaluations": 7, "cost": 7, "seconds": 3}
+UNKNOWN_WIDTH = 160
+"""Columns of a terminal that is none, as a pipe."""
+
 HEADER = ("objective", "optimiser", "runs", "verdict", *NUMBERS.values(), "directory")
 
 
 def text(groups: Sequence[Group]) -> str:
-    """Columns in line, for the terminal; an objective is named once."""
+    """Columns in line, for the terminal; an objective is named once, and shortened to what the others leave of it."""
     rows = [HEADER, *(cells(group) for group in groups)]
     for row in range(len(rows) - 1, 1, -1):
         if rows[row][0] == rows[row - 1][0]:
             rows[row] = ("", *rows[row][1:])
     if all(len(group.records) == 1 for group in groups):
         rows = [row[:2] + row[3:] for row in rows]
+    others = sum(2 + max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])
+    room = shutil.get_terminal_size((UNKNOWN_WIDTH, 24)).columns - others
+    rows = [(shortened(row[0], room), *row[1:]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "".join(f"{line}\n" for line in lines)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gradopt.comparison.command import compare
-from tests.installed import python
+from tests.installed import gradopt, python
 
 
 def is_blank(file):
@@ -141,3 +141,16 @@ def test_torch_is_not_imported(sweep, tmp_path):
     done = python("-c", program, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_typo_counts_in_no_group_of_good_runs(tmp_path, capsys):
+    for words, code in ((("seed=0",), 0), (("seed=1",), 0), (("seed=2", "observers=[consol]"), 2)):
+        done = gradopt("objective=polynomial", "optimiser=lbfgs", "threads=1", *words, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+
+    assert compare([str(tmp_path / "runs"), "--csv", "--no-pictures"]) == 0
+
+    said = capsys.readouterr()
+    rows = [(row["optimiser"], row["runs"], row["verdict"]) for row in csv.DictReader(io.StringIO(said.out))]
+    assert rows == [("lbfgs", "2", "converged"), ("lbfgs", "1", "error")]
+    assert "'consol'" in said.err

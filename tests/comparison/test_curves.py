@@ -1,6 +1,9 @@
+import itertools
 import math
 
 import numpy
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gradopt.comparison import curves
 from gradopt.comparison.groups import grouped
@@ -66,3 +69,41 @@ def test_no_two_looks_are_the_same():
     found = looks(names)
 
     assert len({(look["color"], look["linestyle"], look["marker"]) for look in found.values()}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1, 9), (30, 50), (100, 101), (1, 80), (2e5, 4e5), (6e3, 5e5), (3, 900), (1, 1e5)]
+)
+def test_ticks_of_evaluations_are_two_or_more_readable_labels_in_one_size(write, tmp_path, first, last):
+    for objective in ("bowl", "valley", "saddle"):  # as narrow as panels get
+        run = write(objective, objective=objective, losses=[8.0, 4.0, 2.0, 1.0])
+        history = numpy.load(run / "history.npy")
+        history["evaluations"] = numpy.geomspace(first, last, len(history)).round()
+        numpy.save(run / "history.npy", history)
+    found = drawn(tmp_path)
+
+    figure = curves.picture(found, looks(["sgd"]))
+    FigureCanvasAgg(figure).draw()
+
+    axes = figure.axes[0]
+    begin, end = axes.get_xlim()
+    ticks = [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]
+    labels = [tick.label1 for tick in ticks if begin <= tick.get_loc() <= end and tick.label1.get_text()]
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+    assert len(labels) >= 2
+    assert {label.get_fontsize() for label in labels} == {8}
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert last == 1e5 or all(float(label.get_text()) for label in labels)
+
+
+def test_a_label_that_is_too_long_for_a_title_keeps_its_start_and_its_end(write, tmp_path):
+    options = {"constraints": [{"target": "module.py:disc", "kind": "inequality"}], "target": "module.py:valley"}
+    write("1", objective="function", objective_options={**options, "x0": [1.0]}, losses=[8.0, 1.0])
+    write("2", objective="function", objective_options={**options, "constraints": [], "x0": [2.0]}, losses=[8.0, 1.0])
+    found = drawn(tmp_path)
+
+    figure = curves.picture(found, looks(["sgd"]))
+
+    title = next(axes.get_title() for axes in figure.axes if "…" in axes.get_title()).replace("\n", " ")
+    assert title.startswith("function constraints=[{")
+    assert title.endswith("x0=[1]")

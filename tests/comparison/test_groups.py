@@ -106,3 +106,19 @@ def test_quantiles_are_values_of_runs():
     assert quantiles([1e-20, 1e-3]) == (1e-20, 1e-20, 1e-3)
     assert quantiles([1.0, math.inf, math.nan]) == (1.0, 1.0, math.inf)
     assert all(math.isnan(value) for value in quantiles([math.nan]))
+
+
+def test_runs_that_were_refused_are_groups_of_their_own_and_runs_that_raised_are_not(write, tmp_path):
+    for seed in range(3):
+        write(f"good-{seed}", seed=seed, losses=[8.0, 1.0], status="converged")
+    write("raised", seed=3, status="error", result={"exit_code": 1, "message": "ValueError: no"})
+    for name, message in (("typo-1", "no observer 'consol'"), ("typo-2", "no observer 'consol'"), ("other", "no x0")):
+        write(name, observers=[name], status="error", result={"exit_code": 2, "message": message})
+
+    found = grouped(find([tmp_path]))
+
+    members = [sorted(record.directory.name for record in group.records) for group in found]
+    assert members[0] == ["good-0", "good-1", "good-2", "raised"]
+    assert sorted(members[1:]) == [["other"], ["typo-1", "typo-2"]]
+    assert {group.solver for group in found} == {"sgd"}
+    assert found[0].quantiles("loss") == (1.0, 1.0, 1.0)

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gradopt.comparison import profiles
 from gradopt.comparison.groups import grouped
@@ -95,3 +96,29 @@ def test_a_solver_with_many_cases_of_its_own_hides_nobody(write, tmp_path):
 
     assert set(cases.costs) == {"sgd", "adam"} and cases.number == 2
     assert cases.left_out == {"lbfgs": 5}
+
+
+def test_costs_close_together_have_two_labels_or_more():
+    costs = {"A": numpy.array([90.0, 100.0]), "B": numpy.array([95.0, 110.0])}
+
+    figure = profiles.picture(costs, {"A": {}, "B": {}}, "Title", "evaluations")
+    FigureCanvasAgg(figure).draw()
+
+    axis = figure.axes[1].xaxis
+    begin, end = axis.get_view_interval()
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    labels = [tick.label1.get_text() for tick in ticks if begin <= tick.get_loc() <= end and tick.label1.get_text()]
+    assert labels == ["80", "100", "120", "140"]
+
+
+def test_a_run_that_was_refused_takes_no_place_of_a_good_one(write, tmp_path):
+    for optimiser in ("sgd", "adam"):
+        for seed in range(2):
+            began = {"started": "2026-01-01"}
+            write(f"{optimiser}-{seed}", optimiser=optimiser, seed=seed, losses=[8.0, 1.0], result=began)
+    refused = {"exit_code": 2, "message": "no observer 'consol'", "started": "2026-01-02"}
+    write("typo", seed=0, status="error", result=refused)
+
+    cases = profiles.common(grouped(find([tmp_path])))
+
+    assert cases.costs["sgd"].tolist() == [2.0, 2.0]

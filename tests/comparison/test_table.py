@@ -82,3 +82,23 @@ def test_of_many_starts_the_verdicts_of_all_are_counted(write, tmp_path):
     write("1", status="converged", result={"starts": {"number": 64, "counts": counts}})
 
     assert "60 converged, 4 stalled" in table.text(grouped(find([tmp_path])))
+
+
+def test_a_long_objective_is_shortened_to_the_terminal_and_whole_in_other_forms(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, width in (("1", 1.0), ("2", 2.0)):
+        disc = [{"target": "module.py:disc", "kind": "inequality", "upper": width}] * 5
+        write(name, objective="function", objective_options={"constraints": disc, "x0": [width]}, losses=[8.0, 1.0])
+    groups = grouped(find([tmp_path / "runs"]))
+    names = [group.problem.name for group in groups]
+
+    monkeypatch.setenv("COLUMNS", "140")
+    lines = table.text(groups).splitlines()
+    assert max(map(len, lines)) == 140
+    assert all(line.startswith("function constraints=[{") for line in lines[1:])
+    assert ["x0=[1]" in lines[1], "x0=[2]" in lines[2]] == [True, True]
+    monkeypatch.setenv("COLUMNS", "20")
+    cut = table.text(groups).splitlines()[1].partition("  ")[0]
+    assert len(cut) == 24
+    assert cut == f"{names[0][:12]}…{names[0][-11:]}"
+    assert all(name in table.comma_separated(groups) and name in table.markdown(groups) for name in names)
