@@ -83,6 +83,11 @@ class Record:
         return self.status in FAILURES
 
     @property
+    def holds(self) -> bool:
+        """Whether it has come to an end that is no failure: not broken off, nor going on still."""
+        return not self.fails and self.status not in (UNFINISHED, Status.INTERRUPTED.value)
+
+    @property
     def seed(self) -> Any:
         return self.config.get("seed")
 
