@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gradopt.comparison.groups import Group, grouped
-from gradopt.comparison.profiles import common, ratios, shares
+from gradopt.comparison.groups import SOLVED, Group, grouped
+from gradopt.comparison.profiles import Cases, common, foremost, ratios, shares
 from gradopt.comparison.records import ERROR, TORN, UNFINISHED, Record
 from gradopt.verdict import Status
 
-TOLERANCES = (1e-1, 1e-3, 1e-6, 1e-9)
+TOLERANCES = (1e-1, 1e-3, SOLVED, 1e-9)
 
 MOST_SOLVERS = 8
 """Optimisers that profiles are drawn of: the best."""
@@ -22,9 +22,11 @@ def board(records: Mapping[str, Record]) -> dict[str, Any]:
     """What the page shows: `runs`, `groups` and `profiles`, of runs by name."""
     groups = grouped(list(records.values()))
     place = {id(record): index for index, group in enumerate(groups) for record in group.records}
+    single = {name: replace(groups[place[id(record)]], records=[record]) for name, record in records.items()}
+    ranks = {name: rank for rank, name in enumerate(sorted(single, key=lambda name: single[name].rank))}
     return {
-        "runs": [_row(name, record, groups, place[id(record)]) for name, record in records.items()],
-        "groups": [_group(group) for group in groups],
+        "runs": [_row(name, record, groups, place[id(record)], ranks[name]) for name, record in records.items()],
+        "groups": [_group(group, rank) for rank, group in enumerate(groups)],
         "profiles": _profiles(groups),
     }
 
@@ -59,7 +61,7 @@ def minima(record: Record) -> list[Mapping[str, Any]]:
     return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
 
 
-def _row(name: str, record: Record, groups: Sequence[Group], place: int) -> dict[str, Any]:
+def _row(name: str, record: Record, groups: Sequence[Group], place: int, rank: int) -> dict[str, Any]:
     return {
         "run": name,
         "status": record.status,
@@ -71,6 +73,7 @@ def _row(name: str, record: Record, groups: Sequence[Group], place: int) -> dict
         **{of: _known(getattr(record, of)) for of in NUMBERS},
         "starts": searches(record),
         "group": place,
+        "rank": rank,
     }
 
 
@@ -80,36 +83,43 @@ MESSAGES = {
 }
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, rank: int) -> dict[str, Any]:
     return {
         "objective": group.problem.name,
         "optimiser": group.solver,
         "runs": len(group.records),
         "succeeded": sum(kind(record.status) == "success" for record in group.records),
         **{of: _known(group.quantiles(of)[1]) for of in NUMBERS},
+        "rank": rank,
     }
 
 
 def _profiles(groups: Sequence[Group]) -> dict[str, Any]:
-    """Curves by optimiser and tolerance, each a list of corners (x, share of the cases solved)."""
-    solvers: dict[str, dict[str, Any]] = {}
-    cases = None
-    for tolerance in TOLERANCES:
-        cases = common([replace(group, problem=replace(group.problem, tolerance=tolerance)) for group in groups])
-        if cases is None:
-            break
-        relative = ratios(cases.costs)
-        for solver, costs in cases.costs.items():
-            curves = {"performance": _corners(relative[solver]), "data": _corners(costs)}
-            solvers.setdefault(solver, {})[str(tolerance)] = curves
-    drawn = list(solvers.items())[:MOST_SOLVERS]
+    """Curves by optimiser and tolerance, each a list of corners (x, share of the cases solved). The optimisers are the
+    foremost at the tolerance that is shown at first.
+    """
+    by_tolerance = {tolerance: _at(groups, tolerance) for tolerance in TOLERANCES}
+    cases = by_tolerance[SOLVED]
+    drawn = foremost(cases.costs, MOST_SOLVERS) if cases else {}
+    curves: dict[str, dict[str, Any]] = {solver: {} for solver in drawn}
+    for tolerance, found in by_tolerance.items():
+        costs = {solver: found.costs[solver] for solver in drawn} if found else {}
+        relative = ratios(costs) if costs else {}
+        for solver in costs:
+            its = {"performance": _corners(relative[solver]), "data": _corners(costs[solver])}
+            curves[solver][str(tolerance)] = its
     return {
         "tolerances": [str(tolerance) for tolerance in TOLERANCES],
+        "tolerance": str(SOLVED),
         "cases": cases.number if cases else 0,
         "problems": cases.problems if cases else 0,
-        "solvers": [{"solver": solver, "curves": curves} for solver, curves in drawn],
-        "not_drawn": [*list(solvers)[MOST_SOLVERS:], *(cases.left_out if cases else ())],
+        "solvers": [{"solver": solver, "curves": its} for solver, its in curves.items()],
+        "not_drawn": [*(solver for solver in cases.costs if solver not in drawn), *cases.left_out] if cases else [],
     }
+
+
+def _at(groups: Sequence[Group], tolerance: float) -> Cases | None:
+    return common([replace(group, problem=replace(group.problem, tolerance=tolerance)) for group in groups])
 
 
 def _corners(values: Any) -> list[tuple[float, float]]:

@@ -170,7 +170,7 @@ def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str
     if not any(math.isfinite(cost) for costs in cases.costs.values() for cost in costs):
         yield "no profiles: no run came near a minimum"
         return
-    shown = list(cases.costs)[: curves.MOST_SOLVERS]
+    shown = profiles.foremost(cases.costs, curves.MOST_SOLVERS)
     if len(shown) < len(cases.costs):
         yield f"profiles of the best {len(shown)} of {len(cases.costs)} optimisers"
     tolerance = groups[0].problem.tolerance
@@ -178,9 +178,7 @@ def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str
         f"{counted(cases.problems, 'objective')}, {counted(cases.number, 'case')}; "
         f"solved: a loss within {tolerance:g} of the way from the start to the lowest"
     )
-    yield from _write(
-        profiles.picture(cases.costs, {solver: lines[solver] for solver in shown}, title, "evaluations"), file
-    )
+    yield from _write(profiles.picture(shown, {solver: lines[solver] for solver in shown}, title, "evaluations"), file)
 
 
 def _write(figure: "Figure", file: Path) -> Iterator[str]:

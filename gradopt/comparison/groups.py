@@ -4,20 +4,34 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy
 
 from gradopt.comparison.records import NO_GOAL, Record
 
 SOLVED = 1e-6
-"""The tolerance for `Problem.goal`, where none is given."""
+"""The tolerance for what is solved, where none is given."""
 
 SILENT = ("seed", "observers")
 """What changes no step: runs that differ in it alone are of one group."""
 
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
+
+
+class Case(NamedTuple):
+    """What the losses of runs from one start on the same data are measured by.
+
+    Attributes:
+        start: The loss at the first start, NaN if no history was kept.
+        lowest: The minimum if it is known, else the lowest loss of all runs; NaN if none has a loss that is a measure.
+        held: The same, but of those runs alone whose verdicts hold.
+    """
+
+    start: float
+    lowest: float
+    held: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Problem:
             that is a measure.
         known: Whether `lowest` is the known minimum.
         tolerance: Share of the way from the start down to the lowest loss by which a solution may miss it.
+        cases: By seed; all the same one where the seed changes neither data nor start.
     """
 
     name: str
@@ -38,11 +53,17 @@ class Problem:
     lowest: float
     known: bool
     tolerance: float
+    cases: Mapping[Any, Case] = field(compare=False, repr=False)
 
-    @property
-    def goal(self) -> float:
-        """The loss that counts as solved (Moré and Wild, 2009)."""
-        return self.lowest + (self.tolerance * (self.start - self.lowest) if self.start > self.lowest else 0.0)
+    def cost(self, record: Record) -> float:
+        """The evaluations until a run has solved its case, infinity if it has not: until its loss was as near to the
+        lowest one as the tolerance says (Moré and Wild, 2009).
+
+        A run whose verdict does not hold is not measured by itself, nor by others of that kind.
+        """
+        start, lowest, held = self.cases[record.seed]
+        goal = lowest + (self.tolerance * (start - lowest) if start > lowest else 0.0)
+        return record.cost(goal) if record.holds or held <= goal else math.inf
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class Group:
         problem was solved; NaN where no run has any.
         """
         if of == "cost":
-            return quantiles([record.cost(self.problem.goal) for record in self.records])
+            return quantiles([self.problem.cost(record) for record in self.records])
         return quantiles([getattr(record, of) for record in self.records])
 
     @property
@@ -73,8 +94,9 @@ class Group:
         middle = quantiles([math.inf if record.fails else record.loss for record in self.records])[1]
         if math.isnan(middle) or middle == math.inf:
             return (2, _last(self.quantiles("loss")[1]))
-        if middle <= self.problem.goal:
-            return (0, _last(self.quantiles("cost")[1]), middle)
+        cost = self.quantiles("cost")[1]
+        if cost != math.inf:
+            return (0, _last(cost), middle)
         return (1, middle)
 
 
@@ -82,13 +104,15 @@ def grouped(records: Sequence[Record], tolerance: float = SOLVED) -> list[Group]
     """The runs in groups, by problem, and the best first."""
     solvers = _labels(records, _solver, "optimiser.name")
     problems = _labels(records, _problem, "objective.name")
-    by_problem: dict[str, list[Record]] = defaultdict(list)
-    members: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    by_problem: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record, problem, solver in zip(records, problems, solvers, strict=True):
-        by_problem[problem].append(record)
-        members[problem, solver].append(record)
+        by_problem[problem][solver].append(record)
     described = {name: _described(name, its, tolerance) for name, its in by_problem.items()}
-    groups = [Group(described[problem], solver, its) for (problem, solver), its in members.items()]
+    groups = [
+        Group(described[problem], solver, its)
+        for problem, solvers in by_problem.items()
+        for solver, its in solvers.items()
+    ]
     parts = [part for group in groups for part in _parted(group)]
     return sorted(parts, key=lambda group: (group.problem.name, group.rank))
 
@@ -121,18 +145,37 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _described(name: str, records: Sequence[Record], tolerance: float) -> Problem:
-    starts = (
-        record.trace.first for record in records if record.trace is not None
-    )  # one is enough: the rest stay unread
-    start = next((value for value in starts if math.isfinite(value)), math.nan)
-    found = [record.loss for record in records if record.status not in NO_GOAL and math.isfinite(record.loss)]
-    lowest = min(found, default=math.nan)
-    known = [record.minimum for record in records if math.isfinite(record.minimum)]
+def _described(name: str, by_solver: Mapping[str, Sequence[Record]], tolerance: float) -> Problem:
+    records = [record for its in by_solver.values() for record in its]
+    start, lowest, held = _case(records)
+    minima = [record.minimum for record in records if math.isfinite(record.minimum)]
     # A minimum that a run has gone below by more than its rounding is none of this problem.
-    if known and not lowest < known[0] - 1e-6 * max(1.0, abs(known[0])):
-        return Problem(name, start, min(known[0], lowest) if found else known[0], True, tolerance)
-    return Problem(name, start, lowest, False, tolerance)
+    known = bool(minima) and not lowest < minima[0] - 1e-6 * max(1.0, abs(minima[0]))
+    if known:
+        lowest = held = min(minima[0], lowest) if math.isfinite(lowest) else minima[0]
+    by_seed: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        by_seed[record.seed].append(record)
+    cases = dict.fromkeys(by_seed, Case(start, lowest, held))
+    if len(by_seed) > 1 and any(len(_starts(its)) > 1 for its in by_solver.values()):
+        cases = {seed: _case(its) for seed, its in by_seed.items()}
+        if known:
+            cases = {seed: Case(case.start, lowest, held) for seed, case in cases.items()}
+    return Problem(name, start, lowest, known, tolerance, cases)
+
+
+def _case(records: Sequence[Record]) -> Case:
+    """As these runs alone show it."""
+    found = [record for record in records if record.status not in NO_GOAL and math.isfinite(record.loss)]
+    lowest = min((record.loss for record in found), default=math.nan)
+    held = min((record.loss for record in found if record.holds), default=math.nan)
+    return Case(next(iter(_starts(records)), math.nan), lowest, held)
+
+
+def _starts(records: Sequence[Record]) -> list[float]:
+    """The losses that these runs begin at, each once."""
+    starts = (record.trace.first for record in records if record.trace is not None)
+    return list(dict.fromkeys(start for start in starts if math.isfinite(start)))
 
 
 def _problem(key: str) -> bool:

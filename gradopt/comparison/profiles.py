@@ -8,14 +8,13 @@ optimization algorithms, SIAM J. Optim. 20 (2009); theirs count simplex gradient
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from gradopt.comparison.groups import Group, Problem
 from gradopt.comparison.looks import Looks, bare, plain
-from gradopt.comparison.records import NO_GOAL, Record
+from gradopt.comparison.records import Record
 from gradopt.plurals import counted
 
 if TYPE_CHECKING:
@@ -74,8 +73,7 @@ def common(groups: Sequence[Group]) -> Cases | None:
     if len(kept) < 2 or len(shared) < 2:
         return None
     cases = sorted(shared, key=str)
-    goals = {case: _goal(problems[case[0]], [runs[solver][case] for solver in kept]) for case in cases}
-    costs = {solver: numpy.array([runs[solver][case].cost(goals[case]) for case in cases]) for solver in kept}
+    costs = {solver: numpy.array([problems[case[0]].cost(runs[solver][case]) for case in cases]) for solver in kept}
     best = sorted(kept, key=lambda solver: -int(numpy.isfinite(costs[solver]).sum()))
     return Cases(
         len(cases),
@@ -83,6 +81,17 @@ def common(groups: Sequence[Group]) -> Cases | None:
         {solver: costs[solver] for solver in best},
         {solver: len(its) for solver, its in runs.items() if solver not in kept},
     )
+
+
+def foremost(costs: Costs, most: int) -> Costs:
+    """Of many solvers those to draw, in their order: who is the cheapest most often, and who solves most. Ratios are to
+    be taken of these alone, so that whoever is the measure of others is seen.
+    """
+    relative = ratios(costs)
+    first = {solver: int((values == 1.0).sum()) for solver, values in relative.items()}
+    solved = {solver: int(numpy.isfinite(values).sum()) for solver, values in costs.items()}
+    kept = sorted(costs, key=lambda solver: (-first[solver], -solved[solver]))[:most]
+    return {solver: values for solver, values in costs.items() if solver in kept}
 
 
 def _companions(cases: dict[str, set[tuple[str, Any]]]) -> tuple[list[str], set[tuple[str, Any]]]:
@@ -134,12 +143,3 @@ def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, handlelength=3.5)
     figure.suptitle(title)
     return figure
-
-
-def _goal(problem: Problem, runs: Sequence[Record]) -> float:
-    """The loss that counts as solved: of this case, for another seed may have other data."""
-    found = [record.loss for record in runs if record.status not in NO_GOAL and math.isfinite(record.loss)]
-    starts = [record.trace.first for record in runs if record.trace is not None]
-    lowest = problem.lowest if problem.known else min(found, default=-math.inf)
-    start = next((value for value in starts if math.isfinite(value)), math.nan)
-    return replace(problem, start=start, lowest=lowest).goal

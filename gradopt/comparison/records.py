@@ -91,6 +91,11 @@ class Record:
         return self.status == ERROR and self.result.get("exit_code") == MISTAKE
 
     @property
+    def holds(self) -> bool:
+        """Whether it has come to an end that is no failure: not broken off, nor going on still."""
+        return not self.fails and self.status not in (UNFINISHED, Status.INTERRUPTED.value)
+
+    @property
     def seed(self) -> Any:
         return self.config.get("seed")
 

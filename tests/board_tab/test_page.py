@@ -77,6 +77,24 @@ def test_rows_are_sorted_filtered_and_joined(sweep, tmp_path):
     assert strict != loose
 
 
+def test_failures_come_last_and_the_tolerance_is_that_of_the_comparison(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"a{seed}", optimiser="sgd", seed=seed, losses=(10.0, 0.0), status="diverged")
+        write_run(tmp_path / "runs" / f"b{seed}", seed=seed, losses=(10.0, 1.0))
+    with server(tmp_path / "runs") as address, browser(tmp_path) as (page, errors):
+        frame = opened(page, address)
+        verdicts = column(frame, "verdict")
+        frame.locator("#grouped").check()
+        joined = column(frame, "optimiser")
+        tolerance = frame.locator("#tolerance").input_value()
+        page.screenshot(path=tmp_path / "tab.png", full_page=True)
+
+    assert errors == []
+    assert verdicts == ["+ converged"] * 2 + ["x diverged"] * 2
+    assert [text.split()[0] for text in joined] == ["adam", "sgd"]
+    assert tolerance == "1e-06"
+
+
 def test_it_shows_runs_that_come_while_it_is_open(tmp_path):
     write_run(tmp_path / "runs" / "first")
     with server(tmp_path / "runs") as address, browser(tmp_path) as (page, errors):

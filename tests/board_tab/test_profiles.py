@@ -43,6 +43,24 @@ def test_what_is_not_drawn_is_named(tmp_path):
     assert len(found["solvers"]) == 8 and set(found["not_drawn"]) == {"o8", "o9", "seldom"}
 
 
+def test_the_cheapest_is_drawn_though_others_solve_more(tmp_path):
+    for seed in range(3):
+        for number in range(9):
+            losses = (10.0, 5.0, *[1.0] * number, 0.0)
+            write_run(tmp_path / f"{number}-{seed}", optimiser=f"o{number}", seed=seed, losses=losses)
+        brief = (10.0, 0.0) if seed == 0 else (10.0, 9.0)
+        write_run(tmp_path / f"brief-{seed}", optimiser="brief", seed=seed, losses=brief, status="diverged")
+
+    found = board(read(tmp_path))["profiles"]
+    curves = {one["solver"]: one["curves"] for one in found["solvers"]}
+
+    assert found["tolerance"] == "1e-06" and set(found["not_drawn"]) == {"o7", "o8"}
+    for tolerance in found["tolerances"]:
+        at_once = [share for its in curves.values() for x, share in its[tolerance]["performance"] if x == 1.0]
+        assert max(at_once, default=0.0) == pytest.approx(2 / 3)
+        assert curves["brief"][tolerance]["performance"] == [(1.0, pytest.approx(1 / 3))]
+
+
 def test_one_optimiser_has_no_profile(tmp_path):
     write_run(tmp_path / "a", seed=0)
     write_run(tmp_path / "b", seed=1)

@@ -196,6 +196,22 @@ def test_medians_are_over_runs_that_differ_in_their_seeds_alone(tmp_path):
     assert [(row["loss"], row["group"]) for row in found["runs"]] == [(3.0, 0), (1.0, 0), (2.0, 0), (7.0, 1)]
 
 
+def test_the_best_comes_first_and_failures_last_as_in_the_comparison(tmp_path):
+    for name, losses, status in (
+        ("a-failing", (10.0, 0.0), "diverged"),
+        ("b-poor", (10.0, 4.0), "max_steps"),
+        ("c-slow", (10.0, 5.0, 1e-9), "converged"),
+        ("d-quick", (10.0, 1e-8), "converged"),
+    ):
+        write_run(tmp_path / name, optimiser=name, losses=losses, status=status)
+
+    found = board(read(tmp_path))
+
+    for rows in (found["runs"], found["groups"]):
+        ranked = [row["optimiser"].split()[0] for row in sorted(rows, key=lambda row: row["rank"])]
+        assert ranked == ["d-quick", "c-slow", "b-poor", "a-failing"]
+
+
 def test_every_status_has_a_kind():
     assert {status: kind(status.value) for status in Status if status.success} == dict.fromkeys(
         (Status.CONVERGED, Status.TARGET_REACHED, Status.NOISE_FLOOR), "success"

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from gradopt.comparison.groups import grouped, quantiles
+from gradopt.comparison.profiles import common
 from gradopt.comparison.records import find
 
 
@@ -122,3 +123,55 @@ def test_runs_that_were_refused_are_groups_of_their_own_and_runs_that_raised_are
     assert sorted(members[1:]) == [["other"], ["typo-1", "typo-2"]]
     assert {group.solver for group in found} == {"sgd"}
     assert found[0].quantiles("loss") == (1.0, 1.0, 1.0)
+
+
+def solved_after(place):
+    return {group.solver: group.quantiles("cost")[1] for group in grouped(find([place]))}
+
+
+def test_each_seed_that_starts_elsewhere_is_measured_by_its_own_lowest_loss_as_in_the_profiles(write, tmp_path):
+    for seed in range(5):
+        write(f"adam-{seed}", optimiser="adam", seed=seed, losses=[8.0 + seed, 0.5 + seed, 0.1 + seed])
+        write(f"sgd-{seed}", seed=seed, losses=[8.0 + seed, 4.0 + seed])
+
+    found = grouped(find([tmp_path]))
+
+    assert [(group.solver, group.quantiles("cost")) for group in found] == [
+        ("adam", (3.0, 3.0, 3.0)),
+        ("sgd", (math.inf, math.inf, math.inf)),
+    ]
+    assert common(found).costs["adam"].tolist() == [3.0] * 5
+
+
+def test_seeds_that_change_neither_loss_nor_start_are_measured_by_the_lowest_of_all(write, tmp_path):
+    for seed in range(3):
+        write(f"adam-{seed}", optimiser="adam", seed=seed, losses=[8.0, 1.0 + seed])
+        write(f"sgd-{seed}", seed=seed, losses=[8.0, 4.0, 3.0 - seed])
+
+    found = grouped(find([tmp_path]))
+
+    by_solver = {group.solver: [group.problem.cost(record) for record in group.records] for group in found}
+    assert by_solver == {"adam": [2.0, math.inf, math.inf], "sgd": [math.inf, math.inf, 3.0]}
+    assert {solver: its.tolist() for solver, its in common(found).costs.items()} == by_solver
+
+
+@pytest.mark.parametrize("status", ["diverged", "non_finite", "stalled", "error", "interrupted", None])
+def test_a_run_that_has_failed_or_not_ended_is_not_measured_by_itself(write, tmp_path, status):
+    write("1", losses=[8.0, 4.0, 5.0], status=status)
+    write("2", optimiser="adam", losses=[8.0, 4.0, 5.0], status="diverged")
+
+    assert solved_after(tmp_path) == {"sgd": math.inf, "adam": math.inf}
+
+
+def test_it_has_solved_what_others_or_the_minimum_measure(write, tmp_path):
+    write("1", losses=[8.0, 0.0, 9.0], status="diverged")
+    write("2", optimiser="adam", losses=[8.0, 4.0, 1e-9])
+    write("3", objective="known", losses=[8.0, 0.0, 9.0], status="diverged", result={"minimum": 0.0})
+
+    groups = grouped(find([tmp_path]))
+
+    assert {(group.problem.name, group.solver): group.quantiles("cost")[1] for group in groups} == {
+        ("bowl", "adam"): 3.0,
+        ("bowl", "sgd"): 2.0,
+        ("known", "sgd"): 2.0,
+    }

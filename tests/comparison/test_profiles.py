@@ -54,7 +54,7 @@ def test_the_cost_is_what_the_history_needs_to_come_near_the_best_of_all(write, 
 
 def test_each_seed_is_a_case_and_runs_that_raised_have_solved_none(write, tmp_path):
     for seed in range(3):
-        write(f"sgd-{seed}", seed=seed, losses=[8.0, 1.0 + seed])
+        write(f"sgd-{seed}", seed=seed, losses=[8.0 + seed, 1.0 + seed])
         write(f"adam-{seed}", optimiser="adam", seed=seed, status="error")
 
     cases = profiles.common(grouped(find([tmp_path])))
@@ -122,3 +122,13 @@ def test_a_run_that_was_refused_takes_no_place_of_a_good_one(write, tmp_path):
     cases = profiles.common(grouped(find([tmp_path])))
 
     assert cases.costs["sgd"].tolist() == [2.0, 2.0]
+
+
+def test_of_many_solvers_those_are_drawn_who_are_the_measure_of_others():
+    costs = {f"s{number}": numpy.array([20.0 + number] * 3 + [INF]) for number in range(9)}
+    costs["brief"] = numpy.array([INF, 2.0, INF, INF])  # which solves least, and that first
+
+    drawn = profiles.foremost(costs, 3)
+
+    assert list(drawn) == ["s0", "s1", "brief"]
+    assert profiles.ratios(drawn)["s0"].tolist() == [1.0, 10.0, 1.0, INF]

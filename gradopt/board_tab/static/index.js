@@ -7,7 +7,7 @@ import { profiles } from "./profiles.js";
 
 const REFRESH_SECONDS = 10;
 
-const view = { filter: "", grouped: false, sort: { name: "", descending: false }, tolerance: "0.001", run: null };
+const view = { filter: "", grouped: false, sort: { name: "", descending: false }, tolerance: null, run: null };
 let data = null;
 let text = "";
 let starts = null; // the answer of /basins, of view.run

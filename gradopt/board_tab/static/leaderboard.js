@@ -88,7 +88,7 @@ function by(column, descending) {
 }
 
 function byRank(one, other) {
-  return compare(one.objective, other.objective) || by({ name: "loss", ...COUNT }, false)(one, other) || number(one.evaluations) - number(other.evaluations);
+  return compare(one.objective, other.objective) || one.rank - other.rank;
 }
 
 function compare(a, b) {

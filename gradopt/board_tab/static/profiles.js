@@ -10,18 +10,19 @@ export function profiles(data, view, choose) {
   if (!data.solvers.length) {
     return element("p", { class: "note" }, "Profiles need two optimisers that have run on the same two objectives, or seeds.");
   }
-  const tolerances = data.tolerances.map((one) => element("option", { value: one, selected: one === view.tolerance ? "" : null }, one));
+  const tolerance = view.tolerance ?? data.tolerance;
+  const tolerances = data.tolerances.map((one) => element("option", { value: one, selected: one === tolerance ? "" : null }, one));
   const select = element("select", { id: "tolerance", change: (event) => choose({ tolerance: event.target.value }) }, ...tolerances);
   const left = data.not_drawn.length
-    ? element("span", { title: data.not_drawn.join("\n") }, ` Not drawn: ${data.not_drawn.length} that share too few cases, or are behind.`)
+    ? element("span", { title: data.not_drawn.join("\n") }, ` Not drawn: ${data.not_drawn.length} that share too few cases, or are behind at ${data.tolerance}.`)
     : null;
   return element("div", {},
     element("p", { class: "note" }, `${counted(data.cases, "case")} of ${counted(data.problems, "objective")}; solved: a loss within `,
       element("label", {}, select), " of the way from the start to the lowest.", left),
     legend(data.solvers),
     element("div", { class: "charts" },
-      chart("performance", "evaluations / those of the optimiser that needs fewest", data.solvers, view.tolerance),
-      chart("data", "evaluations", data.solvers, view.tolerance)));
+      chart("performance", "evaluations / those of the optimiser that needs fewest", data.solvers, tolerance),
+      chart("data", "evaluations", data.solvers, tolerance)));
 }
 
 function legend(solvers) {
