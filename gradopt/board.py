@@ -7,9 +7,10 @@ import json
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,16 @@ def board(arguments: Sequence[str]) -> int:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    try:
-        address = _serve(given.directory, port)
-    except Exception as error:  # TensorBoard's own are no more than a sentence each
-        print(f"gradopt: error: TensorBoard does not start: {error}", file=sys.stderr)
-        return 1
-    if given.port is None and port != PORT:
-        print(f"port {PORT} is taken: {port} instead", file=sys.stderr)
-    print(f"{counted(len(runs), 'run')} in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
-    ended.wait()
+    with contextlib.ExitStack() as stack:
+        try:
+            address = _serve(stack.enter_context(_named(Path(given.directory), runs)), port)
+        except Exception as error:  # TensorBoard's own are no more than a sentence each
+            print(f"gradopt: error: TensorBoard does not start: {error}", file=sys.stderr)
+            return 1
+        if given.port is None and port != PORT:
+            print(f"port {PORT} is taken: {port} instead", file=sys.stderr)
+        print(f"{counted(len(runs), 'run')} in {given.directory}; Ctrl-C ends it\n{link(address, runs)}", flush=True)
+        ended.wait()
     return 0  # the data server of TensorBoard ends with its standard input, which is this process
 
 
@@ -111,7 +113,21 @@ def _free_port(wanted: int | None) -> int:
     raise Mistake(f"gradopt board: port {wanted} is taken or not allowed; leave --port away for a free one")
 
 
-def _serve(directory: str, port: int) -> str:
+@contextlib.contextmanager
+def _named(directory: Path, runs: Sequence[Record]) -> Iterator[Path]:
+    """The directory to serve. One that is a run is linked to from a temporary one: served itself it would be called
+    `.`, by which the HPARAMS tab finds no metrics.
+    """
+    place = directory.resolve()
+    if all(run.directory.resolve() != place for run in runs):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="gradopt-board-") as parent:
+        (Path(parent) / place.name).symlink_to(place, target_is_directory=True)
+        yield Path(parent)
+
+
+def _serve(directory: Path, port: int) -> str:
     """Start TensorBoard in a thread of this process, and return its address."""
     from tensorboard import default, program  # here, where the arguments are good: it takes a second to import
 
@@ -121,7 +137,7 @@ def _serve(directory: str, port: int) -> str:
         server.configure(
             argv=[
                 "tensorboard",
-                *("--logdir", directory, "--host", HOST, "--port", str(port)),
+                *("--logdir", str(directory), "--host", HOST, "--port", str(port)),
                 *("--samples_per_plugin", SAMPLES, "--reload_interval", str(RELOAD_SECONDS)),
             ]
         )

@@ -263,11 +263,25 @@ def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[R
     }
     # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
     with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
-        if settings.starts is not None:
-            return _minimise_starts(settings, observers, watched)
-        assembly, target = assembled(settings)
-        found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
-        return found, conclusion.known_minimum(target)
+        try:
+            if settings.starts is not None:
+                return _minimise_starts(settings, observers, watched)
+            assembly, target = assembled(settings)
+            found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
+            return found, conclusion.known_minimum(target)
+        except Exception as error:
+            _leave_row(observers, watched, error)
+            raise
+
+
+def _leave_row(observers: Sequence[Any], watched: Mapping[str, Any], error: Exception) -> None:
+    """A run that raised before anybody could be told of its start is a row of TensorBoard's all the same."""
+    from gradopt.observers.tensorboard import TensorBoard  # here, where it is rarely needed
+
+    for observer in observers:
+        if isinstance(observer, TensorBoard):
+            with suppress(OSError):  # what the run raised is told, whatever the disk has room for
+                observer.fail(watched["directory"], watched["config"], watched["sweep"], error)
 
 
 def _minimise_starts(

@@ -19,7 +19,7 @@ from gradopt.board import COLOURS, board, link
 from gradopt.comparison.records import Record
 from gradopt.observers import events
 from gradopt.observers.event_file import EventFile
-from tests.installed import environment
+from tests.installed import environment, gradopt
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
 
@@ -51,10 +51,10 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(place, *arguments):
+def start(place, *arguments, **variables):
     return subprocess.Popen(
         [sys.executable, "-m", "gradopt", "board", *arguments],
-        cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=place, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -96,6 +96,53 @@ def test_it_serves_the_runs_to_this_machine_until_it_is_ended_with_all_its_proce
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == ""
         wait_until(lambda: not any(map(is_alive, started)))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def hparams(address):
+    body = {"startIndex": 0, "sliceSize": 100, "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
+    request = urllib.request.Request(
+        f"{address}/data/plugin/hparams/session_groups", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["sessionGroups"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loader", "number"), [("fast", signal.SIGINT), ("slow", signal.SIGINT), ("slow", signal.SIGTERM)]
+)
+def test_one_run_is_served_by_its_name_with_its_metrics_among_hparams(tmp_path, loader, number):
+    words = ["objective=rosenbrock", "optimiser=lbfgs", "observers=[tensorboard]", "hydra.run.dir=runs/mine"]
+    assert gradopt(*words, cwd=tmp_path).returncode == 0
+    if loader == "fast" and find_spec("tensorboard_data_server") is None:
+        pytest.skip("needs the extra gradopt[board]")
+    temporary, port = tmp_path / "temporary", free_port()
+    temporary.mkdir()
+    variables = {} if loader == "fast" else {"TENSORBOARD_DATA_SERVER_BINARY": str(tmp_path / "none")}
+    place = tmp_path / "runs" / "mine"  # from inside, it is called `.` on the command line, too
+    process = start(place, ".", "--port", str(port), TMPDIR=str(temporary), **variables)
+    try:
+        assert process.stdout.readline() == "1 run in .; Ctrl-C ends it\n"
+        address = f"http://127.0.0.1:{port}"
+        process.stdout.readline()
+        assert len(children(process.pid)) == (loader == "fast")
+        wait_until(lambda: any(group["metricValues"] for group in hparams(address)))
+        (group,) = hparams(address)
+        metrics = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
+        assert metrics["final/loss"] < 1e-9 and metrics["final/steps"] > 1
+        assert [session["name"].rpartition("/")[2] for session in group["sessions"]] == ["mine"]
+        assert json.load(urllib.request.urlopen(f"{address}/data/runs")) == ["mine"]
+        assert set(json.load(urllib.request.urlopen(f"{address}/data/plugin/scalars/tags"))) == {"mine"}
+        own = json.load(urllib.request.urlopen(f"{address}/data/plugin/gradopt/runs"))["runs"]
+        assert [row["run"] for row in own] == ["mine"]
+        assert [one.name for one in temporary.glob("gradopt-board-*/*")] == ["mine"]
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert list(temporary.glob("gradopt-board-*")) == []
+        assert (place / "result.json").is_file()
     finally:
         process.kill()
         process.communicate()

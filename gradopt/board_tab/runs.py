@@ -77,10 +77,16 @@ def roots(logdir: str, spec: str = "") -> dict[str, Path]:
 
 
 def _candidates(root: Path) -> Iterator[Path]:
-    """Directories with a file of a run in them."""
-    for looked, (place, directories, files) in enumerate(os.walk(root)):
+    """Directories with a file of a run in them, behind links too, as TensorBoard reads them; each once."""
+    seen: set[tuple[int, int]] = set()
+    for looked, (place, directories, files) in enumerate(os.walk(root, followlinks=True)):
         if looked >= MOST_DIRECTORIES:
             return
+        identity = _identity(Path(place))
+        if identity is None or identity in seen:  # it has vanished, or links go round
+            directories.clear()
+            continue
+        seen.add(identity)
         has_config = ".hydra" in directories
         directories[:] = sorted(name for name in directories if name != SUMMARY and not name.startswith("."))
         if has_config or not FILES.keys().isdisjoint(files):
@@ -110,6 +116,14 @@ def _is_broken(file: Path, load: Callable[[Path], object]) -> bool:
     except Exception:
         return True
     return False
+
+
+def _identity(place: Path) -> tuple[int, int] | None:
+    try:
+        state = place.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,11 +61,9 @@ class TensorBoard:
         many = run.point is None
         self._names = _names({name: part[0] if many else part for name, part in run.parameters.items()})
         self._is_few = 0 < len(self._names) <= FEW
-        hparams = dict(_leaves(run.config))
         self._file = EventFile(run.directory, step=run.step)
-        values = [events.text("run/facts", events.table(run.facts)), _session_start(run, hparams, self._wall)]
-        if hparams:
-            values.append(events.text("run/config", events.table(hparams, ("key", "value"))))
+        facts = events.text("run/facts", events.table(run.facts))
+        values = [facts, *_begun(run.directory, run.config, run.sweep, self._wall)]
         self._file.write(values, step=run.step, wall=self._wall)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
@@ -104,7 +103,7 @@ class TensorBoard:
                 self._scalars(self._block, last, final(result))
         step = self._run.step if self._block is None else self._block.last_step
         best = result.best_start if isinstance(result, Results) else result
-        told = {"status": "error", "reason": f"{type(error).__name__}: {error}"} if best is None else self._told(best)
+        told = _raised(error) if best is None else self._told(best)
         if isinstance(result, Results):
             counts = ", ".join(f"{number} {one.value}" for one, number in result.counts.items())
             told = {"starts": counts, "evaluations of all starts": int(result.nfev.sum()), **told}
@@ -112,6 +111,21 @@ class TensorBoard:
         verdict = events.text("run/verdict", events.table(told))
         self._file.write([verdict, events.session_end(success=success)], step=step)
         self._file.close()
+
+    def fail(
+        self, directory: str | Path, config: Mapping[str, Any], sweep: str | None, error: BaseException | None
+    ) -> None:
+        """Write all that is known of a run that raised before its first block; nothing of one that was opened.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        if self._file is not None:
+            return
+        with EventFile(directory, step=None) as file:
+            verdict = events.text("run/verdict", events.table(_raised(error)))
+            begun = _begun(directory, config, sweep, time.time())
+            file.write([*begun, verdict, events.session_end(success=False)])
 
     def _row(self, block: Block, row: int) -> None:
         self._logged = block.first_step + row
@@ -207,16 +221,25 @@ class Allowance:
         self._free = ended + (ended - self._began) / self._share
 
 
-def _session_start(run: Run, hparams: Mapping[str, Any], wall: float) -> Any:
-    """Runs of a sweep that differ in their seed only are one group; one that is part of no sweep is its own."""
+def _begun(directory: str | Path, config: Mapping[str, Any], sweep: str | None, wall: float) -> Iterator[Any]:
+    """The start of the session, and the config. Runs of a sweep that differ in their seed only are one group; one that
+    is part of no sweep is its own.
+    """
+    hparams = dict(_leaves(config))
     own = {name: value for name, value in hparams.items() if name != "seed"}
-    group = str(run.directory)
-    if run.sweep is not None:
+    group = str(directory)
+    if sweep is not None:
         digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        group = (
-            f"{own.get('optimiser.name', '')} {digest}, {run.sweep}".lstrip()
-        )  # of which the table has room for little
-    return events.session_start(own, group=group, wall=wall)
+        name = own.get("optimiser.name", "")
+        group = f"{name} {digest}, {sweep}".lstrip()  # of which the table has room for little
+    yield events.session_start(own, group=group, wall=wall)
+    if hparams:
+        yield events.text("run/config", events.table(hparams, ("key", "value")))
+
+
+def _raised(error: BaseException | None) -> dict[str, str]:
+    """The rows of the verdict's table, where there is none."""
+    return {"status": "error", "reason": f"{type(error).__name__}: {error}"}
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

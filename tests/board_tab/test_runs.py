@@ -183,6 +183,17 @@ def test_a_directory_that_is_itself_a_run_is_one(tmp_path):
     assert list(read(tmp_path / "run")) == ["."]
 
 
+def test_what_links_lead_to_is_read_once_though_they_go_round(tmp_path):
+    write_run(tmp_path / "elsewhere" / "run")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "up").symlink_to(root, target_is_directory=True)
+
+    assert list(read(root)) == ["a/run"]
+
+
 def test_medians_are_over_runs_that_differ_in_their_seeds_alone(tmp_path):
     for seed, loss in enumerate((3.0, 1.0, 2.0)):
         write_run(tmp_path / f"adam{seed}", seed=seed, fun=loss)

@@ -80,6 +80,12 @@ def runs(tmp_path_factory):
     )
     with pytest.raises(ZeroDivisionError):
         execute(assembled(breaks_at(5), 50), [TensorBoard()], tuple, directory=place / "broken", config={"a": 1})
+    (place / "raises.py").write_text("def at_once(x):\n    raise ZeroDivisionError('mine')\n", encoding="utf-8")
+    for name, words in {
+        "unborn": "objective=function objective.target=raises.py:at_once objective.x0=[1.0]",
+        "unborn_starts": "objective=function objective.target=raises.py:at_once objective.x0=[1.0] starts=4",
+    }.items():
+        assert command(*words.split(), "observers=[tensorboard]", f"hydra.run.dir={name}", cwd=place).returncode == 1
     return place
 
 
@@ -143,7 +149,7 @@ def until(holds):
 @pytest.fixture(scope="module", params=LOADERS, ids=["fast", "slow"])
 def server(runs, request):
     served = Server(runs, request.param)
-    until(lambda: sum("run/verdict" in tags for tags in served.get("/data/plugin/text/tags").values()) == 12)
+    until(lambda: sum("run/verdict" in tags for tags in served.get("/data/plugin/text/tags").values()) == 14)
     until(lambda: served.points("resumed", "opt/loss").get(120))
     yield served
     served.close()
@@ -197,8 +203,10 @@ def test_seeds_of_one_sweep_are_one_row_of_hparams(server):
     wide = next(group for name, group in groups.items() if name.endswith("/wide"))
     assert wide["hparams"]["fused"] is True and wide["hparams"]["limit"] == "inf"
     assert "nothing" not in wide["hparams"]
-    broken = next(group for name, group in groups.items() if name.endswith("/broken"))
-    assert broken["sessions"][0]["status"] == "STATUS_FAILURE"
+    for run in ("broken", "unborn", "unborn_starts"):
+        (failed,) = (group for name, group in groups.items() if name.endswith(f"/{run}"))
+        assert [session["status"] for session in failed["sessions"]] == ["STATUS_FAILURE"]
+        assert len(failed["hparams"]) > 5 or run == "broken"
 
 
 @pytest.mark.slow
@@ -208,6 +216,8 @@ def test_texts_are_tables_that_no_name_breaks(server):
 
     assert "<td>objective.name</td>" in config.replace('<td align="left">', "<td>")
     assert "a|b &lt;i&gt;_c_*d*" in config
+    assert "<td>ZeroDivisionError: mine</td>" in verdict
+    verdict = server.get("/data/plugin/text/text", run="unborn", tag="run/verdict")[0]["text"]
     assert "<td>ZeroDivisionError: mine</td>" in verdict
 
 
