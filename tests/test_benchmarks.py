@@ -26,6 +26,7 @@ def best_of(tries, measure, target, key=float):
     return min(map(key, found)), found
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", ["polynomial", "rosenbrock(100)", "digits MLP, 128 images"])
@@ -38,6 +39,7 @@ def test_the_loop_with_everything_costs_less_than_a_bare_one(case):
     assert ratio <= overhead.TARGET, ratios
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -55,6 +57,7 @@ def test_a_step_of_many_unknowns_costs_the_memory_it_moves(name):
     assert share <= 1, shares
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["--help", "a misspelt name", "a one-step run"])
 def test_nobody_waits_long_for_the_start(case):
@@ -66,6 +69,7 @@ def test_nobody_waits_long_for_the_start(case):
     assert ratio <= target, ratios
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_lbfgs_costs_a_third_of_torchs():
     overhead = benchmark("solver_overhead")
@@ -75,6 +79,7 @@ def test_lbfgs_costs_a_third_of_torchs():
     assert ratio <= overhead.TARGET, ratios
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_lbfgs_is_linear_in_the_unknowns():
     overhead = benchmark("solver_overhead")

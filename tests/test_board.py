@@ -76,7 +76,9 @@ def wait_until(holds, seconds=60):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=[pytest.mark.alone, pytest.mark.slow])]
+)
 def test_it_serves_the_runs_to_this_machine_until_it_is_ended_with_all_its_processes(runs, number):
     port = free_port()
     process = start(runs, "--port", str(port))
@@ -110,6 +112,7 @@ def hparams(address):
         return json.load(answer)["sessionGroups"]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("loader", "number"), [("fast", signal.SIGINT), ("slow", signal.SIGINT), ("slow", signal.SIGTERM)]
@@ -148,6 +151,7 @@ def test_one_run_is_served_by_its_name_with_its_metrics_among_hparams(tmp_path, 
         process.communicate()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_where_the_usual_port_is_taken_it_takes_the_next(runs):
     with socket.socket() as holder:

@@ -166,6 +166,7 @@ def test_a_mistake_is_one_line(overrides, part, place):
     assert_one_line(gradopt(*overrides.split(), cwd=place), part)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_mistake_is_told_in_half_the_time_of_importing_torch(place):
     def cpu(*command):

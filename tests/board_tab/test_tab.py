@@ -144,6 +144,7 @@ def test_both_servers_show_the_tab_of_real_runs(loader, sweep):
     ]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
 def test_both_servers_answer_for_many_runs_at_once_and_for_none(loader, tmp_path):
