@@ -62,7 +62,8 @@ class LineSearch:
 
     The rounding is measured on the way: between two trials of nearly the same slope the loss changes by that slope
     times the step, and what is off by no more than 1e-10 of the loss is taken for noise. Steps that noise hides may
-    not add up: none is accepted whose loss is above the lowest of the run by more than the noise.
+    not add up: none is accepted whose loss is above the lowest of the run by more than the noise. Nor is a loss that is
+    lower by noise alone worth a step whose slope is not: two points beside a minimum would take turns for ever.
 
     Attributes:
         loss, slope: At the start of the search; the slope is negative.
@@ -108,7 +109,7 @@ class LineSearch:
         flat = abs(loss - self.loss) <= self.noise and loss <= self.lowest + self.noise
         if flat and CURVATURE * self.slope <= slope <= (2 * DECREASE - 1) * self.slope:
             return True
-        if enough and loss < (self.loss if self.best is None else self.best.loss):
+        if enough and loss < (self.loss - self.noise if self.best is None else self.best.loss):
             self.best = trial
         if slope >= 0 or (not enough and not flat) or loss > self.low.loss + self.noise:
             self.high = trial

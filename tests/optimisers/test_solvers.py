@@ -532,6 +532,18 @@ def test_steps_that_noise_hides_do_not_add_up():
     assert LineSearch(loss=1.0, slope=-1e-13, step=1.0, noise=1.5e-12, lowest=1.0).accepts(1.0 + 1e-12, -5e-14)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_two_points_that_rounding_alone_tells_apart_do_not_take_turns(many):
+    x0 = tensor([1e-3, -1e-3], torch.float32)
+    where = {"starts": x0[None]} if many else {"x0": x0}
+
+    result = gradopt.minimise(
+        lambda x: (torch.exp(x) - 1 - x).sum(), **where, optimiser="lbfgs", stop=gradopt.Stop(max_evaluations=500)
+    )
+
+    assert (result[0] if many else result).status is Status.CONVERGED
+
+
 def test_a_flat_bracket_is_not_halved_to_the_last_bit():
     search = LineSearch(loss=1.0, slope=-1e-20, step=1.0, noise=1e-13)
     slopes = iter([1e-20, *([-1e-20, 1e-20] * 50)])

@@ -70,7 +70,7 @@ class StackedLineSearch:
         approximate = flat & (CURVATURE * now["slope"] <= slope) & (slope <= (2 * DECREASE - 1) * now["slope"])
         content = usual & (wolfe | approximate)
         goes_on = usual & ~content
-        least = torch.where(now["best_step"].isnan(), now["loss"], now["best_loss"])
+        least = torch.where(now["best_step"].isnan(), now["loss"] - now["noise"], now["best_loss"])
         better = goes_on & enough & (loss < least)
         over = (slope >= 0) | ~(enough | flat) | (loss > now["low_loss"] + now["noise"])
         high, low = goes_on & over, goes_on & ~over
