@@ -10,7 +10,7 @@ import gradopt
 from gradopt.engines import choice, compiled
 from gradopt.mistakes import Mistake
 from gradopt.settings import Stop
-from tests.engines.runs import PROBLEMS, PROGRAMS, agree, built, told, use
+from tests.engines.runs import PROGRAMS, agree, built, told, use
 
 QUICK = ("chunked", "masked", "native")
 """A chunk is made of traced steps."""
