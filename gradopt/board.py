@@ -30,8 +30,10 @@ RELOAD_SECONDS = 2
 SAMPLES = "scalars=5000,images=200"
 """Points and pictures shown of a curve: TensorBoard's own limits leave out most of a run."""
 
-PINNED = ("opt/best_loss", "opt/log10_gap", "opt/log10_best", "opt/log10_gradient_norm")
-"""Curves that not all runs have are passed over."""
+PINNED = ("opt/loss", "opt/log10_gap", "opt/log10_best", "opt/log10_gradient_norm")
+"""The loss itself, by which one that diverges is seen, and its lowest on a logarithmic scale. Curves that not all runs
+have are passed over.
+"""
 
 COLOURS = r"^(?:.*/)?(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
 """Runs of sweeps are called by their number and optimiser and coloured by the latter, as is the summary of their seeds;

@@ -34,7 +34,7 @@ def runs(tmp_path):
             json.dumps({"status": "converged", "overrides": [f"optimiser={name[2:]}"]}), encoding="utf-8"
         )
         file = EventFile(directory)
-        file.write([events.described_scalar("opt/best_loss", 1.0)])
+        file.write([events.described_scalar("opt/loss", 1.0)])
         file.close()
     return tmp_path
 
@@ -204,7 +204,7 @@ def test_the_address_pins_the_curves_and_colours_by_optimiser_where_there_are_se
     found = query("sgd", "adam")
 
     assert found["smoothing"] == ["0"]
-    assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/best_loss"}
+    assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/loss"}
     assert found["runColorGroup"] == [f"regex:{COLOURS}"]
     assert "runColorGroup" not in query("sgd", "sgd")
     assert link("http://127.0.0.1:6006/", []).endswith("#timeseries&_smoothingWeight=0")
@@ -227,7 +227,7 @@ def test_the_logarithm_of_a_loss_is_pinned_unless_its_curve_ends_at_zero(results
 
     tags = [card["tag"] for card in json.loads(found["pinnedCards"][0])]
     assert ("opt/log10_best" in tags) == is_pinned
-    assert {"opt/best_loss", "opt/log10_gap", "opt/log10_gradient_norm"} <= set(tags)
+    assert {"opt/loss", "opt/log10_gap", "opt/log10_gradient_norm"} <= set(tags)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -219,15 +220,15 @@ class Allowance:
 
 def _begun(run: Run | Attempt, wall: float) -> Iterator[Any]:
     """The start of the session, and the config. Runs of a sweep that differ in their seed only are one group; one that
-    is part of no sweep is its own, by its name.
+    is part of no sweep is its own. The table has room for the first word of a group's name.
     """
-    config = dict(leaves(run.config))
-    group = ""
+    config, place = dict(leaves(run.config)), Path(run.directory or "")
+    group = f"{place.name}, {place.parent}"
     if run.sweep is not None:
         own = {name: value for name, value in config.items() if name != "seed"}
         digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
         name = run.chosen.get("optimiser", "")
-        group = f"{name} {digest}, {run.sweep}".lstrip()  # of which the table has room for little
+        group = f"{name} {digest}, {run.sweep}".lstrip()
     yield events.session_start(run.chosen, group=group, wall=wall)
     if config:
         yield events.text("run/config", events.table(config, ("key", "value")))

@@ -206,11 +206,12 @@ def test_seeds_of_one_sweep_are_one_row_of_hparams(server):
         }
     assert set(last) == {0.01, 0.001}
     assert last[0.01]["final/steps"] == 20 and last[0.01]["final/loss"] != last[0.001]["final/loss"]
-    wide = groups["wide"]
+    single = {name.partition(", ")[0]: group for name, group in groups.items() if name not in sweeps}
+    wide = single["wide"]
     assert wide["hparams"]["fused"] is True and wide["hparams"]["limit"] == "inf"
     assert "nothing" not in wide["hparams"]
     for run in ("broken", "unborn", "unborn_starts"):
-        failed = groups[run]
+        failed = single[run]
         assert [session["status"] for session in failed["sessions"]] == ["STATUS_FAILURE"]
         assert {value["name"]["tag"]: value["value"] for value in failed["metricValues"]}["final/success"] == -1
         assert failed["hparams"].get("objective.target") == "raises.py:at_once" or run == "broken"
