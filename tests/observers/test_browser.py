@@ -182,7 +182,7 @@ def test_hparams_shows_hundreds_of_runs_with_seeds_grouped(hundreds, page, tmp_p
     names = [re.fullmatch(r"(sgd|adam) [0-9a-f]{8}, sweep", text) for text in texts if text.endswith(", sweep")]
     assert len(names) >= 20 and all(names)
     assert "rosenbrock" not in texts  # which all have
-    assert sorted((name for name in places if places[name] < 1200), key=places.get) == [
+    assert sorted((name for name in places if places[name] < 1200), key=lambda name: places[name]) == [
         *("Trial ID", "Show Metrics", "optimiser", "optimiser.lr", "final/loss", "final/success", "final/evaluations")
     ]
     assert axes == ["optimiser", "optimiser.lr", *FIRST]
