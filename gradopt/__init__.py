@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gradopt.api import least_squares as least_squares
     from gradopt.api import minimise as minimise
     from gradopt.api import steps as steps
+    from gradopt.contracts import Attempt as Attempt
     from gradopt.contracts import Band as Band
     from gradopt.contracts import Block as Block
     from gradopt.contracts import Constraint as Constraint
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `import gradopt` and a plugin's `from gradopt import hookimpl` must not import torch.
 _HOMES = {
+    "Attempt": "contracts",
     "Band": "contracts",
     "Block": "contracts",
     "Constraint": "contracts",

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from gradopt import devices
+from gradopt import devices, hyperparameters
 from gradopt.assemble import assemble
 from gradopt.conclusion import concluded, form_of
 from gradopt.contracts import (
@@ -153,7 +153,8 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
             engine=engine,
             extra_criteria=user,
         )
-        results = execute_starts(many, observers, form, directory=directory)
+        said = _said(objective, chosen, options, schedule, stop)
+        results = execute_starts(many, observers, form, directory=directory, chosen=said)
         return _all_negated(results) if maximise else results
     assembly = assemble(
         target,
@@ -165,7 +166,8 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         engine=engine,
         extra_criteria=user,
     )
-    result = execute(assembly, observers, form, directory=directory)
+    said = _said(objective, chosen, options, schedule, stop)
+    result = execute(assembly, observers, form, directory=directory, chosen=said)
     return _negated(result) if maximise else result
 
 
@@ -464,6 +466,23 @@ def _optimiser(
     if target.constraints():
         return "augmented_lagrangian", options or {}
     return "lbfgs", options or {}
+
+
+def _said(
+    objective: Any, optimiser: Any, options: Mapping[str, Any], schedule: Any, stop: Stop | None
+) -> dict[str, Any]:
+    """What tells the run from others."""
+    config = {
+        "objective": {"name": _name(objective)},
+        "optimiser": {"name": _name(optimiser), **options},
+        "schedule": {"name": schedule} if isinstance(schedule, str) else schedule,
+        "stop": {} if stop is None else asdict(stop),
+    }
+    return hyperparameters.chosen(config, [*(f"optimiser.{name}" for name in options), "schedule", "stop"])
+
+
+def _name(what: Any) -> str:
+    return what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
 
 
 def _negated(result: Result) -> Result:

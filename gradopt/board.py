@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import signal
 import socket
 import sys
@@ -29,8 +30,10 @@ RELOAD_SECONDS = 2
 SAMPLES = "scalars=5000,images=200"
 """Points and pictures shown of a curve: TensorBoard's own limits leave out most of a run."""
 
-PINNED = ("opt/best_loss", "opt/log10_gap", "opt/log10_best", "opt/gradient_norm")
-"""Curves that not all runs have are passed over."""
+PINNED = ("opt/loss", "opt/log10_gap", "opt/log10_best", "opt/log10_gradient_norm")
+"""The loss itself, by which one that diverges is seen, and its lowest on a logarithmic scale. Curves that not all runs
+have are passed over.
+"""
 
 COLOURS = r"^(?:.*/)?(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
 """Runs of sweeps are called by their number and optimiser and coloured by the latter, as is the summary of their seeds;
@@ -66,13 +69,19 @@ def link(address: str, runs: Sequence[Record]) -> str:
     """An address that opens on the curves: not smoothed there nor in the older tabs (which read another word), the
     important ones pinned, coloured by optimiser where there are several.
     """
-    view = {
-        "smoothing": "0",
-        "pinnedCards": json.dumps([{"plugin": "scalars", "tag": tag} for tag in PINNED], separators=(",", ":")),
-    }
+    cards = [{"plugin": "scalars", "tag": tag} for tag in _pinned(runs)]
+    view = {"smoothing": "0", "pinnedCards": json.dumps(cards, separators=(",", ":"))}
     if len({record.config.get("optimiser.name") for record in runs}) > 1:
         view["runColorGroup"] = f"regex:{COLOURS}"
     return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries&_smoothingWeight=0"
+
+
+def _pinned(runs: Sequence[Record]) -> Iterator[str]:
+    """Without the logarithm of a loss that has gone below zero, where its curve ends: the loss itself is there, too."""
+    unknown = [run.loss for run in runs if math.isnan(run.minimum)]
+    for tag in PINNED:
+        if tag != "opt/log10_best" or not any(loss < 0 for loss in unknown):
+            yield tag
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,9 +138,15 @@ def _named(directory: Path, runs: Sequence[Record]) -> Iterator[Path]:
 
 def _serve(directory: Path, port: int) -> str:
     """Start TensorBoard in a thread of this process, and return its address."""
-    from tensorboard import default, program  # here, where the arguments are good: it takes a second to import
+    # Here, where the arguments are good: it takes a second to import.
+    from tensorboard import default, program
 
-    server: Any = program.TensorBoard(default.get_plugins())
+    from gradopt.hparams_tab import HParams
+
+    plugins = [
+        HParams if getattr(one, "plugin_name", "") == HParams.plugin_name else one for one in default.get_plugins()
+    ]
+    server: Any = program.TensorBoard(plugins)
     said = io.StringIO()  # advice on its own switches
     with contextlib.redirect_stderr(said):
         server.configure(

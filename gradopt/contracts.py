@@ -717,6 +717,8 @@ class Run:
         minimum: `Objective.minimum`, None where that fails.
         sweep: The directory of the sweep that the run is part of: one of many that were asked for together; None: of
             none.
+        chosen: What tells the run from others, by dotted name: its objective and optimiser, and what was said of it in
+            place of a default; in a sweep what this varies, without the seed.
         point, gradient: The unknowns, and the gradient of the full loss where that was last evaluated, as vectors (n,):
             copies, at the last row of the block that is being recorded. None of many starts.
         bounds: (lower, upper) as vectors of shape (n,), infinite where an unknown is free; None where all are.
@@ -746,6 +748,7 @@ class Run:
     step: int = 0
     minimum: float | None = None
     sweep: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict[str, Any])
     point: Callable[[], Tensor] | None = None
     gradient: Callable[[], Tensor] | None = None
     bounds: tuple[Tensor, Tensor] | None = None
@@ -757,8 +760,21 @@ class Run:
     violation_tolerance: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of a run before its objective is evaluated: see `Run`."""
+
+    directory: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    chosen: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sweep: str | None = None
+
+
 class Observer(Protocol):
     """Watches a run and writes about it. One that raises is reported once and dropped; it never harms the run.
+
+    A run that raises before its first step, as where the objective cannot be evaluated at all, is never opened. One
+    that wants to know of it has a method `fail(attempt, error)`, called with an `Attempt` and what was raised.
 
     Of many starts it is told as of one: columns hold the median of the starts that go on, and there are three more, the
     lowest loss of all so far in `best_loss`, the number of starts that go on in `going`, and in `losses`, of shape
@@ -776,5 +792,5 @@ class Observer(Protocol):
         ...
 
     def close(self, result: Result | Results | None, error: BaseException | None) -> None:
-        """Called once at every kind of ending: with the result, or with what was raised instead."""
+        """Called once at every kind of ending of a run that was opened: with the result, or what was raised instead."""
         ...

@@ -4,7 +4,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from gradopt import devices, pictures
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
-from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
+from gradopt.contracts import Attempt, Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
@@ -38,6 +38,7 @@ def execute(
     *,
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, Any] | None = None,
     sweep: str | None = None,
     thread_count: int | str = "auto",
 ) -> Result:
@@ -45,13 +46,14 @@ def execute(
 
     Args:
         form: From tensors shaped like the parameters to the form of the start.
-        sweep: The directory of the sweep that the run is part of.
+        config, chosen, sweep: See `Run`.
     """
     oracle = assembly.oracle
     check_observers(observers)
     prepare(directory)
     history = History()
-    watchers = Watchers([history, *observers])
+    attempt = Attempt(None if directory is None else str(directory), config or {}, chosen or {}, sweep)
+    watchers = Watchers([history, *observers], attempt)
     size = sum(parameter.numel() for parameter in oracle.parameters)
     last_recorded = -1
     with ExitStack() as stack:
@@ -64,7 +66,7 @@ def execute(
             blocks = Blocks(assembly.engine, assembly.criteria)
             for block in blocks:
                 if last_recorded < 0:
-                    watchers.open(_run(assembly, block, directory, config or {}, sweep, count))
+                    watchers.open(_run(assembly, block, attempt, count))
                 if block.last_step > last_recorded:
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
@@ -131,21 +133,37 @@ class Blocks:
         return split(self.stopwatch.seconds, parts)
 
 
+@contextmanager
+def attempted(observers: Sequence[Observer], attempt: Attempt) -> Iterator[None]:
+    """Tell observers of a run whose parts cannot be made."""
+    try:
+        yield
+    except Exception as error:
+        Watchers(observers, attempt).close(None, error)
+        raise
+
+
 class Watchers:
     """Observers, each on its own: one that raises is reported once and dropped, and a full disk once for all."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], attempt: Attempt) -> None:
         self._alive = list(observers)
+        self._attempt = attempt
+        self._opened = False
         self._told_full = False
 
     def open(self, run: Run) -> None:
+        self._opened = True
         self._each(lambda observer: observer.open(run))
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         self._each(lambda observer: observer.record(block, metrics))
 
     def close(self, result: Result | Results | None, error: BaseException | None) -> None:
-        self._each(lambda observer: observer.close(result, error))
+        if self._opened:
+            self._each(lambda observer: observer.close(result, error))
+        else:
+            self._each(lambda observer: getattr(observer, "fail", _ignored)(self._attempt, error))
 
     def _each(self, call: Callable[[Observer], None]) -> None:
         for observer in list(self._alive):
@@ -162,14 +180,11 @@ class Watchers:
                 )
 
 
-def _run(
-    assembly: Assembly,
-    block: Block,
-    directory: str | Path | None,
-    config: Mapping[str, Any],
-    sweep: str | None,
-    count: int,
-) -> Run:
+def _ignored(attempt: Attempt, error: BaseException | None) -> None:
+    """What an observer does with a run that was never opened, unless it says otherwise."""
+
+
+def _run(assembly: Assembly, block: Block, attempt: Attempt, count: int) -> Run:
     oracle = assembly.oracle
     gradient = oracle.full_gradient()
     start = Evaluation(block["loss"][0, 0].item(), block["gradient_norm"][0, 0].item(), oracle.read(), gradient)
@@ -180,8 +195,8 @@ def _run(
     facts["device"] = f"{start.point.device}, {dtype}, {counted(count, 'thread')}"
     soundings = Soundings(oracle)
     return Run(
-        None if directory is None else str(directory),
-        config,
+        attempt.directory,
+        attempt.config,
         facts,
         start,
         named,
@@ -189,7 +204,8 @@ def _run(
         *limits(oracle, block),
         step=block.first_step,
         minimum=known_minimum(oracle.objective),
-        sweep=sweep,
+        sweep=attempt.sweep,
+        chosen=attempt.chosen,
         point=oracle.read,
         gradient=lambda: oracle.full_gradient().clone(),
         bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),

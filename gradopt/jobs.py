@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gradopt import __version__
+from gradopt import __version__, hyperparameters
 from gradopt.explain import explain
 from gradopt.leftovers import clear
 from gradopt.mistakes import Mistake, did_you_mean
@@ -45,11 +45,15 @@ from gradopt.settings import Settings, check_lists, parse, schema
 if TYPE_CHECKING:
     from gradopt.assemble import Assembly
     from gradopt.contracts import Objective
+    from gradopt.many.assembly import StartsAssembly
 
 log = logging.getLogger("gradopt")
 
 STAMP = "GRADOPT_STAMP"
 JOBS = "GRADOPT_JOBS"
+WORDS = "GRADOPT_WORDS"
+"""What was said on the command line of a sweep, as JSON. Workers inherit it."""
+
 OUTPUT = "GRADOPT_OUTPUT"
 """What standard output is for: `quiet` or `json`; by default for people. Workers inherit it."""
 
@@ -116,6 +120,7 @@ def start(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is ours
     # Set anew by each process: a run started from a run must not share its directory.
     os.environ[STAMP] = f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
+    os.environ[WORDS] = json.dumps(arguments)
     sys.argv = [sys.argv[0], *arguments]
     _errors.clear()
     _unwritten.clear()
@@ -196,7 +201,9 @@ def run(config: DictConfig) -> float:
     try:
         for group, name in context.runtime.choices.items():
             registry().check_preset(group, str(name))
-        found, minimum = _minimise(config, directory, str(context.sweep.dir) if multirun else None)
+        found, minimum = _minimise(
+            config, directory, list(context.overrides.task), str(context.sweep.dir) if multirun else None
+        )
     except (KeyboardInterrupt, Interrupted) as ending:  # before the first step, or a second time
         code = 128 + signal.SIGINT if isinstance(ending, KeyboardInterrupt) else ending.code
         message = "interrupted before the first step, or a second time: there is no result but what the log holds"
@@ -247,48 +254,46 @@ def _voiced(nodes: Sequence[Any], *, multirun: bool) -> list[Any]:
     return silent if multirun else [VOICES[voice], *silent]
 
 
-def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[Result | Results, float | None]:
+def _minimise(
+    config: DictConfig, directory: Path, overrides: Sequence[str], sweep: str | None
+) -> tuple[Result | Results, float | None]:
     """The ending of the run, and the lowest loss there is, where the objective knows it."""
     settings = parse(config)
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
+    from gradopt.contracts import Attempt
+    from gradopt.many import execution as many_execution
 
     observers = assemble.listed("observer", _voiced(settings.observers, multirun=sweep is not None))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     watched: dict[str, Any] = {
-        "directory": directory,
-        "config": OmegaConf.to_container(config, resolve=True),
+        "directory": os.fspath(directory),
+        "config": plain,
+        "chosen": _chosen(plain, overrides, multirun=sweep is not None),
         "sweep": sweep,
-        "thread_count": settings.threads,
     }
     # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
     with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
-        try:
-            if settings.starts is not None:
-                return _minimise_starts(settings, observers, watched)
-            assembly, target = assembled(settings)
-            found = execution.execute(assembly, observers, conclusion.form_of(target), **watched)
-            return found, conclusion.known_minimum(target)
-        except Exception as error:
-            _leave_row(observers, watched, error)
-            raise
+        run: Any = execution.execute if settings.starts is None else many_execution.execute
+        with execution.attempted(observers, Attempt(**watched)):
+            parts, target = (assembled if settings.starts is None else _assembled_starts)(settings)
+        found = run(parts, observers, conclusion.form_of(target), **watched, thread_count=settings.threads)
+        return found, conclusion.known_minimum(target)
 
 
-def _leave_row(observers: Sequence[Any], watched: Mapping[str, Any], error: Exception) -> None:
-    """A run that raised before anybody could be told of its start is a row of TensorBoard's all the same."""
-    from gradopt.observers.tensorboard import TensorBoard  # here, where it is rarely needed
+def _chosen(config: Mapping[str, Any], overrides: Iterable[str], *, multirun: bool) -> dict[str, Any]:
+    """What tells the run from others: what was said on the command line, or, of the jobs of a sweep, what is in none of
+    the words it was asked for with, whichever sweeper has put it there.
+    """
+    words = json.loads(os.environ.get(WORDS, "[]")) if multirun else []
+    keys = (word.lstrip("+").partition("=")[0] for word in overrides if word not in words)
+    return hyperparameters.chosen(config, (key for key in keys if not (multirun and key == "seed")))
 
-    for observer in observers:
-        if isinstance(observer, TensorBoard):
-            with suppress(OSError):  # what the run raised is told, whatever the disk has room for
-                observer.fail(watched["directory"], watched["config"], watched["sweep"], error)
 
-
-def _minimise_starts(
-    settings: Settings, observers: list[Any], watched: Mapping[str, Any]
-) -> tuple[Results, float | None]:
-    from gradopt import assemble, conclusion
-    from gradopt.many import assembly, execution  # here for the same reason
+def _assembled_starts(settings: Settings) -> "tuple[StartsAssembly, Objective]":
+    from gradopt import assemble
+    from gradopt.many import assembly  # here for the same reason
 
     target = objective(settings)
     parts = assembly.assemble_starts(
@@ -301,8 +306,7 @@ def _minimise_starts(
         engine=settings.engine,
         extra_criteria=assemble.listed("criterion", settings.criteria),
     )
-    found = execution.execute(parts, observers, conclusion.form_of(target), **watched)
-    return found, conclusion.known_minimum(target)
+    return parts, target
 
 
 def assembled(settings: Settings) -> "tuple[Assembly, Objective]":

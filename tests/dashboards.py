@@ -61,24 +61,37 @@ def sweep(place: Path) -> Path:
 def server(logdir: Path, *flags: str, path: Path | None = None) -> Iterator[str]:
     """The address of a TensorBoard on a log directory, with what is installed in `path`."""
     arguments = ("--logdir", os.fspath(logdir), "--port", "0", "--host", "127.0.0.1", "--reload_interval", "1", *flags)
+    with _started("tensorboard.main", *arguments, cwd=logdir, path=path) as line:
+        yield line
+
+
+@contextmanager
+def board(logdir: Path) -> Iterator[str]:
+    """The address of `gradopt board` on a log directory."""
+    with _started("gradopt", "board", os.fspath(logdir), cwd=logdir, path=None) as address:
+        yield address.partition("/?")[0]
+
+
+@contextmanager
+def _started(module: str, *arguments: str, cwd: Path, path: Path | None) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", *arguments],
-        cwd=logdir,  # from the checkout, Python would find gradopt there
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,  # from the checkout, Python would find gradopt there
         env=environment(path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.stderr is not None
+    assert process.stdout is not None
     said: list[str] = []
     try:
-        for line in process.stderr:
+        for line in process.stdout:
             said.append(line)
             words = [word for word in line.split() if word.startswith("http://127.0.0.1:")]
             if words:
                 yield words[0].rstrip("/")
                 return
-        raise AssertionError(f"tensorboard did not start: {''.join(said)}")
+        raise AssertionError(f"{module} did not start: {''.join(said)}")
     finally:
         process.terminate()
         process.communicate()

@@ -34,7 +34,7 @@ def runs(tmp_path):
             json.dumps({"status": "converged", "overrides": [f"optimiser={name[2:]}"]}), encoding="utf-8"
         )
         file = EventFile(directory)
-        file.write([events.described_scalar("opt/best_loss", 1.0)])
+        file.write([events.described_scalar("opt/loss", 1.0)])
         file.close()
     return tmp_path
 
@@ -208,10 +208,30 @@ def test_the_address_pins_the_curves_and_colours_by_optimiser_where_there_are_se
     found = query("sgd", "adam")
 
     assert found["smoothing"] == ["0"]
-    assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/best_loss"}
+    assert json.loads(found["pinnedCards"][0])[0] == {"plugin": "scalars", "tag": "opt/loss"}
     assert found["runColorGroup"] == [f"regex:{COLOURS}"]
     assert "runColorGroup" not in query("sgd", "sgd")
     assert link("http://127.0.0.1:6006/", []).endswith("#timeseries&_smoothingWeight=0")
+
+
+@pytest.mark.parametrize(
+    ("results", "is_pinned"),
+    [
+        ([{"fun": 1e-9}], True),
+        ([{"fun": 1e-9}, {"fun": -3.0}], False),
+        ([{"fun": 1e-9}, {"fun": -32.0, "minimum": -32.0}], True),
+        ([{}], True),
+    ],
+    ids=["positive", "below zero", "below zero, where the gap is known", "going on"],
+)
+def test_the_logarithm_of_a_loss_is_pinned_unless_its_curve_ends_at_zero(results, is_pinned):
+    runs = [Record(Path(str(number)), {}, result, "converged") for number, result in enumerate(results)]
+
+    found = urllib.parse.parse_qs(urllib.parse.urlparse(link("http://127.0.0.1:6006/", runs)).query)
+
+    tags = [card["tag"] for card in json.loads(found["pinnedCards"][0])]
+    assert ("opt/log10_best" in tags) == is_pinned
+    assert {"opt/loss", "opt/log10_gap", "opt/log10_gradient_norm"} <= set(tags)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradopt import devices
 from gradopt.conclusion import known_minimum
-from gradopt.contracts import Block, Evaluation, Observer, Run
+from gradopt.contracts import Attempt, Block, Evaluation, Observer, Run
 from gradopt.execution import Blocks, Watchers, check_observers, limits, prepare
 from gradopt.many.assembly import StartsAssembly
 from gradopt.many.conclusion import concluded
@@ -32,6 +32,7 @@ def execute(
     *,
     directory: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, Any] | None = None,
     sweep: str | None = None,
     thread_count: int | str = "auto",
 ) -> Results:
@@ -41,12 +42,13 @@ def execute(
 
     Args:
         form: From tensors shaped like the parameters, with a leading axis, to the form of the starts.
-        sweep: The directory of the sweep that the run is part of.
+        config, chosen, sweep: See `Run`.
     """
     oracle, history = assembly.oracle, History()
     check_observers(observers)
     prepare(directory)
-    watchers = Watchers([history, *observers])
+    attempt = Attempt(None if directory is None else str(directory), config or {}, chosen or {}, sweep)
+    watchers = Watchers([history, *observers], attempt)
     begin, opened = oracle.read(), False
     summaries = Summaries(len(begin))
     engine: Any = assembly.engine  # whose oracle is one of many starts
@@ -61,7 +63,7 @@ def execute(
             blocks = Blocks(engine, assembly.criteria, verdicts=verdicts)
             for block in blocks:
                 if not opened:
-                    run = _run(assembly, block, directory, config or {}, sweep, count)
+                    run = _run(assembly, block, attempt, count)
                     watchers.open(replace(run, starts=begin))
                     opened = True
                 watchers.record(summaries.of(block), dict)
@@ -128,14 +130,7 @@ class Summaries:
         return losses
 
 
-def _run(
-    assembly: StartsAssembly,
-    block: Block,
-    directory: str | Path | None,
-    config: Mapping[str, Any],
-    sweep: str | None,
-    count: int,
-) -> Run:
+def _run(assembly: StartsAssembly, block: Block, attempt: Attempt, count: int) -> Run:
     oracle, here = assembly.oracle, assembly.oracle.last
     named = dict(zip(oracle.names, (p.detach().clone() for p in oracle.parameters), strict=True))
     losses = block["loss"][0]
@@ -151,11 +146,10 @@ def _run(
     )
     dtype = str(here.point.dtype).removeprefix("torch.")
     facts["device"] = f"{here.point.device}, {dtype}, {counted(count, 'thread')}"
-    place = None if directory is None else str(directory)
     soundings = Soundings(oracle)
     return Run(
-        place,
-        config,
+        attempt.directory,
+        attempt.config,
         facts,
         start,
         named,
@@ -163,7 +157,8 @@ def _run(
         *limits(oracle, block),
         step=block.first_step,
         minimum=known_minimum(oracle.objective),
-        sweep=sweep,
+        sweep=attempt.sweep,
+        chosen=attempt.chosen,
         bounds=None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper),
         graph=soundings.graph,
         losses=soundings.losses,

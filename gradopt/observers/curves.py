@@ -9,6 +9,8 @@ from gradopt.contracts import Block, Run
 from gradopt.observers.events import Margin, log10
 from gradopt.result import Result, Results
 
+SUCCESS = "final/success"
+
 DESCRIPTIONS: Mapping[str, str] = {
     "opt/loss": "The loss; of many starts the median of those that go on.",
     "opt/best_loss": "The lowest loss so far, of all starts. Not drawn with constraints, which such a point may miss.",
@@ -34,6 +36,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "time/steps_per_s": "Steps per second since the point before.",
     "time/evaluations_per_s": "Evaluations per second since the point before, of all starts together.",
     "final/loss": "The loss of the result.",
+    SUCCESS: "1 for a success, -1 for a failure or an error, 0 for neither, such as a used-up budget.",
     "final/steps": "Steps made; of many starts those of the best.",
     "final/evaluations": "Losses evaluated, of all starts together.",
     "final/seconds": "Time taken.",
@@ -41,8 +44,6 @@ DESCRIPTIONS: Mapping[str, str] = {
 """By tag; beside them `x/NAME` for each of a few unknowns, and `metrics/NAME` and `final/NAME` for the objective's
 metrics.
 """
-
-PARTIAL = {"opt/best_loss", *(tag for tag in DESCRIPTIONS if "/log10_" in tag)}
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
@@ -91,7 +92,9 @@ class Curves:
         self._best = self._lowest[-1:]
 
     def at(self, block: Block, row: int) -> dict[str, float]:
-        """By tag, at a row of the block it was turned to."""
+        """By tag, at a row of the block it was turned to. Not all are finite: there may be no lowest loss yet, or no
+        logarithm of what is not positive.
+        """
         counted = "all_evaluations" if "all_evaluations" in block.columns else "evaluations"
         loss, gradient_norm, evaluations = (block[name][row, 0].item() for name in ("loss", "gradient_norm", counted))
         values = {"opt/loss": loss}
@@ -114,8 +117,7 @@ class Curves:
             values |= {"ms/going": block["going"][row, 0].item(), **dict(self._spread(block, row))}
         values["time/evaluations"] = evaluations
         values |= self._rates(block.first_step + row, evaluations, block["seconds"][row, 0].item())
-        # Where there is no lowest loss yet, or no logarithm of what is not positive, the curve has no point.
-        return {tag: value for tag, value in values.items() if tag not in PARTIAL or math.isfinite(value)}
+        return values
 
     def log10(self, losses: torch.Tensor) -> torch.Tensor:
         """Of positive losses over the known minimum; those that are not are left out."""
@@ -152,6 +154,7 @@ def final(result: Result | Results) -> dict[str, float]:
     best = result.best_start if isinstance(result, Results) else result
     values = {
         "final/loss": best.fun,
+        SUCCESS: 1.0 if best.status.success else -1.0 if best.status.failure else 0.0,
         "final/steps": float(best.nit),
         "final/evaluations": float(torch.as_tensor(result.nfev).sum()),
         "final/seconds": best.seconds,

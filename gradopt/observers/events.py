@@ -20,6 +20,9 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 BINS = 30
 
+LARGEST = float(numpy.finfo(numpy.float32).max)
+"""What TensorBoard can draw."""
+
 NARROWEST, WIDEST = 1e-12, 1e300
 """Of the numbers of a histogram: how far they differ, relative to their size, where bins can tell them apart; and the
 largest size, of which differences are numbers still."""

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradopt.contracts import Block, Run
+from gradopt.contracts import Attempt, Block, Run
+from gradopt.hyperparameters import leaves
 from gradopt.observers import events
-from gradopt.observers.curves import BAND, DESCRIPTIONS, Curves, Schedule, final
+from gradopt.observers.curves import BAND, DESCRIPTIONS, SUCCESS, Curves, Schedule, final
 from gradopt.observers.event_file import EventFile
 from gradopt.result import Result, Results
 from gradopt.unknowns import split
@@ -63,7 +64,7 @@ class TensorBoard:
         self._is_few = 0 < len(self._names) <= FEW
         self._file = EventFile(run.directory, step=run.step)
         facts = events.text("run/facts", events.table(run.facts))
-        values = [facts, *_begun(run.directory, run.config, run.sweep, self._wall)]
+        values = [facts, *_begun(run, self._wall)]
         self._file.write(values, step=run.step, wall=self._wall)
 
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
@@ -100,7 +101,7 @@ class TensorBoard:
                 self._row(self._block, last)
             if result is not None:
                 self._write(self._block, last, self._final_distributions(self._block, result))
-                self._scalars(self._block, last, final(result))
+            self._scalars(self._block, last, {SUCCESS: -1.0} if result is None else final(result))
         step = self._run.step if self._block is None else self._block.last_step
         best = result.best_start if isinstance(result, Results) else result
         told = _raised(error) if best is None else self._told(best)
@@ -112,20 +113,14 @@ class TensorBoard:
         self._file.write([verdict, events.session_end(success=success)], step=step)
         self._file.close()
 
-    def fail(
-        self, directory: str | Path, config: Mapping[str, Any], sweep: str | None, error: BaseException | None
-    ) -> None:
-        """Write all that is known of a run that raised before its first block; nothing of one that was opened.
-
-        Raises:
-            OSError: The disk is full.
-        """
-        if self._file is not None:
+    def fail(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Write all that is known of a run that was never opened."""
+        if attempt.directory is None:
             return
-        with EventFile(directory, step=None) as file:
+        with EventFile(attempt.directory, step=None) as file:
             verdict = events.text("run/verdict", events.table(_raised(error)))
-            begun = _begun(directory, config, sweep, time.time())
-            file.write([*begun, verdict, events.session_end(success=False)])
+            failed = [events.scalar(SUCCESS, -1.0), events.session_end(success=False)]
+            file.write([*_begun(attempt, time.time()), verdict, *failed])
 
     def _row(self, block: Block, row: int) -> None:
         self._logged = block.first_step + row
@@ -138,6 +133,8 @@ class TensorBoard:
         return {f"x/{name}": value for name, value in zip(self._names, self._points[step].tolist(), strict=True)}
 
     def _scalars(self, block: Block, row: int, values: Mapping[str, float]) -> None:
+        """Those that TensorBoard can draw: its charts break on others, and the verdict says how a loss ended in one."""
+        values = {tag: value for tag, value in values.items() if abs(value) <= events.LARGEST}  # which no NaN is
         self._write(
             block,
             row,
@@ -221,34 +218,25 @@ class Allowance:
         self._free = ended + (ended - self._began) / self._share
 
 
-def _begun(directory: str | Path, config: Mapping[str, Any], sweep: str | None, wall: float) -> Iterator[Any]:
+def _begun(run: Run | Attempt, wall: float) -> Iterator[Any]:
     """The start of the session, and the config. Runs of a sweep that differ in their seed only are one group; one that
-    is part of no sweep is its own.
+    is part of no sweep is its own. The table has room for the first word of a group's name.
     """
-    hparams = dict(_leaves(config))
-    own = {name: value for name, value in hparams.items() if name != "seed"}
-    group = str(directory)
-    if sweep is not None:
+    config, place = dict(leaves(run.config)), Path(run.directory or "")
+    group = f"{place.name}, {place.parent}"
+    if run.sweep is not None:
+        own = {name: value for name, value in config.items() if name != "seed"}
         digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        name = own.get("optimiser.name", "")
-        group = f"{name} {digest}, {sweep}".lstrip()  # of which the table has room for little
-    yield events.session_start(own, group=group, wall=wall)
-    if hparams:
-        yield events.text("run/config", events.table(hparams, ("key", "value")))
+        name = run.chosen.get("optimiser", "")
+        group = f"{name} {digest}, {run.sweep}".lstrip()
+    yield events.session_start(run.chosen, group=group, wall=wall)
+    if config:
+        yield events.text("run/config", events.table(config, ("key", "value")))
 
 
 def _raised(error: BaseException | None) -> dict[str, str]:
     """The rows of the verdict's table, where there is none."""
     return {"status": "error", "reason": f"{type(error).__name__}: {error}"}
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What the config says, by dotted name; what is None or empty is left out."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif value is not None and value != []:
-            yield f"{prefix}{name}", value
 
 
 def _names(parameters: Mapping[str, Tensor]) -> list[str]:

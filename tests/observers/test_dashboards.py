@@ -35,11 +35,11 @@ def assembled(objective, steps, lr=1e-3):
     return assemble(objective, "adam", {"lr": lr}, stop=Stop(max_steps=steps), engine="eager")
 
 
-def run(place, objective, steps, *, state=None, config=None, lr=1e-3):
+def run(place, objective, steps, *, state=None, config=None, chosen=None, lr=1e-3):
     assembly = assembled(objective, steps, lr)
     if state is not None:
         assembly.engine.load_state_dict(state)
-    return execute(assembly, [TensorBoard()], form_of(objective), directory=place, config=config)
+    return execute(assembly, [TensorBoard()], form_of(objective), directory=place, config=config, chosen=chosen)
 
 
 def state_at(objective, step):
@@ -62,7 +62,8 @@ def runs(tmp_path_factory):
         done = command("-m", *words, "observers=[tensorboard]", f"hydra.sweep.dir={name}", cwd=place)
         assert done.returncode == 0, done.stderr
     config = {"objective": {"name": "a|b <i>_c_*d*"}, "limit": math.inf, "fused": True, "seed": 7, "nothing": None}
-    run(place / "wide", Rosenbrock(20), 300, config=config)
+    chosen = {"objective": "a|b", "optimiser": "adam", "limit": math.inf, "fused": True, "nothing": None}
+    run(place / "wide", Rosenbrock(20), 300, config=config, chosen=chosen)
     run(place / "resumed", Rosenbrock(), 100)
     run(place / "resumed", Rosenbrock(), 120, state=state_at(Rosenbrock(), CUT))
     run(place / "again", Rosenbrock(), 100)
@@ -79,7 +80,7 @@ def runs(tmp_path_factory):
         directory=place / "constrained",
     )
     with pytest.raises(ZeroDivisionError):
-        execute(assembled(breaks_at(5), 50), [TensorBoard()], tuple, directory=place / "broken", config={"a": 1})
+        execute(assembled(breaks_at(5), 50), [TensorBoard()], tuple, directory=place / "broken", chosen={"a": 1})
     (place / "raises.py").write_text("def at_once(x):\n    raise ZeroDivisionError('mine')\n", encoding="utf-8")
     for name, words in {
         "unborn": "objective=function objective.target=raises.py:at_once objective.x0=[1.0]",
@@ -197,16 +198,23 @@ def test_seeds_of_one_sweep_are_one_row_of_hparams(server):
     assert all(name.startswith("adam ") for name in sweeps)
     assert all(len(group["sessions"]) == 2 for group in sweeps.values())
     assert all(one["status"] == "STATUS_SUCCESS" for group in sweeps.values() for one in group["sessions"])
-    assert all("seed" not in group["hparams"] for group in groups.values())
+    for name, group in sweeps.items():  # of which the second varies nothing but the seed
+        assert set(group["hparams"]) == {
+            "objective",
+            "optimiser",
+            *(["optimiser.lr"] if name.endswith("first") else []),
+        }
     assert set(last) == {0.01, 0.001}
     assert last[0.01]["final/steps"] == 20 and last[0.01]["final/loss"] != last[0.001]["final/loss"]
-    wide = next(group for name, group in groups.items() if name.endswith("/wide"))
+    single = {name.partition(", ")[0]: group for name, group in groups.items() if name not in sweeps}
+    wide = single["wide"]
     assert wide["hparams"]["fused"] is True and wide["hparams"]["limit"] == "inf"
     assert "nothing" not in wide["hparams"]
     for run in ("broken", "unborn", "unborn_starts"):
-        (failed,) = (group for name, group in groups.items() if name.endswith(f"/{run}"))
+        failed = single[run]
         assert [session["status"] for session in failed["sessions"]] == ["STATUS_FAILURE"]
-        assert len(failed["hparams"]) > 5 or run == "broken"
+        assert {value["name"]["tag"]: value["value"] for value in failed["metricValues"]}["final/success"] == -1
+        assert failed["hparams"].get("objective.target") == "raises.py:at_once" or run == "broken"
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ TAGS = {
     "time/evaluations_per_s",
     "x/x[0]",
     "final/loss",
+    "final/success",
     "final/steps",
     "final/evaluations",
     "final/seconds",
@@ -100,9 +101,10 @@ def test_a_long_run_is_logged_on_a_schedule_with_its_first_and_last_step(tmp_pat
 def test_the_last_step_and_the_verdict_are_there_at_every_ending(function, x0, stop, status, tmp_path):
     result = run(function, x0, tmp_path, lr=0.05, **stop)
 
-    losses = scalars(tmp_path, "opt/loss")
     assert result.status.value == status
-    assert max(losses) == result.nit
+    assert max(scalars(tmp_path, "time/evaluations")) == result.nit
+    success = 1 if result.success else -1
+    assert scalars(tmp_path, "final/success") == {result.nit: success}
     assert f"| status | {status.replace('_', chr(92) + '_')} |" in text(tmp_path, "run/verdict")
 
 
@@ -119,10 +121,15 @@ def test_the_band_of_many_starts_has_both_its_sides_at_each_step(tmp_path):
     assert len(steps["q10"]) < len(scalars(tmp_path, "ms/loss_q10"))
 
 
-def test_an_infinite_loss_comes_back(tmp_path):
-    run(lambda x: torch.log(x), 0.0, tmp_path)
+def test_a_curve_ends_where_the_loss_is_more_than_tensorboard_can_draw_and_the_verdict_says_it(tmp_path):
+    run(lambda x: torch.exp(x.square().sum()), [3.0], tmp_path, lr=1.0)
 
-    assert scalars(tmp_path, "opt/loss") == {0: -math.inf}
+    accumulator = read(tmp_path)
+    values = [event.value for tag in accumulator.Tags()["scalars"] for event in accumulator.Scalars(tag)]
+    assert all(map(math.isfinite, values))
+    assert scalars(tmp_path, "opt/loss") == {0: pytest.approx(math.exp(9.0), rel=1e-6)}
+    assert scalars(tmp_path, "time/evaluations") == {0: 1.0, 1: 2.0}
+    assert "| reason | the loss became inf at step 1" in text(tmp_path, "run/verdict")
 
 
 def test_an_error_in_the_objective_leaves_complete_events(tmp_path):
@@ -139,6 +146,53 @@ def test_an_error_in_the_objective_leaves_complete_events(tmp_path):
 
     assert "| reason | ZeroDivisionError: mine |" in text(tmp_path, "run/verdict")
     assert 0 in scalars(tmp_path, "opt/loss")
+    assert list(scalars(tmp_path, "final/success").values()) == [-1.0]
+
+
+class Notes:
+    """What an observer is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def open(self, run):
+        self.calls.append(("open", run.chosen))
+
+    def record(self, block, metrics):
+        pass
+
+    def close(self, result, error):
+        self.calls.append(("close", str(error)))
+
+    def fail(self, attempt, error):
+        self.calls.append(("fail", attempt.chosen, str(error)))
+
+
+class Deaf:
+    """An observer that takes no interest in runs that are never opened."""
+
+    def open(self, run):
+        raise AssertionError("it was never opened")
+
+    def record(self, block, metrics):
+        raise AssertionError("it was never opened")
+
+    def close(self, result, error):
+        raise AssertionError("it was never opened")
+
+
+def test_a_run_that_raises_at_once_is_told_to_those_who_ask(tmp_path, caplog):
+    def breaks(x):
+        raise ZeroDivisionError("mine")
+
+    notes = Notes()
+    with pytest.raises(ZeroDivisionError):
+        gradopt.minimise(breaks, [0.0], optimiser="sgd", directory=tmp_path, observers=[notes, Deaf(), TensorBoard()])
+
+    assert caplog.text == ""
+    assert notes.calls == [("fail", {"objective": "breaks", "optimiser": "sgd"}, "mine")]
+    assert "| reason | ZeroDivisionError: mine |" in text(tmp_path, "run/verdict")
+    assert scalars(tmp_path, "final/success") == {0: -1.0}
 
 
 ENDLESS = "import torch\n\n\ndef loss(x):\n    return (1e-12 * (x - 3) ** 2).sum()\n"
