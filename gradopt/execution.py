@@ -27,8 +27,8 @@ from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What writing fails with where there is no room."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What writing fails with where a disk has no room, or takes nothing."""
 
 
 def execute(
@@ -136,7 +136,7 @@ class Watchers:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._alive = list(observers)
-        self._told_full = False
+        self._has_warned = False
 
     def open(self, run: Run) -> None:
         self._each(lambda observer: observer.open(run))
@@ -153,13 +153,21 @@ class Watchers:
                 call(observer)
             except Exception as error:  # whatever it is: the run is worth more than its log
                 self._alive.remove(observer)
-                full = isinstance(error, OSError) and error.errno in FULL
-                level = logging.INFO if full and self._told_full else logging.WARNING  # one disk is full but once
-                self._told_full |= full
-                name = type(observer).__name__
-                log.log(
-                    level, "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
+                self._report(observer, error)
+
+    def _report(self, observer: Observer, error: Exception) -> None:
+        level = logging.WARNING
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # one disk, though several write to it
+            level = logging.INFO
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "the disk takes no more (%s): curves, pictures and history may be missing or cut short; "
+                    "the run goes on",
+                    error.strerror,
                 )
+        name = type(observer).__name__
+        log.log(level, "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error)
 
 
 def _run(

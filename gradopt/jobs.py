@@ -56,6 +56,9 @@ OUTPUT = "GRADOPT_OUTPUT"
 VOICES = {"quiet": "verdict_line", "json": "json_lines"}
 """The observer that then speaks in the place of `console`."""
 
+CLEARED = "\r\x1b[K"
+"""What makes a terminal forget the line that it is in: how far the run has come may stand there."""
+
 GROUPS = ("objective", "optimiser", "schedule")
 FAILED = 3
 
@@ -77,8 +80,11 @@ class Terminal(logging.StreamHandler[TextIO]):
     """Writes log lines for people; silent once the reader, such as `head`, has seen enough."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it, unless standard output is for one voice alone."""
-        if self.stream is not sys.stdout or os.environ.get(OUTPUT) not in VOICES:
+        """Write it, unless it is for a standard output that is for one voice alone."""
+        # Not asked of sys.stdout: while such a run goes on, that is standard error.
+        if self.stream is sys.stderr or os.environ.get(OUTPUT) not in VOICES:
+            if Output(self.stream).is_terminal:
+                self.stream.write(CLEARED)
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -88,7 +94,12 @@ class Terminal(logging.StreamHandler[TextIO]):
 
 
 class LogFile(logging.FileHandler):
-    """Writes the run's log; silent once the disk is full, which the observers have said."""
+    """Writes the run's log; silent where the disk is full or read-only, which is told for all that writes to it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, unless the file, which the first line opens, cannot be made."""
+        with suppress(OSError):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line that finds no room; report every other error as usual."""

@@ -1,6 +1,7 @@
 """What a person reads in the terminal."""
 
 import io
+import logging
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ import torch
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
+from gradopt.jobs import Terminal
 from gradopt.many.assembly import assemble_starts
 from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
@@ -22,6 +24,7 @@ from gradopt.observers.console import Console
 from gradopt.settings import Stop
 from tests import functions as f
 from tests.installed import environment, gradopt
+from tests.observers.terminals import Terminal as Pty
 from tests.observers.terminals import read_all
 
 
@@ -52,6 +55,16 @@ def test_the_verdict_is_marked(x0, stop, mark):
     assert any(line.startswith(mark) for line in text.splitlines())
     assert "\r" not in text
     assert text.isascii()
+
+
+def test_a_warning_takes_the_place_of_the_live_line():
+    terminal = Pty(80)
+    handler = Terminal(terminal.stream)
+    terminal.stream.write("\rstep 160 of 20000")
+
+    handler.emit(logging.LogRecord("gradopt", logging.WARNING, "", 0, "the disk takes no more", None, None))
+
+    assert terminal.text() == "\rstep 160 of 20000\r\x1b[Kthe disk takes no more\n"
 
 
 def test_few_unknowns_are_listed_and_many_are_counted():
