@@ -118,7 +118,10 @@ def small_disk(place, size):
         subprocess.run(("umount", "-l", os.fspath(place)), check=True)
 
 
-TOLD = "gradopt: WARNING: the disk takes no more ({}): curves, pictures and history may be missing or cut short; the run goes on"
+TOLD = (
+    "gradopt: WARNING: the disk takes no more ({}): curves, pictures and history may be missing or cut short; "
+    "the run goes on"
+)
 
 
 @pytest.mark.slow
