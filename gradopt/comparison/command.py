@@ -1,7 +1,6 @@
 """`gradopt compare`: runs in, a table on the terminal and pictures on disk out."""
 
 import argparse
-import importlib.util
 import math
 import sys
 from collections import Counter
@@ -125,8 +124,8 @@ def _summary(groups: Sequence[Group], output: Path) -> str:
 
 def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
     """Draw what can be drawn; a line for each file, and for what could not be."""
-    if importlib.util.find_spec("matplotlib") is None:
-        yield 'no pictures: they need matplotlib: pip install "gradopt[pictures]"'
+    if lacking := _lacking():
+        yield f"no pictures: {lacking}"
         return
     lines = looks(dict.fromkeys(group.solver for group in groups))  # the same in both pictures
     try:
@@ -135,6 +134,18 @@ def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
         yield from _profiles(groups, lines, output / "profiles.png")
     except OSError as error:
         yield f"no pictures: {error}; say --output DIR"
+
+
+def _lacking() -> str | None:
+    """What keeps pictures from being drawn, and what to do about it."""
+    try:
+        import matplotlib.backends.backend_agg  # noqa: F401 - an optional package, and slow to import
+    except Exception as error:  # whatever a broken one raises
+        if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+            return 'they need matplotlib: pip install "gradopt[pictures]"'
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return f"matplotlib cannot be imported ({said}): pip install --force-reinstall matplotlib"
+    return None
 
 
 def _curves(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 import time
 
 import pytest
@@ -92,13 +93,27 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, said):
 
 
 def test_without_matplotlib_there_is_a_table_and_a_line_that_says_how_to_get_pictures(sweep, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
 
     assert compare([str(sweep / "runs")]) == 0
 
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 3
     assert said.err == 'no pictures: they need matplotlib: pip install "gradopt[pictures]"\n'
+
+
+def test_a_broken_matplotlib_costs_the_pictures_alone(write, tmp_path):
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('no numpy.core\\nsee the manual')\n")
+    write("1", losses=[8.0, 1.0])
+    program = "import sys\nfrom gradopt.comparison.command import compare\nsys.exit(compare(sys.argv[1:]))\n"
+
+    done = python("-c", program, "runs", cwd=tmp_path)  # the current directory comes first
+
+    assert done.returncode == 0 and "bowl" in done.stdout
+    said = "no pictures: matplotlib cannot be imported (ImportError: no numpy.core): pip install "
+    assert done.stderr == f"{said}--force-reinstall matplotlib\n"
 
 
 def test_a_place_where_nothing_can_be_written_costs_the_pictures_alone(write, tmp_path, capsys):
