@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradopt import devices, pictures
+from gradopt import devices, leftovers, pictures
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
 from gradopt.contracts import Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
@@ -81,8 +81,9 @@ def execute(
 def prepare(directory: str | Path | None) -> None:
     """Make the directory of a run, without the pictures of one before in it: this one may raise before it has any."""
     if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        pictures.clear(directory)
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        leftovers.remove(place, pictures.FILES)
 
 
 def check_observers(observers: Sequence[Observer]) -> None:
