@@ -72,6 +72,22 @@ def test_it_says_what_became_of_runs_without_a_verdict_and_what_cannot_be_compar
     assert "no curve for 2 of 4 rows: unbounded, infeasible or ended by an error" in said
 
 
+def test_it_names_what_is_broken_of_runs_that_cannot_be_compared(write, tmp_path, capsys):
+    said = {"overrides": ["objective=bowl", "optimiser=adam"]}
+    (write("1", losses=[8.0, 1.0]) / "history.npy").write_text("cut off")
+    for name, text in (("2", "{: broken"), ("3", "")):
+        (write(name, losses=[8.0, 1.0], result=said) / ".hydra" / "config.yaml").write_text(text)
+
+    assert compare([str(tmp_path / "runs"), "--output", str(tmp_path)]) == 0
+
+    said = capsys.readouterr().err
+    broken = ".hydra/config.yaml is missing or broken: only what the command line said is known of it"
+    for name in ("2", "3"):
+        assert f"{tmp_path / 'runs' / name}: {broken}\n" in said
+    assert "no curve for 1 of 2 rows: history.npy cannot be read, or holds no loss that counts\n" in said
+    assert "objectives or seeds; 2 runs whose config cannot be read may belong to them\n" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
