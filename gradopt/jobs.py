@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,7 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gradopt import __version__
+from gradopt import __version__, waits
 from gradopt.explain import explain
 from gradopt.leftovers import clear
 from gradopt.mistakes import Mistake, did_you_mean
@@ -264,6 +264,7 @@ def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[R
     check_names(settings)
     # Only now, when the config is known to be good: importing torch takes longer than all of the above.
     from gradopt import assemble, conclusion, execution
+    from gradopt.observers.console import Console
 
     observers = assemble.listed("observer", _voiced(settings.observers, multirun=sweep is not None))
     watched: dict[str, Any] = {
@@ -273,7 +274,9 @@ def _minimise(config: DictConfig, directory: Path, sweep: str | None) -> tuple[R
         "thread_count": settings.threads,
     }
     # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
-    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
+    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext(), ExitStack() as stack:
+        for console in (one for one in observers if isinstance(one, Console)):
+            stack.enter_context(waits.shown(console.wait))
         try:
             if settings.starts is not None:
                 return _minimise_starts(settings, observers, watched)

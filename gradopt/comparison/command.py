@@ -106,7 +106,7 @@ def _troubles(groups: Sequence[Group]) -> Iterator[str]:
     if any(record.status == TORN for record in records):
         yield f"{TORN}: result.json cannot be read; the numbers are those of the history"
     if any(not record.config for record in records):
-        yield "?: no config that can be read was kept, so its objective is not known, and each such run is one of its own"
+        yield "?: no config that can be read was kept: its objective is not known, and each such run is one of its own"
     partial = _partial(groups)
     for record in partial[:MOST_MESSAGES]:
         yield f"{record.directory}: {CONFIG} is missing or broken: only what the command line said is known of it"
