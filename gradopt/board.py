@@ -35,9 +35,10 @@ PINNED = ("opt/loss", "opt/log10_gap", "opt/log10_best", "opt/log10_gradient_nor
 have are passed over.
 """
 
-COLOURS = r"^(?:.*/)?(?:\d+-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
-"""Runs of sweeps are called by their number and optimiser and coloured by the latter, as is the summary of their seeds;
-all others one by one."""
+COLOURS = r"^(?:.*/)?(?:\d+-|(?:\d\d-){3}[0-9a-f]{4}-|_summary/(?:.*, )?)([A-Za-z_]\w*)[^/]*$|^(.+)$"
+"""Runs are called by their time, or in a sweep by their number, and by their optimiser, and coloured by that, as is the
+summary of their seeds. TensorBoard knows runs by their names alone: those that were given one are coloured one by one.
+"""
 
 
 def board(arguments: Sequence[str]) -> int:

@@ -776,6 +776,9 @@ class Observer(Protocol):
     A run that raises before its first step, as where the objective cannot be evaluated at all, is never opened. One
     that wants to know of it has a method `fail(attempt, error)`, called with an `Attempt` and what was raised.
 
+    One that shows what a run of the command line waits for, such as a program that is being built, has a method
+    `wait(what)`, called with a few words, and with "" when that is over.
+
     Of many starts it is told as of one: columns hold the median of the starts that go on, and there are three more, the
     lowest loss of all so far in `best_loss`, the number of starts that go on in `going`, and in `losses`, of shape
     (rows, some starts), those of up to 1001 starts, evenly chosen of all: of one that has ended its last.

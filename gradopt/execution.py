@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradopt import devices, pictures
+from gradopt import devices, leftovers, pictures
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
 from gradopt.contracts import Attempt, Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
@@ -27,8 +27,8 @@ from gradopt.verdicts import Verdicts
 
 log = logging.getLogger("gradopt")
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What writing fails with where there is no room."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What writing fails with where a disk has no room, or takes nothing."""
 
 
 def execute(
@@ -83,8 +83,9 @@ def execute(
 def prepare(directory: str | Path | None) -> None:
     """Make the directory of a run, without the pictures of one before in it: this one may raise before it has any."""
     if directory is not None:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        pictures.clear(directory)
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        leftovers.remove(place, pictures.FILES)
 
 
 def check_observers(observers: Sequence[Observer]) -> None:
@@ -150,7 +151,7 @@ class Watchers:
         self._alive = list(observers)
         self._attempt = attempt
         self._opened = False
-        self._told_full = False
+        self._has_warned = False
 
     def open(self, run: Run) -> None:
         self._opened = True
@@ -171,13 +172,21 @@ class Watchers:
                 call(observer)
             except Exception as error:  # whatever it is: the run is worth more than its log
                 self._alive.remove(observer)
-                full = isinstance(error, OSError) and error.errno in FULL
-                level = logging.INFO if full and self._told_full else logging.WARNING  # one disk is full but once
-                self._told_full |= full
-                name = type(observer).__name__
-                log.log(
-                    level, "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error
+                self._report(observer, error)
+
+    def _report(self, observer: Observer, error: Exception) -> None:
+        level = logging.WARNING
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # one disk, though several write to it
+            level = logging.INFO
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "the disk takes no more (%s): curves, pictures and history may be missing or cut short; "
+                    "the run goes on",
+                    error.strerror,
                 )
+        name = type(observer).__name__
+        log.log(level, "observer %s failed and is left out from here on: %s: %s", name, type(error).__name__, error)
 
 
 def _ignored(attempt: Attempt, error: BaseException | None) -> None:

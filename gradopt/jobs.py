@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,7 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gradopt import __version__, hyperparameters
+from gradopt import __version__, hyperparameters, waits
 from gradopt.explain import explain
 from gradopt.leftovers import clear
 from gradopt.mistakes import Mistake, did_you_mean
@@ -60,6 +60,9 @@ OUTPUT = "GRADOPT_OUTPUT"
 VOICES = {"quiet": "verdict_line", "json": "json_lines"}
 """The observer that then speaks in the place of `console`."""
 
+CLEARED = "\r\x1b[K"
+"""What makes a terminal forget the line that it is in: how far the run has come may stand there."""
+
 GROUPS = ("objective", "optimiser", "schedule")
 FAILED = 3
 
@@ -81,8 +84,11 @@ class Terminal(logging.StreamHandler[TextIO]):
     """Writes log lines for people; silent once the reader, such as `head`, has seen enough."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it, unless standard output is for one voice alone."""
-        if self.stream is not sys.stdout or os.environ.get(OUTPUT) not in VOICES:
+        """Write it, unless it is for a standard output that is for one voice alone."""
+        # Not asked of sys.stdout: while such a run goes on, that is standard error.
+        if self.stream is sys.stderr or os.environ.get(OUTPUT) not in VOICES:
+            if Output(self.stream).is_terminal:
+                self.stream.write(CLEARED)
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -92,7 +98,12 @@ class Terminal(logging.StreamHandler[TextIO]):
 
 
 class LogFile(logging.FileHandler):
-    """Writes the run's log; silent once the disk is full, which the observers have said."""
+    """Writes the run's log; silent where the disk is full or read-only, which is told for all that writes to it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, unless the file, which the first line opens, cannot be made."""
+        with suppress(OSError):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the line that finds no room; report every other error as usual."""
@@ -274,7 +285,9 @@ def _minimise(
         "sweep": sweep,
     }
     # The observers have their stream: what else is printed must not get between the lines of one that is alone on it.
-    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext():
+    with redirect_stdout(sys.stderr) if os.environ.get(OUTPUT) in VOICES else nullcontext(), ExitStack() as stack:
+        for show in (one.wait for one in observers if hasattr(one, "wait")):
+            stack.enter_context(waits.shown(show))
         run: Any = execution.execute if settings.starts is None else many_execution.execute
         with execution.attempted(observers, Attempt(**watched)):
             parts, target = (assembled if settings.starts is None else _assembled_starts)(settings)

@@ -1,5 +1,7 @@
 """gradopt from Python: forms of the start, bounds, callbacks, interrupts, mistakes."""
 
+import errno
+import logging
 import os
 import signal
 
@@ -255,6 +257,36 @@ def test_an_observer_that_raises_is_reported_once_and_dropped(caplog):
     assert [record.getMessage() for record in caplog.records if "Raises" in record.getMessage()] == [
         "observer Raises failed and is left out from here on: OSError: disk full"
     ]
+
+
+class Full:
+    """An observer whose disk is full."""
+
+    def record(self, block, metrics):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def open(self, run):
+        pass
+
+    close = open
+
+
+class AlsoFull(Full):
+    """Another one."""
+
+
+def test_a_full_disk_costs_one_warning_however_many_write_to_it(caplog):
+    options = {"optimiser_options": {"lr": 0.1}, "observers": [Full(), AlsoFull()]}
+
+    with caplog.at_level(logging.INFO, "gradopt"):
+        result = gradopt.minimise(f.parabola, [0.0], optimiser="sgd", **options)
+
+    assert result.success
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("the disk takes no more (No space left on device): curves, pictures and history")
+    assert {"observer Full failed", "observer AlsoFull failed"} <= {
+        record.getMessage().partition(" and is left")[0] for record in caplog.records
+    }
 
 
 def test_no_file_is_written_unless_asked(tmp_path, monkeypatch):

@@ -241,11 +241,14 @@ def test_the_logarithm_of_a_loss_is_pinned_unless_its_curve_ends_at_zero(results
         ("multirun/2026-11-30/02-24-17-0413/12-trust_region", "trust_region"),
         ("multirun/2026-11-30/02-24-17-0413/_summary/sgd lr=0.1", "sgd"),
         ("_summary/mgh_box n=2, adam lr=0.1", "adam"),
+        ("2026-11-30/02-24-17-0413-adam", "adam"),
+        ("02-24-17-bf1d-trust_region", "trust_region"),
         ("2026-11-30/02-24-17-0413", None),
+        ("2026-11-30/02-24-17-bf1d", None),
         ("mine", None),
     ],
 )
-def test_runs_of_sweeps_and_their_summaries_are_coloured_by_optimiser_and_others_one_by_one(run, colour):
+def test_runs_and_their_summaries_are_coloured_by_optimiser_and_those_with_other_names_one_by_one(run, colour):
     found = re.search(COLOURS, run)
 
     assert found.groups() == ((colour, None) if colour else (None, run))

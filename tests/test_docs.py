@@ -2,14 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
-from tests.installed import REPOSITORY, gradopt, install, python
+from tests.installed import REPOSITORY, environment, gradopt, install, python
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PLUGIN = (REPOSITORY / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 OBJECTIVES = (REPOSITORY / "docs" / "write-an-objective.md").read_text(encoding="utf-8")
+RESUMING = (REPOSITORY / "docs" / "resume-a-run.md").read_text(encoding="utf-8")
 COMPARE = (REPOSITORY / "docs" / "compare-runs.md").read_text(encoding="utf-8")
 READING = (REPOSITORY / "docs" / "read-the-pictures.md").read_text(encoding="utf-8")
 TAB = (REPOSITORY / "docs" / "read-the-tab.md").read_text(encoding="utf-8")
@@ -40,6 +43,21 @@ def test_the_table_of_the_documents_is_the_real_one(tmp_path):
     (rosenbrock,) = tmp_path.glob("runs/multirun/*/*/3-sgd/result.json")
     assert json.loads(rosenbrock.read_text(encoding="utf-8"))["minimum"] == 0.0
     assert "wrote runs/curves.png\nwrote runs/profiles.png\n" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_point_of_another_as_documented(tmp_path):
+    commands = re.search(r"<!-- run -->\n```sh\n(.*?)```", RESUMING, re.DOTALL)[1]
+
+    done = subprocess.run(
+        ["sh", "-e"], input=commands.replace("python ", f"{sys.executable} "), cwd=tmp_path, env=environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path / "runs" / "first" / "result.json").read_text(encoding="utf-8"))
+    assert (first["status"], first["nit"]) == ("max_steps", 100)
+    assert f"start      2 unknowns, loss {first['fun']:.10g}, " in done.stdout
 
 
 def test_the_documents_have_examples():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradopt.assemble import assemble
+from gradopt.board import COLOURS
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
@@ -142,6 +144,8 @@ def test_commands_to_copy_are_quoted_for_the_shell(tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("dashboards ")]
     words = shlex.split(line)
     assert words[1:3] == ["gradopt", "board"] and Path(words[3]).is_dir() and len(words) == 4
+    coloured = re.search(COLOURS, Path(words[3]).name)  # and the name is one that TensorBoard colours by optimiser
+    assert coloured is not None and coloured[1] == "sgd"
 
 
 def test_a_quiet_multirun_is_its_table_alone(tmp_path):

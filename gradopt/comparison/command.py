@@ -1,7 +1,6 @@
 """`gradopt compare`: runs in, a table on the terminal and pictures on disk out."""
 
 import argparse
-import importlib.util
 import math
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from gradopt.comparison import curves, profiles, table
 from gradopt.comparison.groups import SOLVED, Group, grouped
 from gradopt.comparison.looks import Looks, looks
-from gradopt.comparison.records import ERROR, NO_GOAL, TORN, UNFINISHED, find
+from gradopt.comparison.records import CONFIG, ERROR, NO_GOAL, TORN, UNFINISHED, Record, find
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plurals import counted
 
@@ -107,10 +106,19 @@ def _troubles(groups: Sequence[Group]) -> Iterator[str]:
     if any(record.status == TORN for record in records):
         yield f"{TORN}: result.json cannot be read; the numbers are those of the history"
     if any(not record.config for record in records):
-        yield "?: no config was kept, so its objective is not known, and each such run is one of its own"
+        yield "?: no config that can be read was kept: its objective is not known, and each such run is one of its own"
+    partial = _partial(groups)
+    for record in partial[:MOST_MESSAGES]:
+        yield f"{record.directory}: {CONFIG} is missing or broken: only what the command line said is known of it"
+    if len(partial) > MOST_MESSAGES:
+        yield f"... and {len(partial) - MOST_MESSAGES} more without a {CONFIG} that can be read"
     problems = {group.problem.name for group in groups}
     if len(problems) > 1:
         yield f"{len(problems)} objectives: losses, curves and ranks of different ones have nothing in common"
+
+
+def _partial(groups: Sequence[Group]) -> list[Record]:
+    return [record for group in groups for record in group.records if record.is_partial]
 
 
 def _summary(groups: Sequence[Group], output: Path) -> str:
@@ -125,8 +133,8 @@ def _summary(groups: Sequence[Group], output: Path) -> str:
 
 def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
     """Draw what can be drawn; a line for each file, and for what could not be."""
-    if importlib.util.find_spec("matplotlib") is None:
-        yield 'no pictures: they need matplotlib: pip install "gradopt[pictures]"'
+    if lacking := _lacking():
+        yield f"no pictures: {lacking}"
         return
     lines = looks(dict.fromkeys(group.solver for group in groups))  # the same in both pictures
     try:
@@ -137,15 +145,21 @@ def _pictures(groups: Sequence[Group], output: Path) -> Iterator[str]:
         yield f"no pictures: {error}; say --output DIR"
 
 
+def _lacking() -> str | None:
+    """What keeps pictures from being drawn, and what to do about it."""
+    try:
+        import matplotlib.backends.backend_agg  # noqa: F401 - an optional package, and slow to import
+    except Exception as error:  # whatever a broken one raises
+        if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib":
+            return 'they need matplotlib: pip install "gradopt[pictures]"'
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return f"matplotlib cannot be imported ({said}): pip install --force-reinstall matplotlib"
+    return None
+
+
 def _curves(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
     found = curves.drawable(groups)
-    without = Counter(
-        "unbounded, infeasible or ended by an error"
-        if all(record.status in NO_GOAL for record in group.records)
-        else "without history.npy"
-        for group in groups
-        if not curves.traces(group)
-    )
+    without = Counter(_curveless(group) for group in groups if not curves.traces(group))
     for cause, number in without.items():
         yield f"no curve for {number} of {counted(len(groups), 'row')}: {cause}"
     if not found:
@@ -159,10 +173,21 @@ def _curves(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
     yield from _write(curves.picture(shown, lines), file)
 
 
+def _curveless(group: Group) -> str:
+    """Why a group has no curve."""
+    if all(record.status in NO_GOAL for record in group.records):
+        return "unbounded, infeasible or ended by an error"
+    if any((record.directory / "history.npy").exists() for record in group.records):
+        return "history.npy cannot be read, or holds no loss that counts"
+    return "without history.npy"
+
+
 def _profiles(groups: Sequence[Group], lines: Looks, file: Path) -> Iterator[str]:
     cases = profiles.common(groups)
     if cases is None:
-        yield "no profiles: they need two optimisers that have run on the same two objectives or seeds"
+        partial = len(_partial(groups))
+        unknown = f"; {counted(partial, 'run')} whose config cannot be read may belong to them" * bool(partial)
+        yield f"no profiles: they need two optimisers that have run on the same two objectives or seeds{unknown}"
         return
     for solver, number in cases.left_out.items():
         has = f"has run on {counted(number, 'case')}, and not on all {cases.number} of others"

@@ -15,6 +15,9 @@ import yaml
 from gradopt.mistakes import Mistake
 from gradopt.verdict import Status
 
+CONFIG = ".hydra/config.yaml"
+"""Of the command line's runs."""
+
 UNFINISHED = "no result"
 """The status of a run that was killed, or goes on still."""
 
@@ -69,12 +72,15 @@ class Record:
         config: Its config, by dotted name. Empty where none was kept, as by runs from Python.
         result: `result.json`; empty where there is none that can be read.
         status: Of its verdict, or `ERROR`, `UNFINISHED`, `TORN`.
+        is_partial: Whether of its config no more is known than what was said on the command line: the file is broken,
+            or gone.
     """
 
     directory: Path
     config: Mapping[str, Any]
     result: Mapping[str, Any]
     status: str
+    is_partial: bool = False
 
     @property
     def message(self) -> str:
@@ -180,7 +186,9 @@ def find(places: Sequence[Path]) -> list[Record]:
 def read(directory: Path) -> Record:
     """The run in a directory, whatever state it is in."""
     result, status = _result(directory / "result.json")
-    return Record(directory, _config(directory, result), result, status)
+    config = _config(directory / CONFIG)
+    said = {} if config else _said(result)
+    return Record(directory, config or said, result, status, is_partial=bool(said))
 
 
 def _runs(place: Path) -> Iterator[Path]:
@@ -204,15 +212,20 @@ def _result(file: Path) -> tuple[Mapping[str, Any], str]:
     return result, result["status"]
 
 
-def _config(directory: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config that Hydra has kept, or at least what was said on the command line."""
+def _config(file: Path) -> Mapping[str, Any]:
+    """The config that Hydra has kept; empty where there is none that can be read."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
-        text = (directory / ".hydra" / "config.yaml").read_text(encoding="utf-8")
-        return _settled(dict(_flat(yaml.load(text, loader) or {})))
+        kept = dict(_flat(yaml.load(file.read_text(encoding="utf-8"), loader) or {}))
     except (OSError, UnicodeError, yaml.YAMLError, AttributeError, RecursionError):
-        said = (str(word).lstrip("+").partition("=") for word in result.get("overrides", ()))
-        return {f"{key}.name" if key in ("objective", "optimiser", "schedule") else key: v for key, _, v in said}
+        return {}
+    return _settled(kept) if kept else {}
+
+
+def _said(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a result knows of its config: what was said on the command line."""
+    said = (str(word).lstrip("+").partition("=") for word in result.get("overrides", ()))
+    return {f"{key}.name" if key in ("objective", "optimiser", "schedule") else key: value for key, _, value in said}
 
 
 def _settled(config: dict[str, Any]) -> Mapping[str, Any]:

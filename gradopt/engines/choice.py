@@ -26,6 +26,7 @@ from gradopt.engines.tracing import StepGraph, trace
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
+from gradopt.waits import PROGRAM, wait
 
 log = logging.getLogger("gradopt")
 
@@ -78,7 +79,7 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
         return EvaluatingEngine(oracle, optimiser, _promising(EVALUATIONS, oracle) if name == "auto" else {})
     size = sum(parameter.numel() for parameter in oracle.parameters)
     try:
-        with devices.threads("auto", size):
+        with devices.threads("auto", size), wait(PROGRAM):
             if whole:
                 graph = trace(oracle, optimiser)
                 return SwitchingEngine(oracle, optimiser, {}, _Candidate(name, graph, KINDS[name].build(graph)))
@@ -194,7 +195,7 @@ class SwitchingEngine:
         if self._spent < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
-        with self.stopwatch.during("building a program"):
+        with self.stopwatch.during("building a program"), wait(PROGRAM):
             self._candidate = self._built(name, kind)
 
     def _built(self, name: str, kind: Kind) -> _Candidate | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 
 from gradopt.engines.compiled import SMALL, Step, code_of, held, refused
-from gradopt.engines.lane import NUMBERS, Lanes
+from gradopt.engines.lane import NUMBERS, Lanes, Visit
 from gradopt.engines.mapping import MappedStep, mapped
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import Slot, StepGraph
@@ -84,27 +84,15 @@ class CompiledLanes:
             parts.append(rows)
         return torch.cat(parts).view(len(padded), -1)[: len(rates)]
 
-    def visit(
-        self,
-        lanes: Lanes,
-        live: Tensor,
-        parameters: Sequence[Tensor],
-        states: Sequence[Tensor],
-        table: Tensor,
-        first: int,
-        limit: int,
-        due: Tensor,
-        bands: Sequence[Tensor],
-        *,
-        pending: bool,
-    ) -> None:
-        at = lanes.steps + int(pending)
-        left = torch.where(live, (due - at + 1).clamp(min=1, max=limit) + int(pending), 0)
+    def run(self, lanes: Lanes, visit: Visit) -> None:
+        live, pending = visit.live, int(visit.pending)
+        at = lanes.steps + pending
+        left = torch.where(live, (visit.due - at + 1).clamp(min=1, max=visit.limit) + pending, 0)
         lanes.bottom.fill_(math.inf)
         lanes.made.zero_()
-        columns = table[:, self.num_common :].T
+        columns = visit.table[:, self.num_common :].T
         columns = torch.cat([columns, columns[:, -1:].expand(-1, self._chunk - 1)], dim=1)  # a call may go beyond
-        tensors = [*parameters, *states, *lanes.gradients, *lanes.points]
+        tensors = [*visit.parameters, *visit.states, *lanes.gradients, *lanes.points]
         numbers = [getattr(lanes, name) for name in NUMBERS]
         for begin in range(0, len(live), self._tile):
             some = slice(begin, begin + self._tile)
@@ -113,11 +101,11 @@ class CompiledLanes:
                 continue
             counts = here.double(), torch.zeros_like(here, dtype=torch.float64)
             inside = torch.stack(
-                [self._laid(side[some] if len(side) > 1 else side.expand(len(here))) for side in bands]
+                [self._laid(side[some] if len(side) > 1 else side.expand(len(here))) for side in visit.bands]
             )
             moving = [self._laid(one) for one in [*[tensor[some] for tensor in [*tensors, *numbers]], *counts]]
             quiet = torch.tensor(float(pending), dtype=torch.float64)
-            rows = self._needed(columns, lanes.steps[some] - first, here > 0)
+            rows = self._needed(columns, lanes.steps[some] - visit.first, here > 0)
             for row in range(0, most, self._chunk):
                 moving = self._rows(*moving, quiet, inside, rows(row))
                 quiet = quiet.new_zeros(())
@@ -125,7 +113,7 @@ class CompiledLanes:
             for tensor, value in zip([*tensors, *numbers], moving, strict=True):
                 tensor[some] = value.movedim(-1, 0)[: len(here)]
             lanes.made[some] = made[: len(here)].long()
-        lanes.steps += torch.where(live, (lanes.made - 1).clamp(min=0) + int(pending), 0)
+        lanes.steps += torch.where(live, (lanes.made - 1).clamp(min=0) + pending, 0)
 
     def _laid(self, some: Tensor) -> Tensor:
         """Starts as the last axis, filled up to a tile."""

@@ -17,6 +17,7 @@ from gradopt.engines.purity import Refusal
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 from gradopt.unknowns import joined
+from gradopt.waits import PROGRAM, wait
 
 log = logging.getLogger("gradopt")
 
@@ -90,7 +91,7 @@ class EvaluatingEngine(EagerEngine):
         if self._spent < kind.patience:
             return
         del self._waiting[name]
-        with self.stopwatch.during("building a program"):
+        with self.stopwatch.during("building a program"), wait(PROGRAM):
             self._build(name, kind)
 
     def _build(self, name: str, kind: EvaluationKind) -> None:

@@ -59,6 +59,28 @@ class Lanes:
         self.points = [one[kept] for one in self.points]
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a program is to do with the starts, and by what it does it.
+
+    Attributes:
+        live: Shape (starts,), bool.
+        table: Of the steps from `first` on, as far as any start may come.
+        bands: Low and high of loss, gradient norm and step norm: float64, shape (starts,) or (1,).
+        pending: Whether the update behind the row where a start stands comes before.
+    """
+
+    live: Tensor
+    parameters: Sequence[Tensor]
+    states: Sequence[Tensor]
+    table: Tensor
+    first: int
+    limit: int
+    due: Tensor
+    bands: Sequence[Tensor]
+    pending: bool
+
+
 class LanesProgram(Protocol):
     """The step of one start as a program for many.
 
@@ -84,27 +106,8 @@ class LanesProgram(Protocol):
         """What the steps to come have in common, a row a step; it begins with the states in common, as `common`."""
         ...
 
-    def visit(
-        self,
-        lanes: Lanes,
-        live: Tensor,
-        parameters: Sequence[Tensor],
-        states: Sequence[Tensor],
-        table: Tensor,
-        first: int,
-        limit: int,
-        due: Tensor,
-        bands: Sequence[Tensor],
-        *,
-        pending: bool,
-    ) -> None:
+    def run(self, lanes: Lanes, visit: Visit) -> None:
         """Evaluate up to `limit` rows of each live start, and update between them, until a start has a row outside its
         bands or comes to its due step; it then stands there, evaluated and not updated.
-
-        Args:
-            live: Shape (starts,), bool.
-            table: Of the steps from `first` on, as far as any start may come.
-            bands: Low and high of loss, gradient norm and step norm: float64, shape (starts,) or (1,).
-            pending: Whether the update behind the row where it stands comes before.
         """
         ...

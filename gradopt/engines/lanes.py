@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradopt.constraints.box import pinned
 from gradopt.contracts import Band, Block, Starts, State
-from gradopt.engines.lane import NUMBERS, Lanes, LanesProgram
+from gradopt.engines.lane import NUMBERS, Lanes, LanesProgram, Visit
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.stacked import StackedEngine
@@ -98,7 +98,7 @@ class LanesEngine(StackedEngine):
         table = program.table(common, rates)
         began = time.perf_counter()
         parameters, states = self._tensors(program)
-        program.visit(lanes, live, parameters, states, table, self._low, rows, due, watched, pending=self._pending)
+        program.run(lanes, Visit(live, parameters, states, table, self._low, rows, due, watched, self._pending))
         now = time.perf_counter()
         self._pace = (now - began) / (number * rows)
         self._pending = False
@@ -236,7 +236,7 @@ class LanesEngine(StackedEngine):
         parameters, states = self._tensors(program)
         limits, _ = self._limits({}, torch.ones(1, dtype=torch.int64))
         table, live = program.table(common, rates), self.starts.live
-        program.visit(lanes, live, parameters, states, table, self._low, 0, lanes.steps, limits, pending=True)
+        program.run(lanes, Visit(live, parameters, states, table, self._low, 0, lanes.steps, limits, pending=True))
         self._pending = False
 
     def _block(self, lanes: Lanes, rates: Tensor, now: float) -> Block:

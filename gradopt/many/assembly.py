@@ -38,6 +38,7 @@ from gradopt.settings import Starts, Stop
 from gradopt.stacked import StackedOracle
 from gradopt.stacking import named
 from gradopt.stationarity.stacked import StackedPoints
+from gradopt.waits import PROGRAM, wait
 
 log = logging.getLogger("gradopt")
 
@@ -140,6 +141,7 @@ def assemble_starts(
         assert isinstance(moved, StackedTorchOptimiser), "as of all starts"
         return Parts(some, moved)
 
+    @wait(PROGRAM)
     def program() -> LanesProgram:
         one = AutogradOracle(target)
         made = PROGRAMS[name](trace(one, _of_one(one, target, optimiser, given, schedule, steps)), oracle.num_starts)

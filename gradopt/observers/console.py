@@ -32,6 +32,10 @@ class Console:
         self._output.line()
         self._line.open(run)
 
+    def wait(self, what: str) -> None:
+        """Show what the run waits for in the place of the live line, until it is told of an empty text."""
+        self._output.live(f"{what} ..." if what else "")
+
     def record(self, block: Block, metrics: Callable[[], Mapping[str, float]]) -> None:
         """Move the live line on."""
         self._last.add(block)

@@ -33,6 +33,12 @@ def verdict_line(result: Result | Results, output: Output) -> str:
     return f"{output.coloured(f'{mark} {status.value}', colour)}: {result.message}"
 
 
+def ending(found: Result | Results) -> dict[str, str]:
+    """The verdict and what follows it by name, for where a line of its own cannot go before the others."""
+    best = found.best_start if isinstance(found, Results) else found
+    return {"status": best.status.value, "reason": found.message, **facts(found)}
+
+
 def facts(found: Result | Results) -> dict[str, str]:
     """The result by name, a line each."""
     result = found.best_start if isinstance(found, Results) else found

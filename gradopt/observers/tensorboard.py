@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradopt.contracts import Attempt, Block, Run
 from gradopt.hyperparameters import leaves
-from gradopt.observers import events
+from gradopt.observers import events, report
 from gradopt.observers.curves import BAND, DESCRIPTIONS, SUCCESS, Curves, Schedule, final
 from gradopt.observers.event_file import EventFile
 from gradopt.result import Result, Results
@@ -24,9 +24,6 @@ SHARE = 0.05
 
 FEW = 8
 """Unknowns that are drawn one by one; more are shown in histograms."""
-
-MOST_SHOWN = 12
-"""Unknowns that the table of the verdict lists."""
 
 MOST_HISTOGRAMS = 16
 """Parameters that each have a histogram; more have one together."""
@@ -61,7 +58,7 @@ class TensorBoard:
         self._curves, self._schedule = Curves(run), Schedule()
         many = run.point is None
         self._names = _names({name: part[0] if many else part for name, part in run.parameters.items()})
-        self._is_few = 0 < len(self._names) <= FEW
+        self._is_few = bool(self._names)
         self._file = EventFile(run.directory, step=run.step)
         facts = events.text("run/facts", events.table(run.facts))
         values = [facts, *_begun(run, self._wall)]
@@ -104,10 +101,7 @@ class TensorBoard:
             self._scalars(self._block, last, {SUCCESS: -1.0} if result is None else final(result))
         step = self._run.step if self._block is None else self._block.last_step
         best = result.best_start if isinstance(result, Results) else result
-        told = _raised(error) if best is None else self._told(best)
-        if isinstance(result, Results):
-            counts = ", ".join(f"{number} {one.value}" for one, number in result.counts.items())
-            told = {"starts": counts, "evaluations of all starts": int(result.nfev.sum()), **told}
+        told = _raised(error) if result is None else report.ending(result)
         success = best is not None and not best.status.failure
         verdict = events.text("run/verdict", events.table(told))
         self._file.write([verdict, events.session_end(success=success)], step=step)
@@ -174,30 +168,6 @@ class TensorBoard:
             yield from _histograms("unknowns", _flat(result.x), self._run.parameters)
             yield from _histograms("gradient", _flat(result.jac), self._run.parameters)
 
-    def _told(self, result: Result) -> dict[str, Any]:
-        """The rows of the verdict's table."""
-        evidence = {
-            name: value
-            for name, value in result.verdict.evidence.items()
-            if isinstance(value, int | float | str) and value != ""
-        }
-        told = {
-            "status": result.status.value,
-            "reason": result.message,
-            "loss": result.fun,
-            **({} if result.violation is None else {"violation": result.violation}),
-            **result.metrics,
-            **evidence,
-            "steps": result.nit,
-            "evaluations": result.nfev,
-            "gradients": result.njev,
-            "Hessian products": result.nhev,
-            "seconds": result.seconds,
-        }
-        if self._names:
-            told |= zip(self._names, _flat(result.x).tolist(), strict=True)
-        return {name: f"{value:.10g}" if isinstance(value, float) else value for name, value in told.items()}
-
 
 class Allowance:
     """A share of the time that something may take: it is free again when what it has taken is no more than that."""
@@ -241,7 +211,7 @@ def _raised(error: BaseException | None) -> dict[str, str]:
 
 def _names(parameters: Mapping[str, Tensor]) -> list[str]:
     """Of the unknowns, such as x[0] or b1; none where they are too many."""
-    if sum(part.numel() for part in parameters.values()) > MOST_SHOWN:
+    if sum(part.numel() for part in parameters.values()) > FEW:
         return []
     return [
         f"{name}[{', '.join(map(str, place))}]" if place else name

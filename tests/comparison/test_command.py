@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 import time
 
 import pytest
@@ -71,6 +72,22 @@ def test_it_says_what_became_of_runs_without_a_verdict_and_what_cannot_be_compar
     assert "no curve for 2 of 4 rows: unbounded, infeasible or ended by an error" in said
 
 
+def test_it_names_what_is_broken_of_runs_that_cannot_be_compared(write, tmp_path, capsys):
+    said = {"overrides": ["objective=bowl", "optimiser=adam"]}
+    (write("1", losses=[8.0, 1.0]) / "history.npy").write_text("cut off")
+    for name, text in (("2", "{: broken"), ("3", "")):
+        (write(name, losses=[8.0, 1.0], result=said) / ".hydra" / "config.yaml").write_text(text)
+
+    assert compare([str(tmp_path / "runs"), "--output", str(tmp_path)]) == 0
+
+    said = capsys.readouterr().err
+    broken = ".hydra/config.yaml is missing or broken: only what the command line said is known of it"
+    for name in ("2", "3"):
+        assert f"{tmp_path / 'runs' / name}: {broken}\n" in said
+    assert "no curve for 1 of 2 rows: history.npy cannot be read, or holds no loss that counts\n" in said
+    assert "objectives or seeds; 2 runs whose config cannot be read may belong to them\n" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -92,13 +109,27 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, said):
 
 
 def test_without_matplotlib_there_is_a_table_and_a_line_that_says_how_to_get_pictures(sweep, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
 
     assert compare([str(sweep / "runs")]) == 0
 
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 3
     assert said.err == 'no pictures: they need matplotlib: pip install "gradopt[pictures]"\n'
+
+
+def test_a_broken_matplotlib_costs_the_pictures_alone(write, tmp_path):
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('no numpy.core\\nsee the manual')\n")
+    write("1", losses=[8.0, 1.0])
+    program = "import sys\nfrom gradopt.comparison.command import compare\nsys.exit(compare(sys.argv[1:]))\n"
+
+    done = python("-c", program, "runs", cwd=tmp_path)  # the current directory comes first
+
+    assert done.returncode == 0 and "bowl" in done.stdout
+    said = "no pictures: matplotlib cannot be imported (ImportError: no numpy.core): pip install "
+    assert done.stderr == f"{said}--force-reinstall matplotlib\n"
 
 
 def test_a_place_where_nothing_can_be_written_costs_the_pictures_alone(write, tmp_path, capsys):

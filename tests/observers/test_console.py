@@ -1,6 +1,7 @@
 """What a person reads in the terminal."""
 
 import io
+import logging
 import os
 import pty
 import re
@@ -11,9 +12,11 @@ import time
 import pytest
 import torch
 
+from gradopt import waits
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
 from gradopt.execution import execute
+from gradopt.jobs import Terminal
 from gradopt.many.assembly import assemble_starts
 from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
@@ -52,6 +55,28 @@ def test_the_verdict_is_marked(x0, stop, mark):
     assert any(line.startswith(mark) for line in text.splitlines())
     assert "\r" not in text
     assert text.isascii()
+
+
+def test_a_warning_takes_the_place_of_the_live_line(terminals):
+    terminal = terminals(80)
+    handler = Terminal(terminal.stream)
+    terminal.stream.write("\rstep 160 of 20000")
+
+    handler.emit(logging.LogRecord("gradopt", logging.WARNING, "", 0, "the disk takes no more", None, None))
+
+    assert terminal.text() == "\rstep 160 of 20000\r\x1b[Kthe disk takes no more\n"
+
+
+def test_what_a_run_waits_for_is_shown_on_a_terminal_and_nowhere_else(terminals):
+    terminal, file = terminals(80), io.StringIO()
+    consoles = Console(terminal.stream), Console(file)
+
+    with waits.shown(consoles[0].wait), waits.shown(consoles[1].wait), waits.wait(waits.PROGRAM):
+        pass
+    with waits.wait(waits.PROGRAM):  # nobody looks any more
+        pass
+
+    assert terminal.text() == "\rbuilding the program ...\r                        \r" and file.getvalue() == ""
 
 
 def test_few_unknowns_are_listed_and_many_are_counted():
@@ -257,7 +282,7 @@ def test_the_live_line_of_many_starts_says_how_many_go_on(terminals):
 
 
 def test_the_program_draws_on_a_terminal(tmp_path):
-    words = ["objective=rosenbrock", "optimiser=adam", "engine=eager", "stop.max_steps=4000"]
+    words = ["objective=rosenbrock", "optimiser=adam", "optimiser.lr=1e-5", "engine=auto", "stop.max_steps=20000"]
     ours, theirs = pty.openpty()
 
     process = subprocess.Popen(
@@ -271,5 +296,6 @@ def test_the_program_draws_on_a_terminal(tmp_path):
     text = read_all(ours).decode()
     process.wait()
 
-    assert re.search(r"\rstep \d+ of 4000  loss ", text)
+    assert re.search(r"\rstep \d+ of 20000  loss ", text)
+    assert re.search(r"\rbuilding the program \.\.\. *\r +\r", text)
     assert "\x1b[33m- max_steps\x1b[0m: " in text

@@ -1,7 +1,9 @@
 """Events are complete at every ending, and TensorBoard's own readers read them."""
 
+import html
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from gradopt.conclusion import form_of
 from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers.history import MAX_VALUES, HistoryFile
+from gradopt.observers.report import facts
 from gradopt.observers.tensorboard import TensorBoard
 from gradopt.settings import Stop
 from tests import functions as f
@@ -74,7 +77,20 @@ def test_the_readers_see_every_tag_and_the_exact_values(tmp_path):
     assert list(losses.values()) == pytest.approx(result.history["loss"].tolist(), rel=1e-6)
     assert scalars(tmp_path, "final/loss") == {50: pytest.approx(result.fun, rel=1e-6)}
     assert "| optimiser.name | sgd |" in text(tmp_path, "run/config")
-    assert "| steps | 50 |" in text(tmp_path, "run/verdict")
+    told = text(tmp_path, "run/verdict")
+    assert f"| loss | {result.fun:.12g} |" in told and "| work | 50 steps, 51 evaluations, 51 gradients, " in told
+
+
+def test_the_verdict_is_told_in_the_words_of_the_console(tmp_path):
+    result = run(f.parabola, [0.0], tmp_path)
+
+    rows = [line.strip("| ").split(" | ") for line in text(tmp_path, "run/verdict").splitlines()[2:]]
+    assert rows[:2] == [["status", "converged"], ["reason", html.escape(result.message)]]
+    assert {name: value for name, value in rows[2:] if name != "time"} == {
+        name: re.sub(r"([\\`*_|])", r"\\\1", html.escape(value))
+        for name, value in facts(result).items()
+        if name != "time"
+    }
 
 
 def test_a_long_run_is_logged_on_a_schedule_with_its_first_and_last_step(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradopt.engines.lane import NUMBERS, Lanes
+from gradopt.engines.lane import NUMBERS, Lanes, Visit
 from gradopt.engines.native.calls import Unprintable
 from gradopt.engines.native.compiler import NoCompiler, find_compiler
 from gradopt.engines.native.lanes import printed_lanes
@@ -71,27 +71,15 @@ class NativeLanes:
         self._scalars(common.data_ptr(), rates.data_ptr(), rates.stride(0), len(rates), table.data_ptr())
         return table
 
-    def visit(
-        self,
-        lanes: Lanes,
-        live: Tensor,
-        parameters: Sequence[Tensor],
-        states: Sequence[Tensor],
-        table: Tensor,
-        first: int,
-        limit: int,
-        due: Tensor,
-        bands: Sequence[Tensor],
-        *,
-        pending: bool,
-    ) -> None:
+    def run(self, lanes: Lanes, visit: Visit) -> None:
         columns = _Columns()
-        for place, band in enumerate(bands):
+        for place, band in enumerate(visit.bands):
             columns.bands[place], columns.spread[place] = band.data_ptr(), int(len(band) > 1)
-        columns.due, columns.live = due.data_ptr(), live.data_ptr()
+        columns.due, columns.live = visit.due.data_ptr(), visit.live.data_ptr()
         columns.steps, columns.made = lanes.steps.data_ptr(), lanes.made.data_ptr()
         for name in NUMBERS:
             setattr(columns, name, getattr(lanes, name).data_ptr())
-        tensors = [*parameters, *states, *lanes.gradients, *lanes.points, *self._source.constants]
+        tensors = [*visit.parameters, *visit.states, *lanes.gradients, *lanes.points, *self._source.constants]
         addresses = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-        self._visit(addresses, table.data_ptr(), first, len(live), limit, int(pending), ctypes.byref(columns))
+        numbers = visit.first, len(visit.live), visit.limit, int(visit.pending)
+        self._visit(addresses, visit.table.data_ptr(), *numbers, ctypes.byref(columns))

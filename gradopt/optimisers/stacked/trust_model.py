@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -66,7 +67,7 @@ class StackedBox:
         curvature, box = self.curvature(places), self._boxes.at(places)
         scale = box["scale"]
         if "lower" in box:
-            step = _within(curvature, scale, box["lower"], box["upper"], radius)
+            step = _within(_Confined(curvature, scale, box["lower"], box["upper"], radius))
         else:
             step = solve(self._spectrum(places), radius) / scale
         return step, _length(scale, step), curvature.change(step)
@@ -234,27 +235,47 @@ def at(curvature: C, places: Tensor) -> C:
     return type(curvature)(**{name: value if value is None else value[places] for name, value in fields.items()})
 
 
-def _within(curvature: Curvature, scale: Tensor, lower: Tensor, upper: Tensor, radius: Tensor) -> Tensor:
-    step, change = torch.zeros_like(scale), torch.zeros_like(radius)
-    going = torch.arange(len(scale), device=scale.device)
+@dataclass(frozen=True, slots=True)
+class _Confined:
+    """Curvatures of some starts, each in a ball and a box.
+
+    Attributes:
+        scale: Of the variables in which the ball is one; shape (starts, n), as `lower` and `upper`.
+        lower, upper: Of a step.
+        radius: Shape (starts,).
+    """
+
+    curvature: Curvature
+    scale: Tensor
+    lower: Tensor
+    upper: Tensor
+    radius: Tensor
+
+    def at(self, places: Tensor) -> "_Confined":
+        """Some of them."""
+        rest = (self.scale, self.lower, self.upper, self.radius)
+        return _Confined(at(self.curvature, places), *(field[places] for field in rest))
+
+
+def _within(whole: _Confined) -> Tensor:
+    step, change = torch.zeros_like(whole.scale), torch.zeros_like(whole.radius)
+    going = torch.arange(len(step), device=step.device)
     for _ in range(Box.MAX_FACES):
-        part, here = at(curvature, going), step[going]
-        own = scale[going], lower[going], upper[going], radius[going]
-        slope = part.slope(here)
-        held = ((here <= own[1]) & (slope > 0)) | ((here >= own[2]) & (slope < 0))
-        target = _on_face(part, *own, held, here)
-        trials = [*_steepest(*own, here, slope.masked_fill(held, 0.0)), target]
-        crosses = (((target <= own[1]) | (target >= own[2])) & ~held).any(1).nonzero().flatten()
+        part, here = whole.at(going), step[going]
+        slope = part.curvature.slope(here)
+        held = ((here <= part.lower) & (slope > 0)) | ((here >= part.upper) & (slope < 0))
+        target = _on_face(part, held, here)
+        trials = [*_steepest(part, here, slope.masked_fill(held, 0.0)), target]
+        crosses = (((target <= part.lower) | (target >= part.upper)) & ~held).any(1).nonzero().flatten()
         if len(crosses):
             walked = here.clone()  # of no gain where nothing is walked
-            size, low, high, most = (field[crosses] for field in own)
-            walked[crosses] = _walk(at(part, crosses), size, low, high, most, held[crosses], here[crosses])
+            walked[crosses] = _walk(part.at(crosses), held[crosses], here[crosses])
             trials.append(walked)
-        changes = torch.stack([part.change(trial) for trial in trials]).nan_to_num(nan=math.inf)
+        changes = torch.stack([part.curvature.change(trial) for trial in trials]).nan_to_num(nan=math.inf)
         best, before = changes.argmin(0), change[going]
         now = changes.gather(0, best.unsqueeze(0)).squeeze(0)
         better = now < before
-        chosen = torch.stack(trials)[best, torch.arange(len(going), device=scale.device)]
+        chosen = torch.stack(trials)[best, torch.arange(len(going), device=step.device)]
         step[going[better]], change[going[better]] = chosen[better], now[better]
         going = going[better & (before - now > Box.ENOUGH * -now)]
         if not len(going):
@@ -262,77 +283,64 @@ def _within(curvature: Curvature, scale: Tensor, lower: Tensor, upper: Tensor, r
     return step
 
 
-def _on_face(
-    curvature: Curvature,
-    scale: Tensor,
-    lower: Tensor,
-    upper: Tensor,
-    radius: Tensor,
-    held: Tensor,
-    step: Tensor,
-) -> Tensor:
+def _on_face(whole: _Confined, held: Tensor, step: Tensor) -> Tensor:
     """The minimisers with the unknowns in `held` left where they are, and those that would cross a bound on it."""
     fixed, shift = held.clone(), torch.where(held, step, 0.0)
     result = torch.zeros_like(step)
     open_ = torch.arange(len(step), device=step.device)
     while len(open_):
-        free, moved, size = ~fixed[open_], shift[open_], radius[open_]
-        used = _length(scale[open_], moved)
+        free, moved, size = ~fixed[open_], shift[open_], whole.radius[open_]
+        used = _length(whole.scale[open_], moved)
         left = (size.square() - used.square()).clamp(min=0.0).sqrt()
         none = ~free.any(1) | (left == 0)
         result[open_[none]] = (moved * (size / used.clamp(min=LEAST)).clamp(max=1.0).unsqueeze(1))[none]
         open_, free, moved, left = open_[~none], free[~none], moved[~none], left[~none]
         if not len(open_):
             break
-        inner = solve(at(curvature, open_).spectrum(free, moved), left) / scale[open_]
+        part = whole.at(open_)
+        inner = solve(part.curvature.spectrum(free, moved), left) / part.scale
         found = moved + torch.where(free, inner, 0.0)
-        over = ((found < lower[open_]) | (found > upper[open_])) & free
-        crosses = over.any(1)
+        over = ((found < part.lower) | (found > part.upper)) & free
         result[open_] = found
-        shift[open_] = torch.where(over, found.clamp(lower[open_], upper[open_]), moved)
+        shift[open_] = torch.where(over, found.clamp(part.lower, part.upper), moved)
         fixed[open_] |= over
-        open_ = open_[crosses]
+        open_ = open_[over.any(1)]
     return result
 
 
-def _walk(
-    curvature: Curvature,
-    scale: Tensor,
-    lower: Tensor,
-    upper: Tensor,
-    radius: Tensor,
-    held: Tensor,
-    step: Tensor,
-) -> Tensor:
+def _walk(whole: _Confined, held: Tensor, step: Tensor) -> Tensor:
     """Where the minimisers on faces lead, each followed as far as the first bound, and then that on its face."""
     fixed, step = held.clone(), step.clone()
     going = torch.arange(len(step), device=step.device)
     for _ in range(Box.MAX_FACES):
         free, here = ~fixed[going], step[going]
         shift = torch.where(free, 0.0, here)
-        left = (radius[going].square() - _length(scale[going], shift).square()).clamp(min=0.0).sqrt()
+        length = _length(whole.scale[going], shift)
+        left = (whole.radius[going].square() - length.square()).clamp(min=0.0).sqrt()
         some = free.any(1) & (left > 0)
         going, free, here, shift, left = going[some], free[some], here[some], shift[some], left[some]
         if not len(going):
             break
-        inner = solve(at(curvature, going).spectrum(free, shift), left) / scale[going]
+        part = whole.at(going)
+        inner = solve(part.curvature.spectrum(free, shift), left) / part.scale
         found = shift + torch.where(free, inner, 0.0)
-        parts = reach(here, found, lower[going], upper[going])
-        part = parts.amin(1, keepdim=True).clamp(max=1.0)
-        met = (parts <= part) & (parts < 1.0)
-        bound = torch.where(found < here, lower[going], upper[going])
-        step[going] = torch.where(met, bound, here + part * (found - here))
+        parts = reach(here, found, part.lower, part.upper)
+        share = parts.amin(1, keepdim=True).clamp(max=1.0)
+        met = (parts <= share) & (parts < 1.0)
+        bound = torch.where(found < here, part.lower, part.upper)
+        step[going] = torch.where(met, bound, here + share * (found - here))
         fixed[going] |= met
         going = going[met.any(1)]
     return step
 
 
-def _steepest(scale: Tensor, lower: Tensor, upper: Tensor, radius: Tensor, step: Tensor, slope: Tensor) -> list[Tensor]:
+def _steepest(whole: _Confined, step: Tensor, slope: Tensor) -> list[Tensor]:
     """Points along the projected paths of steepest descent in scaled variables, drawn back into the radius."""
+    scale, radius = whole.scale, whole.radius
     direction = -slope / scale**2
     length = _length(scale, direction)
     direction = direction * torch.where(length > 0, radius / length, 0.0).unsqueeze(1)
-    path = [(step + share * direction).clamp(lower, upper) for share in Box.PATH]
+    path = [(step + share * direction).clamp(whole.lower, whole.upper) for share in Box.PATH]
     return [point * (radius / _length(scale, point).clamp(min=LEAST)).clamp(max=1.0).unsqueeze(1) for point in path]
 
 
