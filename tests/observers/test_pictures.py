@@ -222,6 +222,51 @@ def test_constraints_are_looked_at_without_a_trace(tmp_path):
     assert torch.equal(with_pictures.history["violation"], without.history["violation"])
 
 
+class Looking:
+    """Evaluates the loss and the constraints at many points, and counts how often they are called for it."""
+
+    def __init__(self, counts):
+        self.counts = counts
+
+    def open(self, run):
+        self.run = run
+
+    def record(self, block, metrics):
+        pass
+
+    def close(self, result, error):
+        points = torch.rand(1000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.counts.clear()
+        self.points, self.losses = points, self.run.losses(points)
+        self.calls = len(self.counts)
+        self.values = self.run.constraint_values(points)
+
+
+@pytest.mark.parametrize("kind", ["plain", "branching", "keeping", "random"])
+def test_many_points_are_looked_at_at_once_where_the_loss_allows_it(kind):
+    counts, kept = [], []
+    looking = Looking(counts)
+
+    def loss(x):
+        counts.append(None)
+        if kind == "keeping":
+            kept.append(x.detach().clone())
+        if kind == "branching" and x[0] > 0.5:
+            return 2 * x[0] + x[1] ** 2
+        return (torch.rand(()) * 0 if kind == "random" else 0.0) + x[0] + x[1] ** 2
+
+    def disc(x):
+        return (x**2).sum()
+
+    gradopt.minimise(loss, [0.5, 0.5], constraints=[gradopt.Constraint(disc, upper=2.0)], observers=[looking])
+
+    x, y = looking.points.T
+    torch.testing.assert_close(looking.losses, x * torch.where((x > 0.5) & (kind == "branching"), 2, 1) + y**2)
+    torch.testing.assert_close(looking.values, (x**2 + y**2).unsqueeze(1))
+    assert looking.calls < 20 if kind == "plain" else looking.calls >= 1000
+    assert not kept or torch.stack(kept).isfinite().all()
+
+
 def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path):
     class Normalised(gradopt.Objective):
         def __init__(self):
