@@ -146,8 +146,9 @@ def _scale(axes: Any, values: Any) -> Scale:
         return Scale()
     if max(abs(low), abs(high)) < LARGEST:
         spread, median = high - low, numpy.median(finite).item()
-        if spread > 10 * SPREAD * max(1e-300, median - low):  # falls at once, then little more
-            logarithmic(axes, scale="symlog", linthresh=max(1e-300, spread / (10 * SPREAD)))
+        size = max(1e-300, abs(low), median)
+        if spread > SPREAD * size:  # falls at once, then little more
+            logarithmic(axes, scale="symlog", linthresh=10.0 ** math.ceil(math.log10(size)))
             return Scale()
         if spread > 10 * SPREAD * max(1e-300, high - median):  # falls faster and faster
             nearly = max(1e-300, abs(high), abs(median))
