@@ -131,6 +131,25 @@ def test_starts_of_one_or_two_unknowns_lie_over_the_loss_and_others_in_a_row(tmp
         assert shows(place / "starts.png", BLUE if results.success.any() or number == 1 else BLACK)
 
 
+@pytest.mark.parametrize("optimiser", ["multi_start", "tiktak"])
+def test_the_local_searches_of_one_run_are_drawn_as_many_starts_are(optimiser, tmp_path):
+    for number in (1, 2, 3):
+        place = tmp_path / str(number)
+        result = gradopt.minimise(
+            lambda x: ((x**2 - 1) ** 2 + 0.01 * x).sum(),
+            [0.2] * number,
+            bounds=(-1.5, 1.5),
+            optimiser=optimiser,
+            optimiser_options={"max_evaluations": 300},
+            observers=[Pictures()],
+            directory=place,
+        )
+
+        assert len(result.minima) >= (2 if optimiser == "multi_start" else 1)
+        assert {"pictures/starts", "pictures/landscape"} <= set(images(place))
+        assert shows(place / "starts.png", BLUE) and shows(place / "starts.png", RED) == (len(result.minima) > 1)
+
+
 @pytest.mark.parametrize(
     ("lr", "steps", "end"), [(0.1, 300, "result"), (0.1, 3, "best point"), (1.1, 300, "best point")]
 )

@@ -15,7 +15,7 @@ from PIL import Image
 import gradopt
 from gradopt.pictures import convergence as convergence_chart
 from gradopt.pictures import landscape as landscape_chart
-from gradopt.pictures.basins import _told
+from gradopt.pictures.basins import of_starts
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.figures import BLUE, GREEN, GREY, ORANGE, RED, _power
@@ -163,15 +163,19 @@ def test_the_verdict_of_many_starts_stands_at_the_step_it_names(panels, four_min
     assert "median of those going on" in above and "largest gradient entry (median of those going on)" in below
 
 
+def told_of(results):
+    return of_starts(results, torch.stack([one["x"] for one in results.minima])).told
+
+
 def test_minima_that_are_equal_to_the_tolerance_share_their_loss(four_minima):
     losses = [one["fun"] for one in four_minima.minima]
     assert len(losses) == 4 and len(set(losses)) > 1 and max(losses) < 1e-15
     fall = four_minima.history["loss"][0].item() * four_minima.best_start.verdict.evidence["tolerance"]
 
-    assert _told(four_minima) == [f"0 ± {fall:.0e}"] * 4
+    assert told_of(four_minima) == [f"0 ± {fall:.0e}"] * 4
 
     raised = [{**one, "fun": one["fun"] + height} for one, height in zip(four_minima.minima, (0, 0, 1, 2), strict=True)]
-    assert _told(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
+    assert told_of(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
 
 
 @pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
