@@ -366,8 +366,8 @@ def _extent(points: Tensor, scene: Scene, seconds: float) -> tuple[Tensor, Tenso
     moved = width > STILL * size
     least = torch.where(moved, (NARROW * width.max()).minimum(width / NARROW), width.max().maximum(1e-3 * size))
     width = torch.maximum(width, torch.where(least > 0, least, torch.ones_like(least)))
-    middle, room = low / 2 + high / 2, (0.5 + PADDING) * width
-    low, high = middle - room, middle + room
+    room = torch.where(moved, PADDING, 0.5 + PADDING) * width
+    low, high = low - room, high + room
     if scene.bounds is not None:
         lower, upper = scene.bounds
         whole = (upper - lower) <= NEAR * width

@@ -585,6 +585,21 @@ def test_losses_round_zero_are_on_a_plain_axis(losses, monkeypatch):
     assert seen[0].axes[0].get_yscale() == "linear"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("height", [30.0, 1e-250, 1e270])
+def test_losses_that_fall_to_zero_at_once_are_seen_to_fall(height, monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [height, height / 1e4, 0.0, 0.0, 0.0, 0.0]
+
+    convergence(ended(Status.CONVERGED, loss=losses, evaluations=range(6), gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    FigureCanvasAgg(seen[0]).draw()
+    heights = above.transData.transform(above.get_lines()[0].get_xydata())[:, 1]
+    assert numpy.diff(heights[:3]).max() < -20.0  # pixels
+
+
 def test_an_axis_with_one_power_of_ten_has_plain_numbers(monkeypatch):
     seen = []
     monkeypatch.setattr(convergence_chart, "png", seen.append)
