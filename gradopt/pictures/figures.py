@@ -42,6 +42,8 @@ def logarithmic(axes: Any, axis: str = "y", scale: str = "log", **options: Any) 
     """Make an axis logarithmic. Its labels are plain text: matplotlib's own take longer than the rest of a figure."""
     getattr(axes, f"set_{axis}scale")(scale, **options)
     one = getattr(axes, f"{axis}axis")
+    if scale == "symlog":
+        one.get_major_locator().set_params(numticks=6)  # all powers would be too many
     one.set_major_formatter(lambda value, _: (written if _is_short(one) else _power)(value))
     one.set_minor_formatter(lambda value, _: written(value) if _is_told(value, one) else "")
 

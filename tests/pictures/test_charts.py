@@ -598,6 +598,8 @@ def test_losses_that_fall_to_zero_at_once_are_seen_to_fall(height, monkeypatch):
     FigureCanvasAgg(seen[0]).draw()
     heights = above.transData.transform(above.get_lines()[0].get_xydata())[:, 1]
     assert numpy.diff(heights[:3]).max() < -20.0  # pixels
+    labels = [label.get_window_extent() for label in above.get_yticklabels() if label.get_text()]
+    assert len(labels) > 3 and not any(one.overlaps(other) for one, other in pairwise(labels))
 
 
 def test_an_axis_with_one_power_of_ten_has_plain_numbers(monkeypatch):
