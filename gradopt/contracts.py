@@ -733,8 +733,8 @@ class Run:
         violation_tolerance: `Evaluation.violation` up to this is none.
 
     `graph`, `losses` and `constraint_values` may be called until `close` returns, by the thread that runs the observer.
-    They are not counted and leave parameters, gradients, buffers and random numbers as they are; each point takes the
-    time of an evaluation.
+    They are not counted and leave parameters, gradients, buffers and random numbers as they are. Many points are
+    evaluated at once where the objective can be; else, and where it is slow, each takes the time of an evaluation.
     """
 
     directory: str | None

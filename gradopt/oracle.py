@@ -24,6 +24,7 @@ class AutogradOracle:
     """An `Oracle` round an objective on one device.
 
     Attributes:
+        functions: The objective's constraints; None without any.
         differentiate: Returns the loss where the parameters stand, and leaves its gradient in new tensors in their
             `.grad`, which was None: `by_autograd`, or what an engine has put in its place. It serves `evaluate`, where
             there are no batches; everything else is autograd's.
@@ -56,8 +57,8 @@ class AutogradOracle:
         self.upper = None if self.box is None else self.box.upper
         with torch.random.fork_rng(devices=[]):  # looking at the constraints changes no run
             constraints = list(objective.constraints())
-            self._functions = ConstraintFunctions(constraints) if constraints else None
-        self.constraints: Constraints | None = self._functions
+            self.functions: ConstraintFunctions | None = ConstraintFunctions(constraints) if constraints else None
+        self.constraints: Constraints | None = self.functions
         self.violation_tolerance = math.sqrt(torch.finfo(self.parameters[0].dtype).eps)
         self.origin: Tensor | None = None
         self._linearised: tuple[list[int], Linearisation] | None = None
@@ -252,9 +253,9 @@ class AutogradOracle:
         return self._linearised[1]
 
     def _constrained(self) -> ConstraintFunctions:
-        if self._functions is None:
+        if self.functions is None:
             raise Mistake(f"{self.objective.describe()} has no constraints: return them from constraints()")
-        return self._functions
+        return self.functions
 
     @property
     def has_residuals(self) -> bool:
@@ -325,10 +326,10 @@ class AutogradOracle:
 
     def custom_constraint_functions(self, weights: Tensor) -> list[str]:
         """The same in the graph of a weighed sum of the constraints, of those whose weight, shape (m,), is not zero."""
-        if self._functions is None:
+        if self.functions is None:
             return []
-        names = self._functions.by_name(weights).items()
-        values = self._functions.values_by_name()
+        names = self.functions.by_name(weights).items()
+        values = self.functions.values_by_name()
         return [f for name, part in names if bool(part.any()) for f in _custom_functions(values[name])]
 
     def project(self) -> None:
@@ -465,8 +466,8 @@ class AutogradOracle:
             output = self.objective.full_loss()
             if output is None:
                 return None
-            if multipliers is not None and self._functions is not None:
-                summed = multipliers @ self._functions.values()
+            if multipliers is not None and self.functions is not None:
+                summed = multipliers @ self.functions.values()
                 output = summed if loss == 0 else loss * output + summed  # 0 times an infinite derivative is NaN
             try:
                 # A factor that needs a gradient itself makes functions that are differentiable only once say so.

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from gradopt.contracts import Block, Run
 from gradopt.observers.event_images import write_graph, write_images
 from gradopt.pictures import drawn_graph
-from gradopt.pictures.basins import basins
+from gradopt.pictures.basins import basins, begins, of_searches, of_starts
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.graph import MAX_NODES, graph, recorded, size
@@ -115,13 +116,22 @@ class Pictures:
         else:
             path = torch.stack([start[0], *(point.detach().double().cpu() for point in self._path), best])
         end = "result" if many or result.success else "best point"
-        scene = of_free(Scene(run.losses, path, best, bounds, self._names(), title, self._feasible(), end=end))
-        if many:
-            minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else path[:0]
-            mask = free(bounds, path.shape[1])
-            self._save("starts", basins(result, scene, vectors(result.x, len(path))[:, mask], minima[:, mask], SECONDS))
-        else:
+        scene = Scene(run.losses, path, best, bounds, self._names(), title, self._feasible(), end=end)
+        if not many:
             self._save("landscape", landscape(scene, SECONDS))
+        self._starts(result, scene)
+
+    def _starts(self, result: Result | Results, scene: Scene) -> None:
+        """Where many starts ended, or the local searches of one run."""
+        minima = torch.stack([vector(one["x"]) for one in result.minima]) if result.minima else scene.path[:0]
+        minima = minima[:, free(scene.bounds, len(scene.best))]
+        if isinstance(result, Results):
+            ends, path, title = of_starts(result, minima), scene.path, scene.title
+        elif (path := begins(result)) is not None:
+            ends, title = of_searches(result, minima, self._run.start.point.dtype), f"{scene.title}; local searches"
+        else:
+            return
+        self._save("starts", basins(ends, of_free(replace(scene, path=path, title=title)), SECONDS))
 
     def _feasible(self) -> Feasible | None:
         constraints, values = self._run.constraints, self._run.constraint_values

@@ -22,10 +22,13 @@ TICKS = 6
 """Powers of ten that are labelled on a logarithmic axis of negative losses."""
 
 LARGEST = 1e280
-"""Of losses on an axis that is logarithmic on both sides of 0: its steps must be numbers."""
+"""Of losses on an axis that is logarithmic on both sides of 0, and of their inverses: its steps must be numbers."""
 
 SPREAD = 100.0
 """Ratio of losses from which on their axis is logarithmic; of evaluations it takes ten times as much."""
+
+DEEPEST = 1e12
+"""Ratio of the highest loss and of those that are about 0, on an axis that is logarithmic from some size on."""
 
 WIDE = 85
 """Characters of the title on one line."""
@@ -146,8 +149,9 @@ def _scale(axes: Any, values: Any) -> Scale:
         return Scale()
     if max(abs(low), abs(high)) < LARGEST:
         spread, median = high - low, numpy.median(finite).item()
-        if spread > 10 * SPREAD * max(1e-300, median - low):  # falls at once, then little more
-            logarithmic(axes, scale="symlog", linthresh=max(1e-300, spread / (10 * SPREAD)))
+        size = max(abs(low), median, spread / DEEPEST)
+        if spread > SPREAD * size > 1 / LARGEST:  # falls at once, then little more
+            logarithmic(axes, scale="symlog", linthresh=10.0 ** math.ceil(math.log10(size)))
             return Scale()
         if spread > 10 * SPREAD * max(1e-300, high - median):  # falls faster and faster
             nearly = max(1e-300, abs(high), abs(median))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
+import torch
 from torch import Tensor
 
 from gradopt.pictures.figures import BLACK
@@ -17,6 +18,8 @@ STYLES: Sequence[tuple[Any, str]] = (
 
 FADED = (1.0, 1.0, 1.0, 0.5)
 """Laid over what is not feasible: hatches are to be seen on dark and on light ground."""
+
+HATCH = "#4d4d4d"
 
 MAX_LINES = 8
 """Boundaries of one equality constraint of many entries that are drawn."""
@@ -36,6 +39,11 @@ class Feasible:
     lower: Tensor
     upper: Tensor
     names: Sequence[str]
+
+    def kept(self, values: Tensor, here: Tensor) -> Tensor:
+        """Whether inequalities are kept, and equalities at the other side of their limit than `here`, shape (m,)."""
+        across = (values - self.lower) * (here - self.lower) <= 0
+        return torch.where(self.lower == self.upper, across, (values >= self.lower) & (values <= self.upper))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,8 @@ def over_contours(axes: Any, x: Any, y: Any, grid: Tensor, feasible: Feasible) -
     for (line, hatch), one in _drawn(feasible, grid):
         inequality = one.missed.reshape(len(x), len(y)).T
         if numpy.nanmax(inequality, initial=-1.0) > 0:
-            axes.contourf(x, y, inequality, levels=[0.0, 2.0], colors=[FADED], hatches=[hatch])
+            outside = axes.contourf(x, y, inequality, levels=[0.0, 2.0], colors=[FADED], hatches=[hatch])
+            outside.set(edgecolor=HATCH, linewidth=0.0, hatch_linewidth=0.7)  # the colour is that of the hatches
             style = {"facecolor": "white", "edgecolor": BLACK, "hatch": hatch, "linestyle": line}
             axes.fill_between([], [], label=f"outside {one.label}", **style)
             _boundary(axes, x, y, inequality, line)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradopt.pictures.letters import dejavu, legible
-from gradopt.pictures.scale import RAISED
+from gradopt.pictures.scale import RAISED, written
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 """Of Okabe and Ito's palette, which the colour-blind can tell apart."""
@@ -42,13 +42,21 @@ def logarithmic(axes: Any, axis: str = "y", scale: str = "log", **options: Any) 
     """Make an axis logarithmic. Its labels are plain text: matplotlib's own take longer than the rest of a figure."""
     getattr(axes, f"set_{axis}scale")(scale, **options)
     one = getattr(axes, f"{axis}axis")
-    one.set_major_formatter(lambda value, _: _power(value))
-    one.set_minor_formatter(lambda value, _: f"{value:g}" if _is_told(value, *one.get_view_interval()) else "")
+    if scale == "symlog":
+        one.get_major_locator().set_params(numticks=6)  # all powers would be too many
+    one.set_major_formatter(lambda value, _: (written if _is_short(one) else _power)(value))
+    one.set_minor_formatter(lambda value, _: written(value) if _is_told(value, one) else "")
 
 
-def _is_told(value: float, low: float, high: float) -> bool:
-    """Whether a number between two powers of ten has a label: 2 and 5 where there may be no two powers."""
-    return low > 0 and high < 30 * low and f"{value:e}"[:3] in ("2.0", "5.0")
+def _is_short(axis: Any) -> bool:
+    """Whether there may be no two powers of ten on it."""
+    low, high = axis.get_view_interval()
+    return low > 0 and high < 30 * low
+
+
+def _is_told(value: float, axis: Any) -> bool:
+    """Whether a number between two powers of ten has a label: 2 and 5, on a short axis."""
+    return _is_short(axis) and f"{value:e}"[:3] in ("2.0", "5.0")
 
 
 def _power(value: float) -> str:

@@ -3,7 +3,6 @@
 What is evaluated for it lies inside the bounds, takes no longer than a time, and comes after the run.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from gradopt.pictures.feasible import Feasible, over_contours, over_curve
 from gradopt.pictures.figures import BLACK, BLUE, GREY, ORANGE, RED, figure, keys, logarithmic, png, shortened
-from gradopt.pictures.scale import Scale, less, scale
+from gradopt.pictures.levels import levels
+from gradopt.pictures.scale import Scale, scale
 
-MAX_CURVE = 300
-MAX_GRID = 60
+MAX_CURVE = 500
+MAX_GRID = 160
 """Points of a curve, and of a side of the grid under contours, where the time allows as many."""
 
 MIN_CURVE, MIN_GRID = 30, 15
@@ -31,22 +31,34 @@ PADDING = 0.25
 """Share of the path's extent that is shown beyond it."""
 
 NEAR = 4.0
-"""Bounds that enclose no more than so many times the path's extent are shown whole."""
+"""Bounds that enclose no more than so many times the path's extent are shown whole, and any that is as near as that is
+wide.
+"""
+
+AROUND = 41**2
+"""Points at which it is looked for where missed constraints are kept, up to so many times the path's extent."""
+
+BEYOND = 1.5
+"""How far it is shown, the nearest place being 1."""
 
 NARROW = 0.05
-"""Of the extent of the unknown that moved most, what is shown of any other at least; but one that moved covers as much
-of its own axis, for the other may have larger units.
+"""Of the extent of the unknown that moved most, what is shown of one that moved less at least; but it covers as much of
+its own axis, for the other may have larger units.
 """
 
 STILL = 1e-7
-"""Of its size: an unknown that has moved less is shown as if it had not, with a thousandth of its size round it."""
+"""Of its size: an unknown that has moved less is shown as if it had not: as far as the one that moved most, or with a
+thousandth of its size round it.
+"""
 
 LARGEST = 1e300
 """Of an unknown, so that room round it is a number still."""
 
-LEVELS = 14
 SPREAD = 100.0
 """Ratio of losses on a slice from which on their axis is logarithmic."""
+
+CROWDED = 60.0
+"""Levels that a line across the grid meets, from which on they are not drawn themselves: they would hide the shades."""
 
 MARKS: Sequence[Any] = (
     {"marker": "o", "color": "white", "markeredgecolor": BLACK, "markersize": 7},
@@ -60,8 +72,11 @@ RIGHT, LETTER, SHORT = 0.97, 0.012, 5
 FEW_FIXED = 3
 """Unknowns that are fixed and named above the picture."""
 
-FEW = 32
+SEVERAL = (4, 32, 256, 1024)
 """Points by which the time of one is measured, where they take next to nothing."""
+
+CHOSEN = 1 / 3
+"""Share of the time that more points than the least may take."""
 
 QUICK = 0.5
 """Share of the time that measuring it may take."""
@@ -179,7 +194,7 @@ def curve(axes: Any, scene: Scene, points: Tensor, seconds: float) -> tuple[Scal
         Unaffordable: It would take longer.
     """
     number = _affordable(scene, seconds / 2, MAX_CURVE, MIN_CURVE)
-    low, high = (side.item() for side in _extent(points, scene))
+    low, high = (side.item() for side in _extent(points, scene, seconds))
     grid = torch.linspace(low, high, number, dtype=torch.float64).unsqueeze(1)
     losses = scene.losses(grid)
     across, up = scale([low, high]), scale(torch.cat([losses, scene.losses(scene.best.unsqueeze(0))]))
@@ -238,7 +253,7 @@ def contours(drawing: Any, axes: Any, scene: Scene, points: Tensor, seconds: flo
     Raises:
         Unaffordable: It would take longer.
     """
-    low, high = _extent(points, scene)
+    low, high = _extent(points, scene, seconds)
     number = int(_affordable(scene, seconds, MAX_GRID**2, MIN_GRID**2) ** 0.5)
     sides = [torch.linspace(low[i].item(), high[i].item(), number, dtype=torch.float64) for i in (0, 1)]
     scales = across, up = scale(sides[0]), scale(sides[1])
@@ -259,23 +274,22 @@ def contours(drawing: Any, axes: Any, scene: Scene, points: Tensor, seconds: flo
 
 def _shades(drawing: Any, axes: Any, x: Any, y: Any, losses: Any, best: float) -> None:
     """Fill the area between levels of the loss, and say what they are."""
-    finite = losses[numpy.isfinite(losses)]
-    levels = _levels(finite)
-    if len(levels) < 2:
+    found = levels(losses, best)
+    if found is None:
         return
     from matplotlib.colors import BoundaryNorm  # here: it takes long to import
 
-    alike = len({f"{level:.3g}" for level in levels}) < len(levels)  # what they say
-    lowest = min(finite.min().item(), best if math.isfinite(best) else math.inf)
-    one = less(lowest if alike else 0.0, levels[0], levels[-1])
-    shown, levels = numpy.ma.masked_invalid(one.shown(losses)), numpy.unique(one.shown(levels))
-    norm = BoundaryNorm(levels, 256, extend="both")  # as many shades for each step between levels
-    filled = axes.contourf(x, y, shown, levels=levels, cmap="cividis", norm=norm, extend="both")
-    axes.contour(x, y, shown, levels=levels, colors="white", linewidths=0.4)
-    bar = drawing.colorbar(filled, ax=axes, format=lambda value, _: one.told(value), pad=0.02)
-    bar.set_label(Scale(one.offset).label("loss"))
+    shown = numpy.ma.masked_invalid(found.scale.shown(losses))
+    norm = BoundaryNorm(found.shown, 256, extend="both")  # as many shades for each step between levels
+    filled = axes.contourf(x, y, shown, levels=found.shown, cmap="cividis", norm=norm, extend="both")
+    if found.crossed(losses) < CROWDED:
+        axes.contour(x, y, shown, levels=found.shown, colors="white", linewidths=0.4, linestyles="solid")
+    bar = drawing.colorbar(filled, ax=axes, ticks=found.shown, pad=0.02)
+    bar.ax.set_yticklabels(found.told)
+    bar.ax.minorticks_off()
+    bar.set_label(found.label)
     bar.ax.tick_params(labelsize=8)
-    longest = max(len(one.told(level)) for level in levels)
+    longest = max(map(len, found.told))
     drawing.subplots_adjust(right=RIGHT - LETTER * max(0, longest - SHORT))
 
 
@@ -343,21 +357,53 @@ def _inside(scene: Scene, start: Tensor, way: Tensor) -> tuple[float, float]:
     return max(first, sides.amin(0).amax().item()), min(last, sides.amax(0).amin().item())
 
 
-def _extent(points: Tensor, scene: Scene) -> tuple[Tensor, Tensor]:
-    """(lower, upper) of what is shown: the points and the result with room round them, or all of near bounds."""
+def _extent(points: Tensor, scene: Scene, seconds: float) -> tuple[Tensor, Tensor]:
+    """(lower, upper) of what is shown: the points and the result with room round them, with near bounds and limits."""
     seen = torch.cat([points, scene.best.unsqueeze(0)])
     seen = seen[seen.isfinite().all(1)].clamp(-LARGEST, LARGEST)
     low, high = seen.amin(0), seen.amax(0)
     width, size = high - low, torch.maximum(low.abs(), high.abs())
-    least, moved = NARROW * width.max(), width > STILL * size
-    least = torch.where(moved, torch.minimum(least, width / NARROW), torch.maximum(least, 1e-3 * size))
+    moved = width > STILL * size
+    least = torch.where(moved, (NARROW * width.max()).minimum(width / NARROW), width.max().maximum(1e-3 * size))
     width = torch.maximum(width, torch.where(least > 0, least, torch.ones_like(least)))
-    low, high = low - PADDING * width, high + PADDING * width
-    if scene.bounds is None:
+    room = torch.where(moved, PADDING, 0.5 + PADDING) * width
+    low, high = low - room, high + room
+    if scene.bounds is not None:
+        lower, upper = scene.bounds
+        whole = (upper - lower) <= NEAR * width
+        low, high = (
+            torch.where(whole | (away <= width), bound, side.clamp(lower, upper))
+            for bound, side, away in ((lower, low, low - lower), (upper, high, upper - high))
+        )
+    return (low, high) if scene.feasible is None else _with_missed(scene, scene.feasible, low, high, seconds)
+
+
+def _with_missed(scene: Scene, feasible: Feasible, low: Tensor, high: Tensor, seconds: float) -> tuple[Tensor, Tensor]:
+    """Limits far enough to show where what the result misses is kept, if that is near."""
+    here = feasible.values(scene.best.unsqueeze(0))
+    missed = ~feasible.kept(here, here)[0]
+    if not bool(missed.any()):
         return low, high
-    lower, upper = scene.bounds
-    whole = (upper - lower) <= NEAR * width
-    return torch.where(whole, lower, low.clamp(lower, upper)), torch.where(whole, upper, high.clamp(lower, upper))
+    lower, upper = scene.bounds or (torch.full_like(low, -torch.inf), torch.full_like(low, torch.inf))
+    room = (NEAR - 1) / 2 * (high - low)
+    around = _grid(
+        (low - room).maximum(lower), (high + room).minimum(upper), _affordable(scene, seconds, AROUND, MIN_GRID**2)
+    )
+    kept = feasible.kept(feasible.values(around), here)
+    for entry in missed.nonzero().flatten():
+        there = around[kept[:, entry]]
+        if len(there) and not bool(((there >= low) & (there <= high)).all(1).any()):
+            nearest = there[((there - scene.best) / (high - low)).norm(dim=1).argmin()]
+            beyond = (scene.best + BEYOND * (nearest - scene.best)).clamp(lower, upper)
+            low, high = low.minimum(beyond), high.maximum(beyond)
+    return low, high
+
+
+def _grid(low: Tensor, high: Tensor, number: int) -> Tensor:
+    """About so many points of one or two unknowns, shape (points, n)."""
+    each = round(number ** (1 / len(low)))
+    sides = [torch.linspace(*ends, each, dtype=torch.float64) for ends in zip(low.tolist(), high.tolist(), strict=True)]
+    return torch.cartesian_prod(*sides).reshape(-1, len(low))
 
 
 def _affordable(scene: Scene, seconds: float, most: int, least: int) -> int:
@@ -366,14 +412,13 @@ def _affordable(scene: Scene, seconds: float, most: int, least: int) -> int:
     Raises:
         Unaffordable: Fewer than `least`.
     """
-    taken = _pace(scene, 1)  # the first evaluation may have to prepare something
-    for several in (1, 4, FEW):  # step by step, for many together may take hardly longer than one
+    taken = min(_pace(scene, 1), _pace(scene, 1))  # the first evaluation may have to prepare something
+    for several in SEVERAL:  # step by step, for many together may take hardly longer than one
         if taken * several < QUICK * seconds:
             taken = min(taken, _pace(scene, several))
-    number = min(most, int(seconds / max(taken, 1e-9)))
-    if number < least:
+    if least * taken > seconds:
         raise Unaffordable(f"{least} evaluations of {taken:.2g} s would take longer than {seconds:g} s")
-    return number
+    return min(most, max(least, int(CHOSEN * seconds / max(taken, 1e-9))))
 
 
 def _pace(scene: Scene, number: int) -> float:
@@ -384,13 +429,6 @@ def _pace(scene: Scene, number: int) -> float:
     if scene.feasible is not None:
         scene.feasible.values(points)
     return (time.perf_counter() - began) / number
-
-
-def _levels(losses: Any) -> Any:
-    """Levels of the loss that share out the area, closer where it is low; ascending, none twice."""
-    if not len(losses):
-        return losses
-    return numpy.unique(numpy.quantile(losses, numpy.linspace(0.01, 0.98, LEVELS) ** 1.5, method="lower"))
 
 
 def _thinned(path: Tensor, most: int) -> Tensor:

@@ -33,11 +33,6 @@ class Scale:
         half = self.power // 2  # 1e-310 has lost digits
         return values / 10.0**half / 10.0 ** (self.power - half)
 
-    def told(self, shown: float) -> str:
-        """The number less the offset, in three digits."""
-        half = self.power // 2
-        return f"{shown * 10.0**half * 10.0 ** (self.power - half):.3g}"
-
     def label(self, name: str) -> str:
         """What stands on the axis, for something called `name`."""
         less = f"{name} {'-' if self.offset > 0 else '+'} {_exactly(abs(self.offset))}" if self.offset else name
@@ -63,6 +58,16 @@ def less(offset: float, low: float, high: float) -> Scale:
     size = max(abs(low - offset), abs(high - offset))
     power = math.floor(math.log10(size)) if size > 0 else 0
     return Scale(offset, 0 if PLAIN[0] <= power <= PLAIN[1] else power)
+
+
+def written(number: float) -> str:
+    """0.02, and 2·10⁻⁶ where that would be long."""
+    power = math.floor(math.log10(abs(number)) + 1e-9) if number else 0
+    if PLAIN[0] <= power <= PLAIN[1]:
+        return f"{number:g}"
+    mantissa = number / 10.0 ** (power // 2) / 10.0 ** (power - power // 2)
+    raised = f"10{str(power).translate(RAISED)}"
+    return raised if f"{mantissa:.3g}" == "1" else f"{mantissa:.3g}·{raised}"
 
 
 def _exactly(number: float) -> str:

@@ -131,6 +131,25 @@ def test_starts_of_one_or_two_unknowns_lie_over_the_loss_and_others_in_a_row(tmp
         assert shows(place / "starts.png", BLUE if results.success.any() or number == 1 else BLACK)
 
 
+@pytest.mark.parametrize("optimiser", ["multi_start", "tiktak"])
+def test_the_local_searches_of_one_run_are_drawn_as_many_starts_are(optimiser, tmp_path):
+    for number in (1, 2, 3):
+        place = tmp_path / str(number)
+        result = gradopt.minimise(
+            lambda x: ((x**2 - 1) ** 2 + 0.01 * x).sum(),
+            [0.2] * number,
+            bounds=(-1.5, 1.5),
+            optimiser=optimiser,
+            optimiser_options={"max_evaluations": 300},
+            observers=[Pictures()],
+            directory=place,
+        )
+
+        assert len(result.minima) >= (2 if optimiser == "multi_start" else 1)
+        assert {"pictures/starts", "pictures/landscape"} <= set(images(place))
+        assert shows(place / "starts.png", BLUE) and shows(place / "starts.png", RED) == (len(result.minima) > 1)
+
+
 @pytest.mark.parametrize(
     ("lr", "steps", "end"), [(0.1, 300, "result"), (0.1, 3, "best point"), (1.1, 300, "best point")]
 )
@@ -220,6 +239,51 @@ def test_constraints_are_looked_at_without_a_trace(tmp_path):
     assert torch.equal(with_pictures.x, without.x)
     assert with_pictures.nfev == without.nfev
     assert torch.equal(with_pictures.history["violation"], without.history["violation"])
+
+
+class Looking:
+    """Evaluates the loss and the constraints at many points, and counts how often they are called for it."""
+
+    def __init__(self, counts):
+        self.counts = counts
+
+    def open(self, run):
+        self.run = run
+
+    def record(self, block, metrics):
+        pass
+
+    def close(self, result, error):
+        points = torch.rand(1000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.counts.clear()
+        self.points, self.losses = points, self.run.losses(points)
+        self.calls = len(self.counts)
+        self.values = self.run.constraint_values(points)
+
+
+@pytest.mark.parametrize("kind", ["plain", "branching", "keeping", "random"])
+def test_many_points_are_looked_at_at_once_where_the_loss_allows_it(kind):
+    counts, kept = [], []
+    looking = Looking(counts)
+
+    def loss(x):
+        counts.append(None)
+        if kind == "keeping":
+            kept.append(x.detach().clone())
+        if kind == "branching" and x[0] > 0.5:
+            return 2 * x[0] + x[1] ** 2
+        return (torch.rand(()) * 0 if kind == "random" else 0.0) + x[0] + x[1] ** 2
+
+    def disc(x):
+        return (x**2).sum()
+
+    gradopt.minimise(loss, [0.5, 0.5], constraints=[gradopt.Constraint(disc, upper=2.0)], observers=[looking])
+
+    x, y = looking.points.T
+    torch.testing.assert_close(looking.losses, x * torch.where((x > 0.5) & (kind == "branching"), 2, 1) + y**2)
+    torch.testing.assert_close(looking.values, (x**2 + y**2).unsqueeze(1))
+    assert looking.calls < 20 if kind == "plain" else looking.calls >= 1000
+    assert not kept or torch.stack(kept).isfinite().all()
 
 
 def test_an_objective_with_parameters_and_buffers_is_left_at_its_result(tmp_path):

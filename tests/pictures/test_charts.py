@@ -15,7 +15,7 @@ from PIL import Image
 import gradopt
 from gradopt.pictures import convergence as convergence_chart
 from gradopt.pictures import landscape as landscape_chart
-from gradopt.pictures.basins import _told
+from gradopt.pictures.basins import of_starts
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
 from gradopt.pictures.figures import BLUE, GREEN, GREY, ORANGE, RED, _power
@@ -163,15 +163,19 @@ def test_the_verdict_of_many_starts_stands_at_the_step_it_names(panels, four_min
     assert "median of those going on" in above and "largest gradient entry (median of those going on)" in below
 
 
+def told_of(results):
+    return of_starts(results, torch.stack([one["x"] for one in results.minima])).told
+
+
 def test_minima_that_are_equal_to_the_tolerance_share_their_loss(four_minima):
     losses = [one["fun"] for one in four_minima.minima]
     assert len(losses) == 4 and len(set(losses)) > 1 and max(losses) < 1e-15
     fall = four_minima.history["loss"][0].item() * four_minima.best_start.verdict.evidence["tolerance"]
 
-    assert _told(four_minima) == [f"0 ± {fall:.0e}"] * 4
+    assert told_of(four_minima) == [f"0 ± {fall:.0e}"] * 4
 
     raised = [{**one, "fun": one["fun"] + height} for one, height in zip(four_minima.minima, (0, 0, 1, 2), strict=True)]
-    assert _told(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
+    assert told_of(replace(four_minima, minima=raised)) == [f"0 ± {fall:.0e}"] * 2 + ["1", "2"]
 
 
 @pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
@@ -321,8 +325,10 @@ def test_losses_of_any_size_can_be_told_apart_and_their_labels_are_true(factor, 
         drawn.figure.canvas.draw()
         words = [label.get_text() for label in bar.get_yticklabels() if label.get_text()]
         assert len(set(words)) == len(words) >= 5
-        assert bar.get_ylabel() == ("loss - 1e+15" if constant == 1e15 else "loss")
-        highest = float(words[-1]) - min(constant, 0.0)
+        offset = {0.0: "loss", 1e15: "loss - 1e+15", -5e306: "loss + 5e+306"}
+        assert bar.get_ylabel() == offset[constant]
+        mantissa, _, power = words[-1].rpartition("10" if factor != 1.0 else "none")
+        highest = float(mantissa.strip("·") or 1) * 10.0 ** plain(power) if factor != 1.0 else float(words[-1])
         assert 3.0 * factor < highest < 12.5 * factor  # 12.5 in the corner, above all levels
     else:
         assert math.isclose((high - low) * unit(drawn), 4.0 * number * factor, rel_tol=1e-9)
@@ -332,7 +338,12 @@ def test_losses_of_any_size_can_be_told_apart_and_their_labels_are_true(factor, 
 def unit(axes):
     """The power of ten in the label of the losses."""
     _, _, power = axes.get_ylabel().partition(" / 10")
-    return 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+    return 10.0 ** plain(power)
+
+
+def plain(raised):
+    """The number that raised digits tell."""
+    return int(raised.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
 
 
 def test_a_scale_shows_what_its_label_says():
@@ -344,7 +355,6 @@ def test_a_scale_shows_what_its_label_says():
     assert small.shown([-(2.0**20) - 1e-6]) == pytest.approx([1.0], rel=1e-3)
     assert scale([-1.7e308, 1.7e308]).shown([1.7e308]) == pytest.approx([1.7])
     assert scale([5e-324]).shown([5e-324]).tolist() == pytest.approx([4.94], rel=1e-3)
-    assert scale([3e-200]).told(3.0) == "3e-200"
 
 
 @pytest.mark.parametrize(("number", "names"), [(2, "x[1]"), (3, ("x[1]", "x[2]")), (4, "3 unknowns")])
@@ -453,6 +463,66 @@ def test_constraints_that_are_not_finite_and_a_hundred_in_one_are_drawn(axes):
     assert "outside root >= 0" in told(axes(bowl, [[-0.5, 0.5]], [1.5, 1.0], feasible=feasible))
 
 
+CIRCLE = constraints(lambda points: points.square().sum(1, keepdim=True), [-math.inf], [1.0], "circle")
+
+
+@pytest.mark.parametrize(
+    ("path", "best", "is_shown"),
+    [
+        ([[1.6, 2.0], [1.7, 1.6]], [1.3, 1.3], True),
+        ([[3.0, 0.0], [3.1, 0.2]], [2.9, 0.1], False),
+        ([[1.6], [2.0]], [1.5], True),
+        ([[9.0], [9.1]], [9.2], False),
+    ],
+    ids=["near", "far", "near on a curve", "far on a curve"],
+)
+def test_where_a_missed_constraint_is_kept_is_shown_if_it_is_near(path, best, is_shown, axes):
+    drawn = axes(bowl, path, best, feasible=CIRCLE, end="best point")
+
+    nearest = torch.tensor(best) / torch.tensor(best).norm()
+    limits = (drawn.get_xlim(), drawn.get_ylim())[: len(best)]
+    seen = [low < 0.95 * place < high for (low, high), place in zip(limits, nearest.tolist(), strict=True)]
+    assert all(seen) == is_shown
+    assert all(high - low < 4.0 for low, high in limits)
+
+
+def test_a_missed_equality_is_shown_and_nothing_outside_the_bounds_is_looked_at(axes):
+    seen = []
+
+    def values(points):
+        seen.append(points)
+        return points.sum(1, keepdim=True)
+
+    equal = constraints(values, [0.0], [0.0], "line")
+    drawn = axes(bowl, [[1.0, 2.0], [1.9, 1.0]], [0.9, 0.9], (-0.5, math.inf), feasible=equal, end="best point")
+
+    assert drawn.get_xlim()[0] < 0 and drawn.get_ylim()[0] < 0
+    assert torch.cat(seen).min() >= -0.5
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_bound_as_near_as_the_path_is_long_is_shown(number, axes):
+    drawn = axes(bowl, [[3.0] * number], [2.0] * number, (1.0, math.inf))
+
+    assert drawn.get_xlim()[0] <= 1.0 and drawn.get_xlim()[1] < 4.0
+
+
+def test_an_unknown_that_has_not_moved_is_shown_as_far_as_the_one_that_has(axes):
+    drawn = axes(lambda points: points[:, 0] ** 2 - points[:, 1] ** 2, [[1.0, 0.0]], [0.0, 0.0], end="best point")
+
+    (low, high), (left, right) = drawn.get_ylim(), drawn.get_xlim()
+    assert high - low == pytest.approx(right - left)
+
+
+def test_crowded_levels_are_not_drawn_over_their_shades(axes):
+    def lines(losses):
+        drawn = axes(losses, [[-3.0, -3.0]], [3.0, 3.0])
+        return [one for one in drawn.collections if one.get_facecolor().size == 0]
+
+    assert lines(bowl)
+    assert not lines(lambda points: (points.square() - 10 * (2 * math.pi * points).cos()).sum(1))
+
+
 def test_an_unknown_that_moves_by_little_is_shown_as_far_as_it_moves(axes):
     drawn = axes(lambda points: (points - 1000).square().sum(1), [[1000.0, 1000.01]], [1000.01, 1000.0])
 
@@ -503,6 +573,46 @@ def test_a_loss_that_falls_faster_and_faster_is_seen_to_fall(monkeypatch):
     FigureCanvasAgg(seen[0]).draw()
     labels = [label.get_window_extent() for label in above.get_yticklabels()]
     assert len(labels) > 4 and not any(one.overlaps(other) for one, other in pairwise(labels))
+
+
+@pytest.mark.parametrize("losses", [[2.2, -0.01, -0.2, -1.0, -1.0, -1.0], [1.0, 0.0, -0.75, -1.0, -1.0, -1.0]])
+def test_losses_round_zero_are_on_a_plain_axis(losses, monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+
+    convergence(ended(Status.CONVERGED, loss=losses, evaluations=range(6), gradient_norm=[1.0] * 6), "f", None)
+
+    assert seen[0].axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("height", [30.0, 1e-250, 1e270])
+def test_losses_that_fall_to_zero_at_once_are_seen_to_fall(height, monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    losses = [height, height / 1e4, 0.0, 0.0, 0.0, 0.0]
+
+    convergence(ended(Status.CONVERGED, loss=losses, evaluations=range(6), gradient_norm=losses), "f", None)
+
+    above = seen[0].axes[0]
+    FigureCanvasAgg(seen[0]).draw()
+    heights = above.transData.transform(above.get_lines()[0].get_xydata())[:, 1]
+    assert numpy.diff(heights[:3]).max() < -20.0  # pixels
+    labels = [label.get_window_extent() for label in above.get_yticklabels() if label.get_text()]
+    assert len(labels) > 3 and not any(one.overlaps(other) for one, other in pairwise(labels))
+
+
+def test_an_axis_with_one_power_of_ten_has_plain_numbers(monkeypatch):
+    seen = []
+    monkeypatch.setattr(convergence_chart, "png", seen.append)
+    columns = {"loss": [1.0] * 3, "violation": [0.4, 0.3, 0.3], "evaluations": [1, 2, 3], "gradient_norm": [1.0] * 3}
+
+    convergence(replace(ended(Status.INFEASIBLE, **columns), violation=0.3), "f", None)
+
+    below = seen[0].axes[1]
+    FigureCanvasAgg(seen[0]).draw()
+    labels = [one.get_text() for one in below.get_yticklabels(which="both") if one.get_text()]
+    assert {"0.5", "1"} <= set(labels)
 
 
 def test_an_unknown_of_small_units_covers_a_part_of_its_axis_that_can_be_seen(axes):

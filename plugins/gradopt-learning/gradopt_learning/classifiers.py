@@ -91,17 +91,11 @@ class Classifier(Objective):
         with torch.autocast(there.device.type, torch.bfloat16, enabled=self._autocast):
             scores = self.logits(self.train_images[there])
         scores = scores.to(self.train_images.dtype)  # the loss itself is too fine for bfloat16
-        return functional.cross_entropy(scores, self.train_labels[there]) + self.penalty()
+        return self._penalised(functional.cross_entropy(scores, self.train_labels[there]))
 
     def full_loss(self) -> Tensor:
         """The loss on all training samples, shape ()."""
-        return functional.cross_entropy(self.logits(self.train_images), self.train_labels) + self.penalty()
-
-    def penalty(self) -> Tensor | float:
-        """l2 / 2 times the sum of the squared weights."""
-        if self._l2 == 0:
-            return 0.0
-        return self._l2 / 2 * torch.stack([p.square().sum() for p in self.parameters() if p.ndim > 1]).sum()
+        return self._penalised(functional.cross_entropy(self.logits(self.train_images), self.train_labels))
 
     @torch.no_grad()
     def metrics(self) -> Mapping[str, float]:
@@ -137,6 +131,12 @@ class Classifier(Objective):
     def title(self) -> str:
         """The model in a few words."""
         return type(self).__name__
+
+    def _penalised(self, entropy: Tensor) -> Tensor:
+        """With l2 / 2 times the sum of the squared weights added."""
+        if self._l2 == 0:
+            return entropy
+        return entropy + self._l2 / 2 * torch.stack([p.square().sum() for p in self.parameters() if p.ndim > 1]).sum()
 
     def _check_autocast(self, autocast: bool) -> None:
         if not autocast:

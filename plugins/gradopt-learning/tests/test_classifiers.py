@@ -42,6 +42,13 @@ def test_the_full_loss_is_the_mean_of_the_batches_of_an_epoch():
     torch.testing.assert_close(torch.stack(losses).mean(), objective.full_loss(), rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize(("l2", "last"), [(0.0, "NllLossBackward0"), (0.1, "AddBackward0")])
+def test_without_a_penalty_nothing_is_added_to_the_cross_entropy(l2, last):
+    objective = MLP(hidden=[8], batch_size=419, l2=l2)
+
+    assert [objective().grad_fn.name(), objective(torch.arange(5)).grad_fn.name()] == [last, last]
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_mlp_is_the_sequence_of_layers_of_torch(activation):
     modules = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU, "sigmoid": nn.Sigmoid}
