@@ -126,13 +126,17 @@ class TrustSteps:
         self._model = None if state["model"] is None else restored(state["model"])
 
     def _ratio(self, evaluation: Evaluation) -> float:
-        """Actual over predicted decrease; where both are within rounding the gradient decides: 1 if it fell, else 0."""
+        """Actual over predicted decrease; where both are within rounding the gradient decides: 1 if it fell, else 0.
+
+        So it does where both losses are one number, as where terms cancel to 0: that they differ is lost in rounding.
+        """
         if evaluation.loss == -math.inf:
             return 1.0
         if not (math.isfinite(evaluation.loss) and math.isfinite(evaluation.gradient_norm)):
             return -math.inf
-        if self._is_noise(evaluation):
-            return 1.0 if evaluation.gradient_norm < self._gradient_norm else 0.0
+        fell = evaluation.gradient_norm < self._gradient_norm
+        if self._is_noise(evaluation) or (evaluation.loss == self._loss and fell):
+            return 1.0 if fell else 0.0
         return (self._loss - evaluation.loss) / -self._change
 
     def _is_noise(self, evaluation: Evaluation) -> bool:

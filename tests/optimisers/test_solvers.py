@@ -706,6 +706,21 @@ def test_a_trust_region_that_has_shrunk_to_nothing_is_stuck():
     assert result.fun <= 1e-12
 
 
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("hessian", ["matrix", "products"])
+def test_the_gradient_decides_where_the_terms_of_the_loss_cancel_to_one_number(hessian, many):
+    x0 = tensor([1e-2, 1e-3])
+    where = {"starts": x0[None]} if many else {"x0": x0}
+    options = {"optimiser": "trust_region", "optimiser_options": {"hessian": hessian}}
+
+    results = gradopt.minimise(lambda x: 1 - torch.exp(-(x * x).sum()), **where, **options)
+
+    result = results[0] if many else results
+    assert result.status is Status.CONVERGED
+    assert result.nfev < 10
+    assert result.x.abs().max() < 1e-12
+
+
 class WrongSign(torch.autograd.Function):
     """(x - 1)^2, with a gradient that leads uphill."""
 

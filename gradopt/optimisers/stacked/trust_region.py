@@ -207,6 +207,7 @@ def _ratio(here: Evaluations, row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     noise = NOISE * torch.finfo(here.point.dtype).eps * row["loss"].abs()
     fallen, hoped = row["loss"] - here.loss, -row["change"]
     quiet = (fallen.abs() <= noise) & (hoped <= noise)
-    ratio = torch.where(quiet, (here.gradient_norm < row["gradient_norm"]).double(), fallen / hoped)
+    fell = here.gradient_norm < row["gradient_norm"]
+    ratio = torch.where(quiet | ((fallen == 0) & fell), fell.double(), fallen / hoped)
     finite = here.loss.isfinite() & here.gradient_norm.isfinite()
     return torch.where(here.loss == -math.inf, 1.0, torch.where(finite, ratio, -math.inf)), quiet
