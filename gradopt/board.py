@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradopt.comparison.records import Record, find
+from gradopt.comparison.records import SUMMARY, Record, find
 from gradopt.mistakes import Mistake, did_you_mean
 from gradopt.plurals import counted
 
@@ -39,6 +39,10 @@ COLOURS = r"^(?:.*/)?(?:\d+-|(?:\d\d-){3}[0-9a-f]{4}-|_summary/(?:.*, )?)([A-Za-
 """Runs are called by their time, or in a sweep by their number, and by their optimiser, and coloured by that, as is the
 summary of their seeds. TensorBoard knows runs by their names alone: those that were given one are coloured one by one.
 """
+
+
+MOST_TICKED = 40
+"""Runs up to which TensorBoard's older tabs tick all of them; of more they tick, and so show, none."""
 
 
 def board(arguments: Sequence[str]) -> int:
@@ -68,13 +72,16 @@ def board(arguments: Sequence[str]) -> int:
 
 def link(address: str, runs: Sequence[Record]) -> str:
     """An address that opens on the curves: not smoothed there nor in the older tabs (which read another word), the
-    important ones pinned, coloured by optimiser where there are several.
+    important ones pinned, coloured by optimiser where there are several. Of many runs the older tabs show summaries.
     """
     cards = [{"plugin": "scalars", "tag": tag} for tag in _pinned(runs)]
     view = {"smoothing": "0", "pinnedCards": json.dumps(cards, separators=(",", ":"))}
     if len({record.config.get("optimiser.name") for record in runs}) > 1:
         view["runColorGroup"] = f"regex:{COLOURS}"
-    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries&_smoothingWeight=0"
+    older = "_smoothingWeight=0"
+    if len(runs) > MOST_TICKED and any((run.directory.parent / SUMMARY).is_dir() for run in runs):
+        older += f"&regexInput={SUMMARY}"  # the bands over seeds, which are few enough
+    return f"{address}?{urllib.parse.urlencode(view, quote_via=urllib.parse.quote)}#timeseries&{older}"
 
 
 def _pinned(runs: Sequence[Record]) -> Iterator[str]:

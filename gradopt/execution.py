@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -71,7 +72,7 @@ def execute(
                     watchers.record(block, oracle.metrics)
                     last_recorded = block.last_step
             result = concluded(assembly, blocks.last, blocks.ending, history, form, directory)
-            result = replace(result, seconds_by=blocks.seconds_by(assembly.engine.stopwatch.seconds))
+            result = replace(result, **blocks.times(assembly.engine.stopwatch.seconds))
             return result
         except BaseException as raised:
             error = raised
@@ -114,6 +115,7 @@ class Blocks:
     ) -> None:
         self.stopwatch = Stopwatch()
         self._blocks = iterate(engine, criteria, max_rows=max_rows, verdicts=verdicts, stopwatch=self.stopwatch)
+        self._began = math.nan
         self.last: Block
         self.ending: Ending
 
@@ -126,12 +128,18 @@ class Blocks:
         except StopIteration as stopped:
             self.ending = stopped.value
             raise
+        if self._began != self._began:  # a run that goes on has begun before
+            self._began = time.perf_counter() - self.last["seconds"][-1, 0].item()
         return self.last
 
-    def seconds_by(self, parts: Mapping[str, float]) -> dict[str, float]:
-        """Ends the watch. Of what the steps are made is the engine's to tell: see `stopwatch.split`."""
+    def times(self, parts: Mapping[str, float]) -> dict[str, Any]:
+        """`seconds` and `seconds_by` of a `Result` up to now, which ends the watch. After its last record a run has
+        spent time too: on trials that were cut, and on its verdict. Of what the steps are made is the engine's to tell:
+        see `stopwatch.split`.
+        """
         self.stopwatch.turn(None)
-        return split(self.stopwatch.seconds, parts)
+        seconds = time.perf_counter() - self._began
+        return {"seconds": seconds, "seconds_by": split(self.stopwatch.seconds, parts)}
 
 
 @contextmanager

@@ -214,6 +214,16 @@ def test_the_address_pins_the_curves_and_colours_by_optimiser_where_there_are_se
     assert link("http://127.0.0.1:6006/", []).endswith("#timeseries&_smoothingWeight=0")
 
 
+def test_of_many_runs_the_older_tabs_show_the_summaries_of_seeds(tmp_path):
+    runs = [Record(tmp_path / f"{number}-adam", {}, {}, "converged") for number in range(41)]
+    assert "regexInput" not in link("http://127.0.0.1:6006/", runs)
+
+    (tmp_path / "_summary").mkdir()
+
+    assert link("http://127.0.0.1:6006/", runs).endswith("#timeseries&_smoothingWeight=0&regexInput=_summary")
+    assert "regexInput" not in link("http://127.0.0.1:6006/", runs[:40])
+
+
 @pytest.mark.parametrize(
     ("results", "is_pinned"),
     [

@@ -125,9 +125,10 @@ class Convergence:
             return (
                 f"{gradient} is at its own rounding, {relative}, and cannot be told from zero in this dtype ({place})"
             )
+        smallest = min(evidence["curvature_min"], evidence.get("curvature_max", math.inf))
         curvature = {
-            "positive": f"the curvature is positive (smallest {evidence['curvature_min']:.3g})",
-            "none": f"no negative curvature was found (smallest {evidence['curvature_min']:.3g}{_unsure(evidence)})",
+            "positive": f"the curvature is positive (smallest {smallest:.3g})",
+            "none": f"no negative curvature was found (smallest {smallest:.3g}{_unsure(evidence)})",
             "held": "every unknown is held by a bound",
             "unchecked": "the curvature is unchecked: the objective has no second derivatives",
         }[evidence["curvature"]]

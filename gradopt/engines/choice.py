@@ -190,9 +190,12 @@ class SwitchingEngine:
         self._candidate, self._proved = self._proved or self._candidate or self._asked, None
 
     def _consider(self) -> None:
-        """Build the next program if eager steps have taken long enough; what criteria take, no program saves."""
+        """Build the next program if eager steps have taken long enough, and as long is left; what criteria take, no
+        program saves.
+        """
         name, kind = next(iter(self._waiting.items()))
-        if self._spent < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
+        spent = min(self._spent, self.oracle.deadline - time.perf_counter())
+        if spent < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
         with self.stopwatch.during("building a program"), wait(PROGRAM):
@@ -223,6 +226,8 @@ class SwitchingEngine:
         began = time.perf_counter()
         block = self._eager.advance(limit, bands, seconds)
         usual = (time.perf_counter() - began) / len(block)
+        if block.cut_short is not None:  # nothing is left to run, nor a whole step to compare
+            return block
         problem = problem or _difference(block, records, TOLERANCE[self.oracle.parameters[0].dtype])
         figures = f"{1e6 * pace:.3g} us a step, eager {1e6 * usual:.3g}"
         if problem is None and self._asked is None and pace > WORTH * usual:

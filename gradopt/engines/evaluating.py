@@ -86,9 +86,9 @@ class EvaluatingEngine(EagerEngine):
             self._consider()
 
     def _consider(self) -> None:
-        """Build the next program if the run has lasted long enough."""
+        """Build the next program if the run has lasted long enough, and as long is left."""
         name, kind = next(iter(self._waiting.items()))
-        if self._spent < kind.patience:
+        if min(self._spent, self.oracle.deadline - time.perf_counter()) < kind.patience:
             return
         del self._waiting[name]
         with self.stopwatch.during("building a program"), wait(PROGRAM):

@@ -68,7 +68,7 @@ def execute(
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
-            result = replace(result, seconds_by=blocks.seconds_by({}))
+            result = replace(result, **blocks.times({}))
             return result
         except BaseException as raised:
             error = raised

@@ -78,8 +78,8 @@ def checks(verdict: Verdict) -> Iterator[str]:
 
 
 def _curvature(found: Mapping[str, Any]) -> str:
-    sign, least, most = found.get("curvature"), found.get("curvature_min", math.nan), found.get("curvature_max")
-    spread = f"{least:.3g}" + ("" if most is None or most == least else f" to {most:.3g}")
+    sign, ends = found.get("curvature"), [found[name] for name in ("curvature_min", "curvature_max") if name in found]
+    spread = " to ".join(dict.fromkeys(f"{end:.3g}" for end in sorted(ends)))  # their order is that in scaled unknowns
     words = {
         "positive": f"curvature positive ({spread})",
         "none": f"no negative curvature ({spread})",
