@@ -121,13 +121,18 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
 
 def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Looks) -> None:
     lines, floor = spreads(problem, groups, "evaluations")
+    highest = max(numpy.nanmax(spread) for _, spread in lines.values())
+    if highest < floor:
+        said = f"no curve: the first loss that counts\nis the lowest, {problem.lowest:.6g}"
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=9)
+        axes.set(xticks=[], yticks=[])
+        return
     faint = min(0.18, 0.6 / len(lines))
     for place, (solver, (places, (low, middle, high))) in enumerate(lines.items()):
         look = looks[solver]
         axes.plot(places, middle, drawstyle="steps-post", markevery=sparse(place), **look)
         if not numpy.array_equal(low, high, equal_nan=True):
             axes.fill_between(places, low, high, step="post", color=look["color"], alpha=faint, linewidth=0)
-    highest = max(numpy.nanmax(spread) for _, spread in lines.values())
     axes.set(xscale="log", yscale="log", ylim=(floor, 2 * highest))
     plain(axes.xaxis)
     axes.set_ylabel(scale(problem)[1], fontsize=9)

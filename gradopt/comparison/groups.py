@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from gradopt.comparison.records import NO_GOAL, Record
+from gradopt.comparison.records import NO_GOAL, Record, floor
 
 SOLVED = 1e-6
 """The tolerance for what is solved, where none is given."""
@@ -62,7 +62,8 @@ class Problem:
         A run whose verdict does not hold is not measured by itself, nor by others of that kind.
         """
         start, lowest, held = self.cases[record.seed]
-        goal = lowest + (self.tolerance * (start - lowest) if start > lowest else 0.0)
+        way = abs(start - lowest)  # a start that violates constraints may lie lower
+        goal = lowest + (0.0 if math.isnan(way) else self.tolerance * way)
         return record.cost(goal) if record.holds or held <= goal else math.inf
 
 
@@ -149,10 +150,9 @@ def _described(name: str, by_solver: Mapping[str, Sequence[Record]], tolerance: 
     records = [record for its in by_solver.values() for record in its]
     start, lowest, held = _case(records)
     minima = [record.minimum for record in records if math.isfinite(record.minimum)]
-    # A minimum that a run has gone below by more than its rounding is none of this problem.
-    known = bool(minima) and not lowest < minima[0] - 1e-6 * max(1.0, abs(minima[0]))
+    known = bool(minima) and not lowest < floor(minima[0])
     if known:
-        lowest = held = min(minima[0], lowest) if math.isfinite(lowest) else minima[0]
+        lowest = held = minima[0]
     by_seed: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         by_seed[record.seed].append(record)

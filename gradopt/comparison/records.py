@@ -36,6 +36,10 @@ SUMMARY = "_summary"
 NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR, TORN})
 """Statuses of runs whose loss is no measure for others."""
 
+ROUNDING = 1e-6
+"""Share of a known minimum (of 1, if that is less) by which a loss may lie below it: by rounding, or where constraints
+are met within their tolerance. By more, the minimum is none of this objective."""
+
 FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status.failure)})
 
 
@@ -43,8 +47,9 @@ FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status
 class Trace:
     """How the best loss of a run fell: the rows of its history at which it did, and the last one. Shape (rows,) each.
 
-    With constraints only points that meet them count; of batches, losses over all data, where there are any; of many
-    starts the evaluations of all together.
+    With constraints only points that meet them count, and one that lies below the known minimum, as it meets them
+    within their tolerance alone, counts as if it lay as far above; of batches, losses over all data, where there are
+    any; of many starts the evaluations of all together.
     """
 
     loss: numpy.ndarray
@@ -139,7 +144,7 @@ class Record:
         """None where the run has kept no history, or it holds no point that counts."""
         try:
             history = numpy.load(self.directory / "history.npy", mmap_mode="r")
-            return _trace(history, self._tolerance)
+            return _trace(history, self._tolerance, self.minimum)
         except (OSError, ValueError, EOFError, LookupError):  # not there; cut off by a kill; or nothing of ours
             return None
 
@@ -243,7 +248,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
+def floor(minimum: float) -> float:
+    """The lowest loss that agrees with a known minimum."""
+    return minimum - ROUNDING * max(1.0, abs(minimum))
+
+
+def _trace(history: numpy.ndarray, tolerance: float, minimum: float) -> Trace | None:
     columns = history.dtype.names or ()
     name = "best_loss" if "best_loss" in columns else "loss"
     if "full_loss" in columns and not numpy.isnan(history["full_loss"]).all():
@@ -252,6 +262,8 @@ def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
     first = loss[~numpy.isnan(loss)][:1]
     if "violation" in columns:
         loss[~(history["violation"] <= tolerance)] = numpy.nan
+        below = (floor(minimum) <= loss) & (loss < minimum)
+        loss[below] = 2 * minimum - loss[below]
     if numpy.isnan(loss).all():
         return None
     best = numpy.fmin.accumulate(loss)  # which passes over NaN

@@ -51,6 +51,17 @@ def test_what_has_no_history_or_no_floor_is_not_drawn(write, tmp_path):
     assert [group.solver for group in groups] == ["sgd"]
 
 
+def test_a_panel_without_anything_above_the_lowest_loss_says_so(write, tmp_path):
+    write("1", losses=[3.0, 3.0])
+    write("2", objective="known", losses=[-1.0], result={"minimum": -1.0})
+
+    figure = curves.picture(drawn(tmp_path), looks(["sgd"]))
+
+    for axes, loss in zip(figure.axes, ("3", "-1"), strict=False):
+        assert not axes.lines and not axes.yaxis_inverted()
+        assert axes.texts[0].get_text() == f"no curve: the first loss that counts\nis the lowest, {loss}"
+
+
 def test_a_picture_has_a_panel_a_problem_and_a_line_a_solver(sweep):
     found = drawn(sweep / "runs")
     ((_, groups),) = found.items()
