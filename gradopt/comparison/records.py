@@ -33,7 +33,7 @@ MISTAKE = 2
 SUMMARY = "_summary"
 """Beside the runs of a sweep: what all its seeds have done together. No run is looked for in there."""
 
-NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR, TORN})
+NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR})
 """Statuses of runs whose loss is no measure for others."""
 
 ROUNDING = 1e-6
