@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from gradopt.comparison.labels import natural
 from gradopt.comparison.records import NO_GOAL, Record, floor
 
 SOLVED = 1e-6
@@ -115,7 +116,7 @@ def grouped(records: Sequence[Record], tolerance: float = SOLVED) -> list[Group]
         for solver, its in solvers.items()
     ]
     parts = [part for group in groups for part in _parted(group)]
-    return sorted(parts, key=lambda group: (group.problem.name, group.rank))
+    return sorted(parts, key=lambda group: (natural(group.problem.name), group.problem.name, group.rank))
 
 
 def _parted(group: Group) -> list[Group]:
