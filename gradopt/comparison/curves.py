@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy
 
@@ -120,16 +120,19 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
         axes.set_xlabel("evaluations", fontsize=9)
     handles = [Line2D([], [], label=label, **looks[name]) for name, label in zip(solvers, legend.labels, strict=True)]
     several = any(len(traces(group)) > 1 for its in found.values() for group in its)
-    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "handlelength": 3.5, "alignment": "left"}
+    style: dict[str, Any] = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "handlelength": 3.5}
     meaning = "line: median of the runs\nband: 10-90 %" if several else None
-    figure.legend(handles=handles, title=meaning, loc=legend.place, ncols=legend.columns, **style)
+    figure.legend(handles=handles, title=meaning, loc=legend.place, ncols=legend.columns, alignment="left", **style)
     return figure
+
+
+Place = Literal["outside right upper", "outside lower left"]
 
 
 class _Legend(NamedTuple):
     """Where it stands, and the inches by which it makes a figure larger."""
 
-    place: str
+    place: Place
     columns: int
     width: float
     height: float
