@@ -11,12 +11,18 @@ import numpy
 
 from gradopt.comparison.labels import natural
 from gradopt.comparison.records import NO_GOAL, Record, floor
+from gradopt.verdict import Status
 
 SOLVED = 1e-6
 """The tolerance for what is solved, where none is given."""
 
-SILENT = ("seed", "observers")
-"""What changes no step: runs that differ in it alone are of one group."""
+SILENT = ("seed", "observers", "engine", "threads")
+"""What makes no other optimiser: runs that differ in it alone are of one group."""
+
+BUDGETS = ("stop.max_steps", "stop.max_epochs", "stop.max_seconds")
+"""What makes none, either, where it has ended no run. `stop.max_evaluations` is not of these: searches plan by it."""
+
+SPENT = frozenset(status.value for status in (Status.MAX_STEPS, Status.MAX_EPOCHS, Status.MAX_SECONDS))
 
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
 
@@ -195,7 +201,7 @@ def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
     named: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         named[str(record.config.get(name))].append(record)
-    is_own = is_part if is_part is _problem else lambda key: key.startswith(family)
+    is_own = is_part if is_part is _problem else lambda key: key.startswith((family, *BUDGETS))
     own = {title: _differing(those, is_own) for title, those in named.items()}
     other = _differing(records, lambda key: is_part(key) and not is_own(key))
     return [_label(record, name, family, [*own[str(record.config.get(name))], *other]) for record in records]
@@ -203,10 +209,11 @@ def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
 
 def _differing(records: Sequence[Record], is_part: Any) -> list[str]:
     """The keys that have several values. Where one is not there, as in a run of an older gradopt, it is no other."""
+    silent = () if any(record.status in SPENT for record in records) else BUDGETS
     values: dict[str, set[str]] = {}
     for record in records:
         for key, value in record.config.items():
-            if is_part(key):
+            if is_part(key) and key not in silent:
                 values.setdefault(key, set()).add(json.dumps(value, default=str))
     return [key for key, its in values.items() if len(its) > 1]
 

@@ -55,6 +55,7 @@ def write(tmp_path):
             "optimiser": {"name": optimiser, **config.pop("options", {})},
             "dtype": "float64",
             "engine": "auto",
+            "on_saddle": "stop",
             "seed": 0,
             **config,
         }
