@@ -95,6 +95,11 @@ class Group:
         return quantiles([getattr(record, of) for record in self.records])
 
     @property
+    def seeds(self) -> int:
+        """How many these runs have; fewer than they are where some repeat others."""
+        return len({str(record.seed) for record in self.records})
+
+    @property
     def rank(self) -> tuple[Any, ...]:
         """What sorts best first: those that have solved the problem by what it took, others by their loss, and last
         those whose verdicts are failures.

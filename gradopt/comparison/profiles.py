@@ -64,7 +64,7 @@ def common(groups: Sequence[Group]) -> Cases | None:
     for group in groups:
         problems[group.problem.name] = group.problem
         taken = [record for record in group.records if not record.refused]
-        for record in sorted(taken, key=lambda record: str(record.result.get("started"))):
+        for record in sorted(taken, key=lambda record: str(record.result.get("started", ""))):
             runs[group.solver][group.problem.name, record.seed] = record  # of the same runs the newest
     kept, shared = _companions({solver: set(its) for solver, its in runs.items()})
     if len(kept) < 2 or len(shared) < 2:
