@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,11 @@ from gradopt.verdict import Status
 
 CONFIG = ".hydra/config.yaml"
 """Of the command line's runs."""
+
+RESULT = "result.json"
+
+SAMPLE = "starts.npz"
+"""Of many starts: where some began, and in which minimum they ended."""
 
 UNFINISHED = "no result"
 """The status of a run that was killed, or goes on still."""
@@ -41,6 +47,17 @@ ROUNDING = 1e-6
 are met within their tolerance. By more, the minimum is none of this objective."""
 
 FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status.failure)})
+
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+FILES: Mapping[str, Callable[[Path], object]] = {
+    RESULT: lambda file: json.loads(file.read_text(encoding="utf-8")),
+    "history.npy": lambda file: numpy.load(file, mmap_mode="r"),
+    CONFIG: lambda file: yaml.load(file.read_text(encoding="utf-8"), LOADER),
+    SAMPLE: lambda file: zipfile.ZipFile(file).close(),
+}
+"""Those of a run, and what reads them."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +165,11 @@ class Record:
         except (OSError, ValueError, EOFError, LookupError):  # not there; cut off by a kill; or nothing of ours
             return None
 
+    @cached_property
+    def broken(self) -> list[str]:
+        """Its files that are there and cannot be read."""
+        return [file for file, load in FILES.items() if _is_broken(self.directory / file, load)]
+
     def cost(self, goal: float) -> float:
         """The evaluations it took to reach a loss, infinity if it was not reached; without a history, all of them."""
         if self.status in NO_GOAL:
@@ -190,10 +212,20 @@ def find(places: Sequence[Path]) -> list[Record]:
 
 def read(directory: Path) -> Record:
     """The run in a directory, whatever state it is in."""
-    result, status = _result(directory / "result.json")
+    result, status = _result(directory / RESULT)
     config = _config(directory / CONFIG)
     said = {} if config else _said(result)
     return Record(directory, config or said, result, status, is_partial=bool(said))
+
+
+def _is_broken(file: Path, load: Callable[[Path], object]) -> bool:
+    if not os.path.lexists(file):
+        return False
+    try:
+        load(file)
+    except Exception:  # whatever a broken one raises
+        return True
+    return False
 
 
 def _runs(place: Path) -> Iterator[Path]:
@@ -219,9 +251,8 @@ def _result(file: Path) -> tuple[Mapping[str, Any], str]:
 
 def _config(file: Path) -> Mapping[str, Any]:
     """The config that Hydra has kept; empty where there is none that can be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
-        kept = dict(_flat(yaml.load(file.read_text(encoding="utf-8"), loader) or {}))
+        kept = dict(_flat(yaml.load(file.read_text(encoding="utf-8"), LOADER) or {}))
     except (OSError, UnicodeError, yaml.YAMLError, AttributeError, RecursionError):
         return {}
     return _settled(kept) if kept else {}

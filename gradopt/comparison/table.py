@@ -26,8 +26,8 @@ HEADER = ("objective", "optimiser", "runs", "verdict", *NUMBERS.values(), "direc
 
 
 def text(groups: Sequence[Group]) -> str:
-    """Columns in line, for the terminal; an objective is named once, and shortened to what the others leave of it, where
-    there is a terminal, or COLUMNS says a width.
+    """Columns in line, for the terminal; an objective is named once, and where there is a terminal (or COLUMNS says a
+    width) shortened to what the others leave of it.
     """
     rows = [HEADER, *(cells(group) for group in groups)]
     for row in range(len(rows) - 1, 1, -1):
