@@ -8,10 +8,8 @@ from typing import Any
 import numpy
 
 from gradopt.board_tab.leaderboard import minima, searches, visits
-from gradopt.comparison.records import Record
+from gradopt.comparison.records import SAMPLE, Record
 from gradopt.verdict import SUCCESS
-
-SAMPLE = "starts.npz"
 
 MOST_BARS = 12
 """Minima that are told one by one."""
@@ -20,7 +18,8 @@ MOST_BARS = 12
 def basins(record: Record) -> dict[str, Any]:
     """The lowest minima with the number of starts that ended in each, `others` and `none` (at no minimum), the `names`
     of the first unknowns, and `map`: by index of the minimum, or `others` or `none`, the starts as a flat list x, y, x,
-    y, ...; None unless there are two unknowns and a sample of the starts on disk.
+    y, ...; None unless there are two unknowns and a sample of the starts on disk, of which `torn` says whether it
+    cannot be read.
     """
     number, counts = searches(record) or 0, visits(record)
     told = [
@@ -35,6 +34,7 @@ def basins(record: Record) -> dict[str, Any]:
         "none": max(0, number - ended),
         "names": list(itertools.islice(_names(record.result.get("x")), 10)),
         "map": _map(record, len(told)),
+        "torn": SAMPLE in record.broken,
     }
 
 

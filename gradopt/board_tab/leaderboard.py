@@ -7,7 +7,7 @@ from typing import Any
 
 from gradopt.comparison.groups import SOLVED, Group, grouped
 from gradopt.comparison.profiles import Cases, common, foremost, ratios, shares
-from gradopt.comparison.records import ERROR, TORN, UNFINISHED, Record
+from gradopt.comparison.records import ERROR, RESULT, TORN, UNFINISHED, Record
 from gradopt.verdict import Status
 
 TOLERANCES = (1e-1, 1e-3, SOLVED, 1e-9)
@@ -15,7 +15,7 @@ TOLERANCES = (1e-1, 1e-3, SOLVED, 1e-9)
 MOST_SOLVERS = 8
 """Optimisers that profiles are drawn of: the best."""
 
-NUMBERS = ("loss", "steps", "evaluations", "seconds")
+NUMBERS = ("loss", "steps", "evaluations", "cost", "seconds")
 
 
 def board(records: Mapping[str, Record]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def board(records: Mapping[str, Record]) -> dict[str, Any]:
     single = {name: replace(groups[place[id(record)]], records=[record]) for name, record in records.items()}
     ranks = {name: rank for rank, name in enumerate(sorted(single, key=lambda name: single[name].rank))}
     return {
-        "runs": [_row(name, record, groups, place[id(record)], ranks[name]) for name, record in records.items()],
+        "runs": [_row(name, single[name], place[id(record)], ranks[name]) for name, record in records.items()],
         "groups": [_group(group, rank) for rank, group in enumerate(groups)],
         "profiles": _profiles(groups),
     }
@@ -61,16 +61,18 @@ def minima(record: Record) -> list[Mapping[str, Any]]:
     return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
 
 
-def _row(name: str, record: Record, groups: Sequence[Group], place: int, rank: int) -> dict[str, Any]:
+def _row(name: str, single: Group, place: int, rank: int) -> dict[str, Any]:
+    (record,) = single.records
     return {
         "run": name,
         "status": record.status,
         "kind": kind(record.status),
-        "message": record.message or MESSAGES.get(record.status, ""),
-        "objective": groups[place].problem.name,
-        "optimiser": groups[place].solver,
+        "message": _message(record),
+        "reason": _reason(record),
+        "objective": single.problem.name,
+        "optimiser": single.solver,
         "seed": record.seed,
-        **{of: _known(getattr(record, of)) for of in NUMBERS},
+        **{of: _known(single.quantiles(of)[1]) for of in NUMBERS},
         "starts": searches(record),
         "group": place,
         "rank": rank,
@@ -79,8 +81,19 @@ def _row(name: str, record: Record, groups: Sequence[Group], place: int, rank: i
 
 MESSAGES = {
     UNFINISHED: "there is no result.json: the run goes on, was killed, or was made from Python",
-    TORN: "result.json cannot be read",
+    TORN: f"{RESULT} cannot be read",
 }
+
+
+def _message(record: Record) -> str:
+    return record.message or MESSAGES.get(record.status, "")
+
+
+def _reason(record: Record) -> str:
+    """What is wrong with a run that raised or has files that cannot be read; else nothing."""
+    said = _message(record) if kind(record.status) == "error" else ""
+    broken = " and ".join(file for file in record.broken if file != RESULT)  # which the message says
+    return "; ".join(filter(None, (said, broken and f"{broken} cannot be read")))
 
 
 def _group(group: Group, rank: int) -> dict[str, Any]:
@@ -88,6 +101,7 @@ def _group(group: Group, rank: int) -> dict[str, Any]:
         "objective": group.problem.name,
         "optimiser": group.solver,
         "runs": len(group.records),
+        "seeds": group.seeds,
         "succeeded": sum(kind(record.status) == "success" for record in group.records),
         **{of: _known(group.quantiles(of)[1]) for of in NUMBERS},
         "rank": rank,

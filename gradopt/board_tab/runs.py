@@ -1,29 +1,18 @@
 """The runs under TensorBoard's log directory: kept while their files are as they were, whatever is broken."""
 
-import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy
-import yaml
-
-from gradopt.comparison.records import SUMMARY, TORN, Record, read
+from gradopt.comparison.records import FILES, SUMMARY, TORN, Record, read
 
 log = logging.getLogger("gradopt")
 
 MOST_DIRECTORIES = 50_000
 """Directories that are looked into: a log directory of `/` must not hang TensorBoard."""
-
-FILES: Mapping[str, Callable[[Path], object]] = {
-    "result.json": lambda file: json.loads(file.read_text(encoding="utf-8")),
-    "history.npy": lambda file: numpy.load(file, mmap_mode="r"),
-    ".hydra/config.yaml": lambda file: yaml.safe_load(file.read_text(encoding="utf-8")),
-}
-"""Those of a run, and what reads them."""
 
 
 class RunDirectories:
@@ -101,21 +90,10 @@ def _sound(place: Path) -> Record | None:
         record = read(place)
         is_ours = "gradopt" in record.result or {"objective.name", "optimiser.name"} <= record.config.keys()
         is_ours = is_ours or record.trace is not None
-        return record if is_ours or any(_is_broken(place / file, load) for file, load in FILES.items()) else None
+        return record if record.broken or is_ours else None
     except Exception as error:  # as no reader foresees
         log.warning("the gradopt tab cannot read %s", place, exc_info=True)
         return Record(place, {}, {"message": f"{type(error).__name__}: {error}"}, TORN)
-
-
-def _is_broken(file: Path, load: Callable[[Path], object]) -> bool:
-    """Whether there is a file that cannot be read."""
-    if not os.path.lexists(file):
-        return False
-    try:
-        load(file)
-    except Exception:
-        return True
-    return False
 
 
 def _identity(place: Path) -> tuple[int, int] | None:

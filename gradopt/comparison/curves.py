@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy
 
@@ -22,11 +22,14 @@ COLUMNS = 3
 DECADES = 24
 """Decades of loss that are drawn below the start; nearer to the minimum than that is as good as on it."""
 
-WRAPPED = 44
-"""Characters of a panel's title on one line."""
+PANEL = (3.7, 3.2)
+"""Inches of one of many panels."""
 
-LONGEST = 72
-"""And on both of them. `gradopt compare --csv` has it whole."""
+LETTER = 0.0085
+"""Inches that a letter is wide at most, on average, for each point of its font."""
+
+ASIDE = 26
+"""Letters of a legend that stands beside the panels; a longer one, or a higher one than they are, stands below."""
 
 
 def drawable(groups: Sequence[Group]) -> dict[Problem, list[Group]]:
@@ -100,34 +103,74 @@ def picture(found: Mapping[Problem, Sequence[Group]], looks: Looks) -> "Figure":
 
     columns = min(COLUMNS, len(found))
     rows = math.ceil(len(found) / columns)
-    size = (8.5, 4.8) if len(found) == 1 else (3.7 * columns + 2.6, 3.2 * rows + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
+    width, height = (6.0, 4.8) if len(found) == 1 else (PANEL[0] * columns, PANEL[1] * rows + 0.5)
+    drawn = {group.solver: None for its in found.values() for group in its}
+    solvers = [solver for solver in looks if solver in drawn]
+    legend = _legend(solvers, width, height)
+    figure = Figure(figsize=(width + legend.width, height + legend.height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (problem, groups) in zip(panels, found.items(), strict=False):
         _panel(axes, problem, groups, looks)
-        title = textwrap.wrap(shortened(problem.name, LONGEST), WRAPPED, max_lines=2, placeholder=" …")
-        axes.set_title("\n".join(title), fontsize=11 if len(title) == 1 else 8, parse_math=False)
+        axes.set_title(_title(problem.name, width / columns - 0.8), fontsize=9, parse_math=False)
         axes.tick_params(which="both", labelsize=8)
         bare(axes)
     for axes in panels[len(found) :]:
         axes.set_visible(False)
-    drawn = {group.solver: None for its in found.values() for group in its}
-    handles = [Line2D([], [], label=solver, **looks[solver]) for solver in looks if solver in drawn]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, handlelength=3.5)
+    for axes in panels[max(0, len(found) - columns) : len(found)]:  # the lowest of each column
+        axes.set_xlabel("evaluations", fontsize=9)
+    handles = [Line2D([], [], label=label, **looks[name]) for name, label in zip(solvers, legend.labels, strict=True)]
     several = any(len(traces(group)) > 1 for its in found.values() for group in its)
-    figure.supxlabel("evaluations" + "  (line: median of the runs, band: 10-90 %)" * several, fontsize=10)
+    style: dict[str, Any] = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "handlelength": 3.5}
+    meaning = "line: median of the runs\nband: 10-90 %" if several else None
+    figure.legend(handles=handles, title=meaning, loc=legend.place, ncols=legend.columns, alignment="left", **style)
     return figure
+
+
+Place = Literal["outside right upper", "outside lower left"]
+
+
+class _Legend(NamedTuple):
+    """Where it stands, and the inches by which it makes a figure larger."""
+
+    place: Place
+    columns: int
+    width: float
+    height: float
+    labels: Sequence[str]
+
+
+def _legend(solvers: Sequence[str], width: float, height: float) -> _Legend:
+    """Of panels that are so wide and high together."""
+    line, handle, letter = 0.2, 0.6, 9 * LETTER
+    longest = max(map(len, solvers))
+    if longest <= ASIDE and len(solvers) * line < height:
+        return _Legend("outside right upper", 1, handle + longest * letter, 0.0, solvers)
+    fitting = [shortened(solver, int((width - handle) / letter)) for solver in solvers]
+    columns = max(1, int(width / (handle + max(map(len, fitting)) * letter)))
+    return _Legend("outside lower left", columns, 0.0, math.ceil(len(solvers) / columns) * line + 0.3, fitting)
+
+
+def _title(name: str, width: float) -> str:
+    """On two lines at most, of so many inches. `gradopt compare --csv` has it whole."""
+    line = int(width / (9 * LETTER))
+    wrapped = (textwrap.wrap(shortened(name, length), line) for length in range(2 * line, line - 1, -1))
+    return "\n".join(next(lines for lines in wrapped if len(lines) <= 2))
 
 
 def _panel(axes: Any, problem: Problem, groups: Sequence[Group], looks: Looks) -> None:
     lines, floor = spreads(problem, groups, "evaluations")
+    highest = max(numpy.nanmax(spread) for _, spread in lines.values())
+    if highest < floor:
+        said = f"no curve: the first loss that counts\nis the lowest, {problem.lowest:.6g}"
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=9)
+        axes.set(xticks=[], yticks=[])
+        return
     faint = min(0.18, 0.6 / len(lines))
     for place, (solver, (places, (low, middle, high))) in enumerate(lines.items()):
         look = looks[solver]
         axes.plot(places, middle, drawstyle="steps-post", markevery=sparse(place), **look)
         if not numpy.array_equal(low, high, equal_nan=True):
             axes.fill_between(places, low, high, step="post", color=look["color"], alpha=faint, linewidth=0)
-    highest = max(numpy.nanmax(spread) for _, spread in lines.values())
     axes.set(xscale="log", yscale="log", ylim=(floor, 2 * highest))
     plain(axes.xaxis)
     axes.set_ylabel(scale(problem)[1], fontsize=9)

@@ -9,13 +9,20 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from gradopt.comparison.records import NO_GOAL, Record
+from gradopt.comparison.labels import natural
+from gradopt.comparison.records import NO_GOAL, Record, floor
+from gradopt.verdict import Status
 
 SOLVED = 1e-6
 """The tolerance for what is solved, where none is given."""
 
-SILENT = ("seed", "observers")
-"""What changes no step: runs that differ in it alone are of one group."""
+SILENT = ("seed", "observers", "engine", "threads")
+"""What makes no other optimiser: runs that differ in it alone are of one group."""
+
+BUDGETS = ("stop.max_steps", "stop.max_epochs", "stop.max_seconds")
+"""What makes none, either, where it has ended no run. `stop.max_evaluations` is not of these: searches plan by it."""
+
+SPENT = frozenset(status.value for status in (Status.MAX_STEPS, Status.MAX_EPOCHS, Status.MAX_SECONDS))
 
 LOW, MIDDLE, HIGH = 0.1, 0.5, 0.9
 
@@ -62,7 +69,8 @@ class Problem:
         A run whose verdict does not hold is not measured by itself, nor by others of that kind.
         """
         start, lowest, held = self.cases[record.seed]
-        goal = lowest + (self.tolerance * (start - lowest) if start > lowest else 0.0)
+        way = abs(start - lowest)  # a start that violates constraints may lie lower
+        goal = lowest + (0.0 if math.isnan(way) else self.tolerance * way)
         return record.cost(goal) if record.holds or held <= goal else math.inf
 
 
@@ -85,6 +93,11 @@ class Group:
         if of == "cost":
             return quantiles([self.problem.cost(record) for record in self.records])
         return quantiles([getattr(record, of) for record in self.records])
+
+    @property
+    def seeds(self) -> int:
+        """How many these runs have; fewer than they are where some repeat others."""
+        return len({str(record.seed) for record in self.records})
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -114,7 +127,7 @@ def grouped(records: Sequence[Record], tolerance: float = SOLVED) -> list[Group]
         for solver, its in solvers.items()
     ]
     parts = [part for group in groups for part in _parted(group)]
-    return sorted(parts, key=lambda group: (group.problem.name, group.rank))
+    return sorted(parts, key=lambda group: (natural(group.problem.name), group.problem.name, group.rank))
 
 
 def _parted(group: Group) -> list[Group]:
@@ -149,10 +162,9 @@ def _described(name: str, by_solver: Mapping[str, Sequence[Record]], tolerance: 
     records = [record for its in by_solver.values() for record in its]
     start, lowest, held = _case(records)
     minima = [record.minimum for record in records if math.isfinite(record.minimum)]
-    # A minimum that a run has gone below by more than its rounding is none of this problem.
-    known = bool(minima) and not lowest < minima[0] - 1e-6 * max(1.0, abs(minima[0]))
+    known = bool(minima) and not lowest < floor(minima[0])
     if known:
-        lowest = held = min(minima[0], lowest) if math.isfinite(lowest) else minima[0]
+        lowest = held = minima[0]
     by_seed: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         by_seed[record.seed].append(record)
@@ -194,7 +206,7 @@ def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
     named: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         named[str(record.config.get(name))].append(record)
-    is_own = is_part if is_part is _problem else lambda key: key.startswith(family)
+    is_own = is_part if is_part is _problem else lambda key: key.startswith((family, *BUDGETS))
     own = {title: _differing(those, is_own) for title, those in named.items()}
     other = _differing(records, lambda key: is_part(key) and not is_own(key))
     return [_label(record, name, family, [*own[str(record.config.get(name))], *other]) for record in records]
@@ -202,10 +214,11 @@ def _labels(records: Sequence[Record], is_part: Any, name: str) -> list[str]:
 
 def _differing(records: Sequence[Record], is_part: Any) -> list[str]:
     """The keys that have several values. Where one is not there, as in a run of an older gradopt, it is no other."""
+    silent = () if any(record.status in SPENT for record in records) else BUDGETS
     values: dict[str, set[str]] = {}
     for record in records:
         for key, value in record.config.items():
-            if is_part(key):
+            if is_part(key) and key not in silent:
                 values.setdefault(key, set()).add(json.dumps(value, default=str))
     return [key for key, its in values.items() if len(its) > 1]
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 Costs = Mapping[str, numpy.ndarray]
 """By solver, shape (cases,): what it took to solve each; infinity where it did not."""
 
-MOST_TIMES = 1000.0
-"""Times the cheapest solver's cost up to which a performance profile is drawn."""
-
 MOST_MARKERS = 15
 
 
@@ -67,7 +64,7 @@ def common(groups: Sequence[Group]) -> Cases | None:
     for group in groups:
         problems[group.problem.name] = group.problem
         taken = [record for record in group.records if not record.refused]
-        for record in sorted(taken, key=lambda record: str(record.result.get("started"))):
+        for record in sorted(taken, key=lambda record: str(record.result.get("started", ""))):
             runs[group.solver][group.problem.name, record.seed] = record  # of the same runs the newest
     kept, shared = _companions({solver: set(its) for solver, its in runs.items()})
     if len(kept) < 2 or len(shared) < 2:
@@ -124,7 +121,7 @@ def picture(costs: Costs, looks: Looks, title: str, cost: str) -> "Figure":
     worst = max((values[numpy.isfinite(values)].max(initial=1.0) for values in relative.values()), default=1.0)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    times = min(MOST_TIMES, max(2.0, 1.3 * worst))
+    times = max(2.0, 1.3 * worst)
     span = max(1.0, 0.8 * finite.min(initial=math.inf)), 1.3 * finite.max(initial=1.0)
     for axes, values, (begin, end) in ((left, relative, (1.0, times)), (right, costs, span)):
         for solver, look in looks.items():

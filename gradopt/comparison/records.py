@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,11 @@ from gradopt.verdict import Status
 
 CONFIG = ".hydra/config.yaml"
 """Of the command line's runs."""
+
+RESULT = "result.json"
+
+SAMPLE = "starts.npz"
+"""Of many starts: where some began, and in which minimum they ended."""
 
 UNFINISHED = "no result"
 """The status of a run that was killed, or goes on still."""
@@ -33,18 +39,34 @@ MISTAKE = 2
 SUMMARY = "_summary"
 """Beside the runs of a sweep: what all its seeds have done together. No run is looked for in there."""
 
-NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR, TORN})
+NO_GOAL = frozenset({Status.UNBOUNDED.value, Status.INFEASIBLE.value, ERROR})
 """Statuses of runs whose loss is no measure for others."""
 
+ROUNDING = 1e-6
+"""Share of a known minimum (of 1, if that is less) by which a loss may lie below it: by rounding, or where constraints
+are met within their tolerance. By more, the minimum is none of this objective."""
+
 FAILURES = frozenset({ERROR, TORN, *(status.value for status in Status if status.failure)})
+
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+FILES: Mapping[str, Callable[[Path], object]] = {
+    RESULT: lambda file: json.loads(file.read_text(encoding="utf-8")),
+    "history.npy": lambda file: numpy.load(file, mmap_mode="r"),
+    CONFIG: lambda file: yaml.load(file.read_text(encoding="utf-8"), LOADER),
+    SAMPLE: lambda file: zipfile.ZipFile(file).close(),
+}
+"""Those of a run, and what reads them."""
 
 
 @dataclass(frozen=True)
 class Trace:
     """How the best loss of a run fell: the rows of its history at which it did, and the last one. Shape (rows,) each.
 
-    With constraints only points that meet them count; of batches, losses over all data, where there are any; of many
-    starts the evaluations of all together.
+    With constraints only points that meet them count, and one that lies below the known minimum, as it meets them
+    within their tolerance alone, counts as if it lay as far above; of batches, losses over all data, where there are
+    any; of many starts the evaluations of all together.
     """
 
     loss: numpy.ndarray
@@ -139,9 +161,14 @@ class Record:
         """None where the run has kept no history, or it holds no point that counts."""
         try:
             history = numpy.load(self.directory / "history.npy", mmap_mode="r")
-            return _trace(history, self._tolerance)
+            return _trace(history, self._tolerance, self.minimum)
         except (OSError, ValueError, EOFError, LookupError):  # not there; cut off by a kill; or nothing of ours
             return None
+
+    @cached_property
+    def broken(self) -> list[str]:
+        """Its files that are there and cannot be read."""
+        return [file for file, load in FILES.items() if _is_broken(self.directory / file, load)]
 
     def cost(self, goal: float) -> float:
         """The evaluations it took to reach a loss, infinity if it was not reached; without a history, all of them."""
@@ -185,10 +212,20 @@ def find(places: Sequence[Path]) -> list[Record]:
 
 def read(directory: Path) -> Record:
     """The run in a directory, whatever state it is in."""
-    result, status = _result(directory / "result.json")
+    result, status = _result(directory / RESULT)
     config = _config(directory / CONFIG)
     said = {} if config else _said(result)
     return Record(directory, config or said, result, status, is_partial=bool(said))
+
+
+def _is_broken(file: Path, load: Callable[[Path], object]) -> bool:
+    if not os.path.lexists(file):
+        return False
+    try:
+        load(file)
+    except Exception:  # whatever a broken one raises
+        return True
+    return False
 
 
 def _runs(place: Path) -> Iterator[Path]:
@@ -214,9 +251,8 @@ def _result(file: Path) -> tuple[Mapping[str, Any], str]:
 
 def _config(file: Path) -> Mapping[str, Any]:
     """The config that Hydra has kept; empty where there is none that can be read."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
-        kept = dict(_flat(yaml.load(file.read_text(encoding="utf-8"), loader) or {}))
+        kept = dict(_flat(yaml.load(file.read_text(encoding="utf-8"), LOADER) or {}))
     except (OSError, UnicodeError, yaml.YAMLError, AttributeError, RecursionError):
         return {}
     return _settled(kept) if kept else {}
@@ -243,7 +279,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
+def floor(minimum: float) -> float:
+    """The lowest loss that agrees with a known minimum."""
+    return minimum - ROUNDING * max(1.0, abs(minimum))
+
+
+def _trace(history: numpy.ndarray, tolerance: float, minimum: float) -> Trace | None:
     columns = history.dtype.names or ()
     name = "best_loss" if "best_loss" in columns else "loss"
     if "full_loss" in columns and not numpy.isnan(history["full_loss"]).all():
@@ -252,6 +293,8 @@ def _trace(history: numpy.ndarray, tolerance: float) -> Trace | None:
     first = loss[~numpy.isnan(loss)][:1]
     if "violation" in columns:
         loss[~(history["violation"] <= tolerance)] = numpy.nan
+        below = (floor(minimum) <= loss) & (loss < minimum)
+        loss[below] = 2 * minimum - loss[below]
     if numpy.isnan(loss).all():
         return None
     best = numpy.fmin.accumulate(loss)  # which passes over NaN

@@ -5,12 +5,14 @@ import io
 import math
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from gradopt.comparison.groups import Group
 from gradopt.comparison.labels import shortened
+from gradopt.plurals import counted
 
 NUMBERS = {
     "loss": "best loss",
@@ -20,23 +22,23 @@ NUMBERS = {
     "seconds": "seconds",
 }
 DIGITS = {"loss": 6, "steps": 7, "evaluations": 7, "cost": 7, "seconds": 3}
-UNKNOWN_WIDTH = 160
-"""Columns of a terminal that is none, as a pipe."""
-
 HEADER = ("objective", "optimiser", "runs", "verdict", *NUMBERS.values(), "directory")
 
 
 def text(groups: Sequence[Group]) -> str:
-    """Columns in line, for the terminal; an objective is named once, and shortened to what the others leave of it."""
+    """Columns in line, for the terminal; an objective is named once, and where there is a terminal (or COLUMNS says a
+    width) shortened to what the others leave of it.
+    """
     rows = [HEADER, *(cells(group) for group in groups)]
     for row in range(len(rows) - 1, 1, -1):
         if rows[row][0] == rows[row - 1][0]:
             rows[row] = ("", *rows[row][1:])
     if all(len(group.records) == 1 for group in groups):
         rows = [row[:2] + row[3:] for row in rows]
-    others = sum(2 + max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])
-    room = shutil.get_terminal_size((UNKNOWN_WIDTH, 24)).columns - others
-    rows = [(shortened(row[0], room), *row[1:]) for row in rows]
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        others = sum(2 + max(map(len, column)) for column in list(zip(*rows, strict=True))[1:])
+        room = shutil.get_terminal_size().columns - others
+        rows = [(shortened(row[0], room), *row[1:]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "".join(f"{line}\n" for line in lines)
@@ -60,10 +62,10 @@ def comma_separated(groups: Sequence[Group]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = [of if of != "cost" else "solved" for of in NUMBERS]
     spread = [name for of in names for name in (of, f"{of}_10", f"{of}_90")]
-    writer.writerow(["objective", "optimiser", "runs", "verdict", *spread, "directory"])
+    writer.writerow(["objective", "optimiser", "runs", "seeds", "verdict", *spread, "directory"])
     for group in groups:
         numbers = [number for of in NUMBERS for number in _spread(group, of)]
-        row = [group.problem.name, group.solver, len(group.records), _verdict(group)]
+        row = [group.problem.name, group.solver, len(group.records), group.seeds, _verdict(group)]
         writer.writerow(
             [
                 *row,
@@ -77,7 +79,12 @@ def comma_separated(groups: Sequence[Group]) -> str:
 def cells(group: Group) -> tuple[str, ...]:
     """A row: of several runs the median, and from 10 % to 90 % where these differ from it."""
     numbers = (_cell(group.quantiles(of), DIGITS[of]) for of in NUMBERS)
-    return (group.problem.name, group.solver, str(len(group.records)), _verdict(group), *numbers, _place(group))
+    return (group.problem.name, group.solver, _runs(group), _verdict(group), *numbers, _place(group))
+
+
+def _runs(group: Group) -> str:
+    number = len(group.records)
+    return f"{number} of {counted(group.seeds, 'seed')}" if group.seeds < number else str(number)
 
 
 def _spread(group: Group, of: str) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ import sys
 import numpy
 import pytest
 
+from gradopt.board_tab.basins import basins
 from gradopt.board_tab.leaderboard import board, kind
 from gradopt.board_tab.runs import RunDirectories, roots
 from gradopt.comparison.records import find
@@ -74,14 +75,18 @@ def test_a_broken_file_costs_what_it_held_and_nothing_else(case, tmp_path):
     assert [row["kind"] for row in board(runs)["runs"]][-1] == "success"
 
 
-def test_a_history_that_is_cut_is_left_out(tmp_path):
+def test_a_history_and_starts_that_are_cut_are_left_out_and_said(tmp_path):
     place = write_run(tmp_path / "run")
-    whole = (place / "history.npy").read_bytes()
-    (place / "history.npy").write_bytes(whole[:-8])
+    numpy.savez(place / "starts.npz", x0=numpy.zeros((9, 2)), basin=numpy.zeros(9))
+    for name in ("history.npy", "starts.npz"):
+        whole = (place / name).read_bytes()
+        (place / name).write_bytes(whole[:-8])
 
     (run,) = read(tmp_path).values()
 
     assert run.trace is None and run.status == "converged"
+    assert board({"run": run})["runs"][0]["reason"] == "history.npy and starts.npz cannot be read"
+    assert basins(run)["torn"] and basins(run)["map"] is None
 
 
 def test_a_directory_in_the_place_of_a_result_is_a_row_that_says_so(tmp_path):
@@ -219,8 +224,9 @@ def test_the_best_comes_first_and_failures_last_as_in_the_comparison(tmp_path):
     found = board(read(tmp_path))
 
     for rows in (found["runs"], found["groups"]):
-        ranked = [row["optimiser"].split()[0] for row in sorted(rows, key=lambda row: row["rank"])]
-        assert ranked == ["d-quick", "c-slow", "b-poor", "a-failing"]
+        ranked = sorted(rows, key=lambda row: row["rank"])
+        assert [row["optimiser"].split()[0] for row in ranked] == ["d-quick", "c-slow", "b-poor", "a-failing"]
+        assert [row["cost"] for row in ranked] == [2.0, 3.0, float("inf"), 2.0]
 
 
 def test_every_status_has_a_kind():

@@ -37,7 +37,17 @@ def sweep(tmp_path_factory):
 def write(tmp_path):
     """Writes a run by hand: its config, its losses one an evaluation, and its result."""
 
-    def written(name, *, objective="bowl", optimiser="sgd", losses=None, result=None, status="max_steps", **config):
+    def written(
+        name,
+        *,
+        objective="bowl",
+        optimiser="sgd",
+        losses=None,
+        violation=None,
+        result=None,
+        status="max_steps",
+        **config,
+    ):
         directory = tmp_path / "runs" / name
         (directory / ".hydra").mkdir(parents=True)
         said = {
@@ -45,6 +55,7 @@ def write(tmp_path):
             "optimiser": {"name": optimiser, **config.pop("options", {})},
             "dtype": "float64",
             "engine": "auto",
+            "on_saddle": "stop",
             "seed": 0,
             **config,
         }
@@ -52,6 +63,7 @@ def write(tmp_path):
         if losses is not None:
             rows = numpy.arange(len(losses), dtype=float)
             columns = {"step": rows, "loss": losses, "evaluations": rows + 1, "seconds": rows / 10}
+            columns |= {} if violation is None else {"violation": violation}
             table = numpy.zeros(len(losses), dtype=[(column, "<f8") for column in columns])
             for column, values in columns.items():
                 table[column] = values

@@ -62,14 +62,16 @@ def test_it_says_what_became_of_runs_without_a_verdict_and_what_cannot_be_compar
     write("2", objective="valley", status="error", result={"message": "RuntimeError: on fire"})
     write("3", optimiser="adam", losses=[8.0, 1.0], status=None)
     write("4", optimiser="adamw", losses=[8.0, -1e9], status="unbounded")
+    (write("5", optimiser="lbfgs", losses=[8.0, 1.0]) / "result.json").write_text('{"status": "conv')
 
     assert compare([str(tmp_path / "runs"), "--output", str(tmp_path)]) == 0
 
     said = capsys.readouterr().err
+    assert "torn result: result.json cannot be read; the numbers are those of the history" in said
     assert "2: RuntimeError: on fire" in said
     assert "no result: the run was killed, goes on still, or was made from Python" in said
     assert "2 objectives: losses, curves and ranks of different ones have nothing in common" in said
-    assert "no curve for 2 of 4 rows: unbounded, infeasible or ended by an error" in said
+    assert "no curve for 2 of 5 rows: unbounded, infeasible or ended by an error" in said
 
 
 def test_it_names_what_is_broken_of_runs_that_cannot_be_compared(write, tmp_path, capsys):

@@ -51,6 +51,17 @@ def test_what_has_no_history_or_no_floor_is_not_drawn(write, tmp_path):
     assert [group.solver for group in groups] == ["sgd"]
 
 
+def test_a_panel_without_anything_above_the_lowest_loss_says_so(write, tmp_path):
+    write("1", losses=[3.0, 3.0])
+    write("2", objective="known", losses=[-1.0], result={"minimum": -1.0})
+
+    figure = curves.picture(drawn(tmp_path), looks(["sgd"]))
+
+    for axes, loss in zip(figure.axes, ("3", "-1"), strict=False):
+        assert not axes.lines and not axes.yaxis_inverted()
+        assert axes.texts[0].get_text() == f"no curve: the first loss that counts\nis the lowest, {loss}"
+
+
 def test_a_picture_has_a_panel_a_problem_and_a_line_a_solver(sweep):
     found = drawn(sweep / "runs")
     ((_, groups),) = found.items()
@@ -107,3 +118,25 @@ def test_a_label_that_is_too_long_for_a_title_keeps_its_start_and_its_end(write,
     title = next(axes.get_title() for axes in figure.axes if "…" in axes.get_title()).replace("\n", " ")
     assert title.startswith("function constraints=[{")
     assert title.endswith("x0=[1]")
+
+
+def test_many_panels_with_long_titles_and_a_long_legend_are_all_readable(write, tmp_path):
+    for number in (None, *(2**power for power in range(2, 12))):
+        for rate in (0.1, 0.01):
+            bounds = {"bounds": None if number is None else [-2, 2]}
+            options = {"lr": rate, "betas": [rate, 0.999], "weight_decay": rate}
+            write(f"{number}-{rate}", starts=number, objective_options=bounds, options=options, losses=[8.0, 1.0, 0.5])
+    found = drawn(tmp_path)
+    solvers = dict.fromkeys(group.solver for groups in found.values() for group in groups)
+
+    figure = curves.picture(found, looks(solvers))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+
+    titles = [axes.title.get_window_extent() for axes in figure.axes[: len(found)]]
+    titles += [axes.xaxis.label.get_window_extent() for axes in figure.axes if axes.get_xlabel()]
+    legend = figure.legends[0].get_window_extent()
+    assert [problem.name.rpartition("=")[2] for problem in found] == ["bowl", *map(str, (2**n for n in range(2, 12)))]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations([*titles, legend], 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in (*titles, legend))
+    assert max(axes.bbox.x1 for axes in figure.axes) > 0.95 * figure.bbox.x1

@@ -13,7 +13,7 @@ def names(place, **options):
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group(write, tmp_path):
     for seed in range(3):
-        write(f"sgd-{seed}", seed=seed, observers=["console"] * seed)
+        write(f"sgd-{seed}", seed=seed, observers=["console"] * seed, engine=f"engine {seed}", threads=seed)
     write("adam", optimiser="adam")
 
     assert sorted(names(tmp_path)) == [("bowl", "adam", 1), ("bowl", "sgd", 3)]
@@ -23,11 +23,19 @@ def test_labels_name_the_options_that_differ_and_no_others(write, tmp_path):
     write("1", options={"lr": 0.1, "momentum": 0.9}, objective_options={"n": 2})
     write("2", options={"lr": 0.01, "momentum": 0.9}, objective_options={"n": 2})
     write("3", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2})
-    write("4", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2}, engine="x")
+    write("4", optimiser="adam", options={"lr": 0.01, "betas": [0.9, 0.999]}, objective_options={"n": 2}, on_saddle="x")
 
     assert sorted(solver for _, solver, _ in names(tmp_path)) == [
-        *("adam engine=auto", "adam engine=x", "sgd lr=0.01 engine=auto", "sgd lr=0.1 engine=auto"),
+        *("adam on_saddle=stop", "adam on_saddle=x", "sgd lr=0.01 on_saddle=stop", "sgd lr=0.1 on_saddle=stop"),
     ]
+
+
+def test_a_budget_is_a_difference_to_optimisers_whose_runs_it_has_ended(write, tmp_path):
+    for optimiser, status in (("lbfgs", "converged"), ("sgd", "max_steps")):
+        write(f"{optimiser}-1", optimiser=optimiser, status="converged", stop={"max_steps": None})
+        write(f"{optimiser}-2", optimiser=optimiser, status=status, stop={"max_steps": 3000}, seed=1)
+
+    assert sorted(names(tmp_path)) == [("bowl", "lbfgs", 2), ("bowl", "sgd", 1), ("bowl", "sgd stop.max_steps=3000", 1)]
 
 
 @pytest.mark.parametrize(

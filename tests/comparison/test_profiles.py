@@ -40,6 +40,14 @@ def test_the_picture_shows_these_steps():
     assert (at["B: 3"][10.0], at["B: 3"][20.0], at["B: 3"][30.0]) == (0.25, 0.5, 0.75)
 
 
+def test_the_axis_reaches_the_largest_ratio():
+    figure = profiles.picture(
+        {"A": numpy.array([1.0, 1.0]), "B": numpy.array([INF, 1361.0])}, {"A": {}, "B": {}}, "", ""
+    )
+
+    assert figure.axes[0].get_xlim()[1] > 1361
+
+
 def test_the_cost_is_what_the_history_needs_to_come_near_the_best_of_all(write, tmp_path):
     for objective, shift in (("bowl", 0.0), ("valley", -32.0)):
         write(f"{objective}-sgd", objective=objective, losses=[shift + loss for loss in (100.0, 50.0, 1e-5, 0.0)])

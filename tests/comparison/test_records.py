@@ -3,6 +3,7 @@ import math
 import numpy
 import pytest
 
+from gradopt.comparison.groups import grouped
 from gradopt.comparison.records import ERROR, TORN, UNFINISHED, find, read
 from gradopt.mistakes import Mistake
 
@@ -95,16 +96,20 @@ def test_a_trace_holds_the_best_loss_so_far(write):
 
 
 def test_of_a_constrained_run_only_points_that_meet_the_constraints_count(write):
-    directory = write("constrained", losses=[1.0, 5.0, 4.0])
-    plain = numpy.load(directory / "history.npy")
-    names = [*plain.dtype.names, "violation"]
-    table = numpy.zeros(3, dtype=[(name, "<f8") for name in names])
-    for name in plain.dtype.names:
-        table[name] = plain[name]
-    table["violation"] = [0.5, 1e-9, 0.0]
-    numpy.save(directory / "history.npy", table)
+    directory = write("constrained", losses=[1.0, 5.0, 4.0], violation=[0.5, 1e-9, 0.0])
 
     assert read(directory).trace.loss.tolist() == [5.0, 4.0]
+
+
+def test_what_meets_the_constraints_within_their_tolerance_alone_lies_as_far_above_the_minimum(write, tmp_path):
+    losses, violation = [1.0, 2.0 - 2**-25, 2.0 - 2**-30], [0.5, 1e-9, 1e-10]
+    run = read(write("near", losses=losses, violation=violation, result={"minimum": 2.0, "fun": 2.0}))
+    other = read(write("wrong", losses=losses, violation=violation, result={"minimum": 3.0}))
+
+    assert run.trace.loss.tolist() == [2.0 + 2**-25, 2.0 + 2**-30]
+    assert other.trace.loss.tolist() == [losses[1], losses[1]]  # none of this problem
+    (group,) = grouped([run])
+    assert group.quantiles("cost")[1] == 2, "measured by the way from a start that lies below the minimum"
 
 
 def test_without_a_config_that_can_be_read_there_is_what_the_command_line_said(write):

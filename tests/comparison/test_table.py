@@ -77,6 +77,16 @@ def test_csv_parses_back_with_all_digits(write, tmp_path):
     assert rows[0]["loss"] == ""
 
 
+def test_repeats_of_a_seed_are_told_from_seeds(write, tmp_path):
+    for name, seed in (("1", 0), ("2", 0), ("3", 1)):
+        write(name, seed=seed)
+    groups = grouped(find([tmp_path]))
+
+    assert table.cells(groups[0])[2] == "3 of 2 seeds"
+    (row,) = csv.DictReader(io.StringIO(table.comma_separated(groups)))
+    assert (row["runs"], row["seeds"]) == ("3", "2")
+
+
 def test_of_many_starts_the_verdicts_of_all_are_counted(write, tmp_path):
     counts = {"converged": 60, "stalled": 4}
     write("1", status="converged", result={"starts": {"number": 64, "counts": counts}})
@@ -92,6 +102,8 @@ def test_a_long_objective_is_shortened_to_the_terminal_and_whole_in_other_forms(
     groups = grouped(find([tmp_path / "runs"]))
     names = [group.problem.name for group in groups]
 
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert all(name in table.text(groups) for name in names), "there is no terminal"
     monkeypatch.setenv("COLUMNS", "140")
     lines = table.text(groups).splitlines()
     assert max(map(len, lines)) == 140

@@ -16,7 +16,8 @@ export function basins(data) {
   const at = data.names.length && data.names.length <= 4 ? `at (${data.names.join(", ")})` : "at";
   const head = ["", "minimum: loss", "", "share of starts", at].map((title) => element("th", {}, title));
   const table = element("table", { class: "bars" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
-  return element("div", { class: "charts" }, data.map ? map(data) : null, table);
+  const torn = data.torn && data.names.length === 2 ? element("p", { class: "note" }, "No map: starts.npz cannot be read.") : null;
+  return element("div", { class: "charts" }, data.map ? map(data) : torn, table);
 }
 
 // Each of the lowest minima has a mark and a colour of its own, higher ones share a hollow one, and no minimum is a cross.

@@ -7,6 +7,7 @@ const MOST_ROWS = 1000;
 
 const TEXT = { text: (row, name) => String(row[name] ?? ""), order: (row, name) => String(row[name] ?? "") };
 const COUNT = { text: (row, name) => shown(row[name]), order: (row, name) => number(row[name]), numeric: true };
+const COST = { ...COUNT, text: (row, name) => (number(row[name]) === Infinity ? "-" : shown(row[name])) };
 const SECONDS = { ...COUNT, text: (row, name) => shown(row[name], 3) };
 
 const RUN_COLUMNS = [
@@ -17,6 +18,7 @@ const RUN_COLUMNS = [
   { name: "median", title: "median over seeds", ...COUNT },
   { name: "steps", title: "steps", ...COUNT },
   { name: "evaluations", title: "evaluations", ...COUNT },
+  { name: "cost", title: "solved after", ...COST },
   { name: "seconds", title: "seconds", ...SECONDS },
   { name: "starts", title: "starts", ...COUNT },
   { name: "seed", title: "seed", ...TEXT },
@@ -26,10 +28,11 @@ const RUN_COLUMNS = [
 const GROUP_COLUMNS = [
   { name: "objective", title: "objective", ...TEXT },
   { name: "optimiser", title: "optimiser", ...TEXT },
-  { name: "share", title: "succeeded", text: (row) => `${row.succeeded} of ${row.runs}`, order: (row) => row.succeeded / row.runs, numeric: true },
+  { name: "share", title: "succeeded", text: succeeded, order: (row) => row.succeeded / row.runs, numeric: true },
   { name: "loss", title: "median best loss", ...COUNT },
   { name: "steps", title: "median steps", ...COUNT },
   { name: "evaluations", title: "median evaluations", ...COUNT },
+  { name: "cost", title: "median solved after", ...COST },
   { name: "seconds", title: "median seconds", ...SECONDS },
 ];
 
@@ -46,6 +49,11 @@ export function leaderboard(data, view, choose) {
   const hidden = kept.length - MOST_ROWS;
   const note = hidden > 0 ? element("p", { class: "note" }, `Not shown: ${counted(hidden, "more row")}. Filter them.`) : null;
   return element("div", {}, element("div", { class: "scroll" }, table), note);
+}
+
+function succeeded(row) {
+  const seeds = row.seeds < row.runs ? ` (${counted(row.seeds, "seed")})` : "";
+  return `${row.succeeded} of ${row.runs}${seeds}`;
 }
 
 export function summary(runs) {
@@ -112,8 +120,8 @@ function line(row, columns) {
   }));
 }
 
-// What is wrong with a run that has no verdict is said at once, and otherwise when the pointer rests on the row.
+// What is wrong with a run or its files is said at once, and a verdict's sentence when the pointer rests on the row.
 function verdict(row, text) {
   const badge = element("span", { class: `badge ${row.kind}` }, `${MARKS[row.kind]} ${text}`);
-  return element("td", {}, badge, row.kind === "error" ? element("span", { class: "reason" }, row.message) : null);
+  return element("td", {}, badge, row.reason ? element("span", { class: "reason" }, row.reason) : null);
 }
