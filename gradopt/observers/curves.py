@@ -14,7 +14,8 @@ SUCCESS = "final/success"
 DESCRIPTIONS: Mapping[str, str] = {
     "opt/loss": "The loss; of many starts the median of those that go on.",
     "opt/best_loss": "The lowest loss so far, of all starts. Not drawn with constraints, which such a point may miss.",
-    "opt/log10_gap": "log10 of the lowest loss so far over the known minimum, down to the minimum's rounding.",
+    "opt/log10_gap": "log10 of the lowest loss so far over the known minimum, down to the minimum's rounding; with "
+    "constraints, which a lower loss may miss, of how far the loss of the step is from it, on either side.",
     "opt/log10_best": "log10 of the lowest loss so far, while it is positive, where the minimum is not known.",
     "opt/full_loss": "The loss over all data, at the steps where it is evaluated.",
     "opt/gradient_norm": "Largest absolute entry of the gradient; with bounds, of the part that can move inside them.",
@@ -101,6 +102,9 @@ class Curves:
         if "violation" in block.columns:
             violation = block["violation"][row, 0].item()
             values |= {"con/violation": violation, "con/log10_violation": log10(violation)}
+            if self._minimum is not None:
+                full = block["full_loss"][row, 0].item()
+                values["opt/log10_gap"] = self._log10(self._minimum + abs(full - self._minimum))
         else:
             best = self._lowest[row].item()
             values |= {

@@ -93,6 +93,27 @@ def test_the_verdict_is_told_in_the_words_of_the_console(tmp_path):
     }
 
 
+class NearestOnALine(FunctionObjective):
+    """The point of x + y = 2 that is nearest to 0, sought from there."""
+
+    def __init__(self):
+        line = gradopt.Constraint(lambda x: x.sum(), lower=2.0)
+        super().__init__(lambda x: x.square().sum(), torch.zeros(2, dtype=torch.float64), constraints=line)
+
+    def minimum(self):
+        return 2.0
+
+
+def test_under_constraints_the_gap_goes_down_to_the_minimum_from_either_side(tmp_path):
+    objective = NearestOnALine()
+
+    execute(assemble(objective, "augmented_lagrangian"), [TensorBoard()], form_of(objective), directory=tmp_path)
+
+    gaps, losses = scalars(tmp_path, "opt/log10_gap"), scalars(tmp_path, "opt/loss")
+    assert list(gaps) == list(losses) and min(losses.values()) < 2
+    assert gaps[0] == pytest.approx(math.log10(2)) and list(gaps.values())[-1] < -7
+
+
 def test_a_long_run_is_logged_on_a_schedule_with_its_first_and_last_step(tmp_path):
     result = run(f.parabola, [0.0], tmp_path, lr=1e-7, max_steps=9_999)
 
