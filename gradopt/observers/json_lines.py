@@ -14,7 +14,7 @@ PERIOD = 0.5
 """Seconds between two lines about a run that goes on, at least."""
 
 COLUMNS = ("loss", "full_loss", "best_loss", "gradient_norm", "step_norm", "learning_rate", "violation", "going")
-COLUMNS += ("evaluations", "all_evaluations", "seconds")
+COLUMNS += ("lagrangian_gradient_norm", "evaluations", "all_evaluations", "seconds")
 
 
 class JsonLines:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gradopt.contracts import Block
+from gradopt.contracts import Block, tested_gradient
 from gradopt.observers.output import Output
 from gradopt.plurals import counted
 from gradopt.result import MAX_LISTED, Result, Results
@@ -136,7 +136,8 @@ class LastSteps:
         has_violation = "violation" in self._blocks[-1].columns
         batch = "batch " * (self._blocks[-1]["full_loss"] is not self._blocks[-1]["loss"])
         step = "step / size" if 0 < size < math.inf else "length"
-        heads = ["step", "evaluations", f"{batch}loss", "change", "gradient", step, *["violation"] * has_violation]
+        gradient = _gradient(self._blocks[-1].columns)
+        heads = ["step", "evaluations", f"{batch}loss", "change", gradient, step, *["violation"] * has_violation]
         table = [heads, _cells(self._first[0], None, size)]
         if rows[0][0] > 1:
             table.append(["..."] + [""] * (len(heads) - 1))
@@ -145,13 +146,18 @@ class LastSteps:
         return table
 
 
-COLUMNS = ("evaluations", "loss", "gradient_norm", "step_norm", "violation")
+def _gradient(columns: Mapping[str, Any]) -> str:
+    """What the column of it is called."""
+    if "violation" not in columns:
+        return "gradient"
+    return "loss gradient" if tested_gradient(columns) == "gradient_norm" else "Lagr. gradient"
 
 
 def _rows(block: Block) -> Iterator[tuple[float, ...]]:
     """Step, evaluations, loss, gradient norm, step norm, and by how much constraints are missed where there are any."""
     start = max(0, len(block) - LAST - 1)
-    columns = [block[name][start:, 0].tolist() for name in COLUMNS if name in block.columns]
+    names = ("evaluations", "loss", tested_gradient(block.columns), "step_norm", "violation")
+    columns = [block[name][start:, 0].tolist() for name in names if name in block.columns]
     yield from zip(range(block.first_step + start, block.last_step + 1), *columns, strict=True)
 
 

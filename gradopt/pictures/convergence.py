@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from gradopt.contracts import tested_gradient
 from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png
 from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Result, Results
@@ -66,8 +67,8 @@ def convergence(
     gap = None if shown.status is Status.UNBOUNDED else _gap(columns, shown, minimum, tolerance, many=many)
     if gap is not None:
         _curve(below, work, *gap, BLUE, "-")
-    name = "largest gradient entry" + (" (median of those going on)" if many else "")
-    _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
+    gradient = tested_gradient(columns)
+    _curve(below, work, _positive(columns[gradient]), _told(gradient, columns, many=many), RED, "--")
     violation = columns.get("violation", numpy.zeros(1))
     if numpy.nanmax(violation, initial=0.0) > 0:
         _curve(below, work, _positive(violation), "violation", BLACK, ":")
@@ -180,6 +181,13 @@ def _gap(
     if minimum is not None:
         gaps = numpy.maximum(gaps, numpy.finfo(float).eps * abs(minimum))
     return _positive(gaps), name + _from_where_on_none(gaps, columns, many=many)
+
+
+def _told(gradient: str, columns: Mapping[str, Any], *, many: bool) -> str:
+    if gradient != "gradient_norm":
+        return "largest entry of the Lagrangian's gradient"
+    note = " (median of those going on)" if many else " of the loss alone" if "violation" in columns else ""
+    return f"largest gradient entry{note}"
 
 
 def _from_where_on_none(gaps: Any, columns: Mapping[str, Any], *, many: bool) -> str:

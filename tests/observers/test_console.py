@@ -15,6 +15,7 @@ import torch
 from gradopt import waits
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
+from gradopt.contracts import Constraint
 from gradopt.execution import execute
 from gradopt.jobs import Terminal
 from gradopt.many.assembly import assemble_starts
@@ -219,6 +220,17 @@ def test_the_last_steps_are_shown_as_the_history_has_them():
         assert float(change) == pytest.approx(((loss[row] - loss[row - 1]) / scale).item(), rel=0.1)
         assert float(gradient) == pytest.approx(result.history["gradient_norm"][row].item(), rel=1e-2)
         assert float(moved) == pytest.approx(result.history["step_norm"][row].item() / size, rel=0.1)
+
+
+def test_under_constraints_the_gradient_shown_is_that_of_the_lagrangian():
+    stream = io.StringIO()
+    line = Constraint(lambda x: x.sum(), lower=1.0)
+    objective = FunctionObjective(lambda x: x.square().sum(), [3.0, 2.0], constraints=line)
+    execute(assemble(objective, "augmented_lagrangian"), [Console(stream)], form_of(objective))
+
+    heads, *rows = stream.getvalue()[stream.getvalue().index("step  ") :].splitlines()
+    column = slice(heads.index("Lagr. gradient"), heads.index("Lagr. gradient") + len("Lagr. gradient"))
+    assert float(rows[-1][column]) < 1e-6  # that of the loss is 1
 
 
 def test_a_run_of_one_step_has_a_table_of_two_rows_and_one_of_none_has_no_table():

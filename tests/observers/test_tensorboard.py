@@ -104,11 +104,13 @@ class NearestOnALine(FunctionObjective):
         return 2.0
 
 
-def test_under_constraints_the_gap_goes_down_to_the_minimum_from_either_side(tmp_path):
+def test_under_constraints_the_gap_and_the_gradient_go_down_to_the_minimum(tmp_path):
     objective = NearestOnALine()
 
     execute(assemble(objective, "augmented_lagrangian"), [TensorBoard()], form_of(objective), directory=tmp_path)
 
+    gradients = list(scalars(tmp_path, "opt/gradient_norm").values())
+    assert gradients[-1] < 1e-6  # of the Lagrangian: that of the loss is 2 in the end
     gaps, losses = scalars(tmp_path, "opt/log10_gap"), scalars(tmp_path, "opt/loss")
     assert list(gaps) == list(losses) and min(losses.values()) < 2
     assert gaps[0] == pytest.approx(math.log10(2)) and list(gaps.values())[-1] < -7
