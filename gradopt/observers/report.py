@@ -12,7 +12,6 @@ from gradopt.contracts import Block, tested_gradient
 from gradopt.observers.output import Output
 from gradopt.plurals import counted
 from gradopt.result import MAX_LISTED, Result, Results
-from gradopt.verdict import Verdict
 
 MOST = 12
 """Numbers that are shown one by one."""
@@ -47,7 +46,7 @@ def facts(found: Result | Results) -> dict[str, str]:
         rows |= _constraints(result)
     if result.metrics:
         rows["metrics"] = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
-    if held := "; ".join(checks(result.verdict)):
+    if held := "; ".join(checks(result)):
         rows["checked"] = held
     if result.minima:
         rows["minima"] = f"{len(result.minima)} found, the lowest {counted(result.minima[0]['visits'], 'time')}"
@@ -57,9 +56,9 @@ def facts(found: Result | Results) -> dict[str, str]:
     return rows
 
 
-def checks(verdict: Verdict) -> Iterator[str]:
+def checks(result: Result) -> Iterator[str]:
     """What the verdict rests on, from its evidence."""
-    found = verdict.evidence
+    found = result.verdict.evidence
     if "target" in found:
         yield f"loss {found['loss']:.10g} <= target {found['target']:.10g}"
     if "relative" in found:
@@ -73,8 +72,19 @@ def checks(verdict: Verdict) -> Iterator[str]:
         what, _, why = str(found["gradient_check"]).partition(": ")
         told = {"agrees": "agrees with", "wrong": "is refuted by", "unjudged": "is not judged by"}[what]
         yield f"the gradient {told} differences of the loss" + (f" ({why})" if why else "")
-    if "lower_loss_seen" in found:
-        yield f"a lower loss was seen on the way, {found['lower_loss_seen']:.10g}"
+    if lower := _lower(result):
+        yield lower
+
+
+def _lower(result: Result) -> str:
+    """That a lower loss was seen, if by more than the verdict tells points apart, and with the digits that show it."""
+    found, loss = result.verdict.evidence, result.fun
+    lower = found.get("lower_loss_seen", math.inf)
+    if not loss - lower > found.get("tolerance", 0.0) * abs(loss):
+        return ""
+    digits = next((n for n in range(10, 17) if f"{lower:.{n}g}" != f"{loss:.{n}g}"), 17)
+    where = ", where the constraints are kept to their tolerance" if "violation" in found else ""
+    return f"a lower loss was seen on the way, {lower:.{digits}g}{where}"
 
 
 def _curvature(found: Mapping[str, Any]) -> str:

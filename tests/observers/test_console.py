@@ -23,7 +23,10 @@ from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.observers.console import Console
+from gradopt.observers.report import checks
+from gradopt.result import Result
 from gradopt.settings import Stop
+from gradopt.verdict import Status, Verdict
 from tests import functions as f
 from tests.installed import environment, gradopt
 from tests.observers.terminals import read_all
@@ -248,6 +251,23 @@ def test_what_was_checked_is_said():
     assert "checked" not in shown([0.0], max_steps=2)
     target = shown([0.0], target=8.5)
     assert "<= target 8.5" in target
+
+
+@pytest.mark.parametrize(
+    ("lower", "evidence", "said"),
+    [
+        (3.0 - 1e-15, {"tolerance": 1e-10}, None),
+        (3.0 - 1e-8, {"tolerance": 1e-10}, "2.99999999"),
+        (3.0 - 1e-13, {}, "2.9999999999999"),
+        (3.0 - 1e-6, {"violation": 0.0}, "2.999999, where the constraints are kept to their tolerance"),
+    ],
+)
+def test_a_lower_loss_is_told_where_it_can_be_told_from_the_result(lower, evidence, said):
+    verdict = Verdict(Status.CONVERGED, "", {**evidence, "lower_loss_seen": lower})
+    result = Result(torch.zeros(1), 3.0, torch.zeros(1), verdict, 1, 1, 1, 0, 1.0)
+
+    (told,) = [one for one in checks(result) if "lower" in one] or [None]
+    assert told == (said and f"a lower loss was seen on the way, {said}")
 
 
 def test_the_time_is_split():
