@@ -84,6 +84,8 @@ def test_the_readers_see_every_tag_and_the_exact_values(tmp_path):
 def test_the_verdict_is_told_in_the_words_of_the_console(tmp_path):
     result = run(f.parabola, [0.0], tmp_path)
 
+    heads = [text(tmp_path, f"run/{name}").splitlines()[0] for name in ("facts", "config", "verdict")]
+    assert heads == ["| fact | value |", "| key | value |", "| verdict | value |"]
     rows = [line.strip("| ").split(" | ") for line in text(tmp_path, "run/verdict").splitlines()[2:]]
     assert rows[:2] == [["status", "converged"], ["reason", html.escape(result.message)]]
     assert {name: value for name, value in rows[2:] if name != "time"} == {
