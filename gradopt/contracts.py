@@ -6,7 +6,7 @@ parts together are the whole run, to the last bit.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -388,6 +388,11 @@ class Optimiser(Protocol):
     point that is: no criterion then takes it for the answer. One that has `minima`, a sequence of `Minimum`, is asked
     for them at the end, for the result.
 
+    One that keeps constraints and has an attribute `lagrangian_gradient_norm` tells by it, of the evaluation it was
+    last asked about, the largest entry of the gradient of the Lagrangian at its multipliers (with bounds, of the part
+    that can move): runs show it in place of the gradient of the loss, which does not vanish at a minimum on a
+    constraint.
+
     One that has a method `stacked(oracle)` can move many starts at once: it returns the `StackedOptimiser` that does.
     """
 
@@ -514,7 +519,8 @@ class Block:
             the evaluation that moved the parameters), `step_norm` (largest absolute change of an unknown since the row
             before, NaN at the first row and where it was not measured), `learning_rate`, `evaluations`
             (losses evaluated so far), `seconds`, and `full_loss`, `full_gradient_norm`: the same as the first two,
-            but over all data, so NaN at rows where these were not evaluated. With constraints also `violation`.
+            but over all data, so NaN at rows where these were not evaluated. With constraints also `violation`, and
+            `lagrangian_gradient_norm` where the optimiser tells it.
         measured: Shape (rows,): the rows at which `full_loss` was evaluated.
         cut_short: Why the update after the last row could not be made, None if it has not been tried.
         searching: Whether the optimiser leaves the last row whatever kind of point it is.
@@ -575,6 +581,13 @@ class Block:
         measured = self.measured[own]
         first = int(self.starts.steps[start]) - len(measured) + 1
         return Block(first, {name: column[own] for name, column in columns.items()}, measured, cause)
+
+
+def tested_gradient(columns: Container[str]) -> str:
+    """The column of the gradient that vanishes at a minimum, as far as a run knows it: with constraints it is that of
+    the Lagrangian.
+    """
+    return "lagrangian_gradient_norm" if "lagrangian_gradient_norm" in columns else "gradient_norm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,7 +364,7 @@ class StackedOracle:
             gradient = gradient if mask is None else gradient.masked_fill(mask, 0.0)
             projected = projected_gradient(gradient, point, self.lower, self.upper)
         low, high = projected.amin(1), projected.amax(1)
-        return Evaluations(losses, torch.maximum(high, -low), point, gradient, mask)
+        return Evaluations(losses, torch.maximum(low.abs(), high.abs()), point, gradient, mask)
 
     def joined(self, parts: Sequence[Tensor | None], like: Sequence[Tensor] | None = None) -> Tensor:
         """Tensors shaped like the stacked parameters as vectors of unknowns, shape (starts, n)."""

@@ -1,6 +1,7 @@
 """What programs read, and those who want no more than the verdict: --json and --quiet."""
 
 import io
+import itertools
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ import pytest
 from gradopt.assemble import assemble
 from gradopt.board import COLOURS
 from gradopt.conclusion import form_of
+from gradopt.contracts import Constraint
 from gradopt.execution import execute
 from gradopt.objectives.function import FunctionObjective
 from gradopt.observers import json_lines
@@ -209,6 +211,31 @@ def test_progress_comes_at_most_twice_a_second(monkeypatch):
     progress = [line for line in often if line["event"] == "progress"]
     assert progress[0]["step"] == 0 and progress[0]["step_norm"] == "NaN" and progress[-1]["step"] == 50
     assert {"loss", "gradient_norm", "learning_rate", "evaluations", "seconds"} <= set(progress[0])
+
+
+def test_progress_tells_the_lowest_loss_so_far_and_the_seconds_left(monkeypatch):
+    monkeypatch.setattr(json_lines, "PERIOD", 0.0)
+
+    _, *rows, result = told([-1.2, 1.0], "adam", max_steps=50, max_seconds=60.0)
+    _, *free, _ = told([-1.2, 1.0], "adam", max_steps=5)
+
+    lowest = list(itertools.accumulate((row["loss"] for row in rows), min))
+    assert [row["best"] for row in rows] == lowest and lowest[-1] == result["fun"]
+    assert all(type(row["evaluations"]) is int for row in rows)
+    assert all(59 < row["seconds_left"] + row["seconds"] <= 60 for row in rows)
+    assert {row["seconds_left"] for row in free} == {None}
+
+
+def test_the_best_loss_told_under_constraints_is_of_a_step_that_keeps_them(monkeypatch):
+    monkeypatch.setattr(json_lines, "PERIOD", 0.0)
+    line = Constraint(lambda x: x.sum(), lower=2.0)
+    objective = FunctionObjective(lambda x: x.square().sum(), [0.0, 0.0], constraints=line)
+    stream = io.StringIO()
+
+    execute(assemble(objective, "augmented_lagrangian"), [JsonLines(stream)], form_of(objective))
+
+    _, *rows, _ = lines(stream.getvalue())
+    assert rows[0]["best"] is None and rows[-1]["best"] == pytest.approx(2.0, abs=0.01)  # in float32
 
 
 def test_help_lists_the_switches(tmp_path):

@@ -27,6 +27,7 @@ from gradopt.stopwatch import Stopwatch, weight
 
 COLUMNS = ("loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds")
 STEP_NORM = COLUMNS.index("step_norm")
+LAGRANGIAN = "lagrangian_gradient_norm"
 FULL_COLUMNS = ("full_loss", "full_gradient_norm")
 
 
@@ -52,6 +53,8 @@ class EagerEngine:
         self._names = COLUMNS
         if oracle.constraints is not None:
             self._names += ("violation",)
+            if hasattr(optimiser, LAGRANGIAN):
+                self._names += (LAGRANGIAN,)
         if self._batches is not None:
             self._names += FULL_COLUMNS
         self._evaluation: Evaluation | None = None
@@ -201,6 +204,8 @@ class EagerEngine:
         )
         if self.oracle.constraints is not None:
             self._row += (evaluation.violation,)
+            if LAGRANGIAN in self._names:
+                self._row += (getattr(self.optimiser, LAGRANGIAN),)
         if self._batches is not None:
             self._row += (math.nan, math.nan) if full is None else (full.loss, full.gradient_norm)
         return self._row

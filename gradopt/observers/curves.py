@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from gradopt.contracts import Block, Run
+from gradopt.contracts import Block, Run, tested_gradient
 from gradopt.observers.events import Margin, log10
 from gradopt.result import Result, Results
 
@@ -14,10 +14,12 @@ SUCCESS = "final/success"
 DESCRIPTIONS: Mapping[str, str] = {
     "opt/loss": "The loss; of many starts the median of those that go on.",
     "opt/best_loss": "The lowest loss so far, of all starts. Not drawn with constraints, which such a point may miss.",
-    "opt/log10_gap": "log10 of the lowest loss so far over the known minimum, down to the minimum's rounding.",
+    "opt/log10_gap": "log10 of the lowest loss so far over the known minimum, down to the minimum's rounding; with "
+    "constraints, which a lower loss may miss, of how far the loss of the step is from it, on either side.",
     "opt/log10_best": "log10 of the lowest loss so far, while it is positive, where the minimum is not known.",
     "opt/full_loss": "The loss over all data, at the steps where it is evaluated.",
-    "opt/gradient_norm": "Largest absolute entry of the gradient; with bounds, of the part that can move inside them.",
+    "opt/gradient_norm": "Largest absolute entry of the gradient; with bounds, of the part that can move inside them; "
+    "with constraints of the Lagrangian's gradient, or of that of the loss alone where the optimiser does not tell it.",
     "opt/log10_gradient_norm": "log10 of it.",
     "opt/step_norm": "Largest absolute change of an unknown in the step.",
     "opt/learning_rate": "Of the first parameter group.",
@@ -96,11 +98,15 @@ class Curves:
         logarithm of what is not positive.
         """
         counted = "all_evaluations" if "all_evaluations" in block.columns else "evaluations"
-        loss, gradient_norm, evaluations = (block[name][row, 0].item() for name in ("loss", "gradient_norm", counted))
+        names = ("loss", tested_gradient(block.columns), counted)
+        loss, gradient_norm, evaluations = (block[name][row, 0].item() for name in names)
         values = {"opt/loss": loss}
         if "violation" in block.columns:
             violation = block["violation"][row, 0].item()
             values |= {"con/violation": violation, "con/log10_violation": log10(violation)}
+            if self._minimum is not None:
+                full = block["full_loss"][row, 0].item()
+                values["opt/log10_gap"] = self._log10(self._minimum + abs(full - self._minimum))
         else:
             best = self._lowest[row].item()
             values |= {

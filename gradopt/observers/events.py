@@ -85,9 +85,13 @@ def text(tag: str, markdown: str) -> Any:
     return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_metadata("text", summary_pb2.DATA_CLASS_TENSOR))
 
 
-def table(rows: Mapping[str, Any], header: tuple[str, str] = ("", "")) -> str:
-    """A Markdown table of names and values, for `text`."""
-    lines = [header, ("---", "---"), *((_cell(name), _cell(value)) for name, value in rows.items())]
+def table(rows: Mapping[str, Any], names: str) -> str:
+    """A Markdown table of names and values, for `text`.
+
+    Args:
+        names: What they are, at the head of their column.
+    """
+    lines = [(names, "value"), ("---", "---"), *((_cell(name), _cell(value)) for name, value in rows.items())]
     return "".join(f"| {name} | {value} |\n" for name, value in lines)
 
 

@@ -22,6 +22,7 @@ ROOM = 2**16
 """Bytes that a history file gives back where the disk is full: the result is to be written there too."""
 
 COLUMNS = ("step", "loss", "gradient_norm", "step_norm", "learning_rate", "evaluations", "seconds", "violation")
+COLUMNS += ("lagrangian_gradient_norm",)
 MANY = ("best_loss", "all_evaluations", "going")
 FULL = ("full_loss", "full_gradient_norm")
 

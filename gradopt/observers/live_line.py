@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gradopt.contracts import Block, Run
+from gradopt.contracts import Block, Run, tested_gradient
 from gradopt.observers.output import Output
 from gradopt.plurals import counted
 
@@ -79,7 +79,7 @@ class LiveLine:
             yield "loss", f"loss {_last(block, 'loss'):.5g}"
             if "violation" not in block.columns and math.isfinite(self._best):  # the lowest may be of a forbidden point
                 yield "best", f"best {self._best:.5g}"
-        yield "gradient", f"gradient {_last(block, 'gradient_norm'):.1e}"
+        yield "gradient", f"gradient {_last(block, tested_gradient(block.columns)):.1e}"
         if "violation" in block.columns:
             yield "violation", f"violation {_last(block, 'violation'):.1e}"
         (before, *_), (seconds, *_) = self._seen[0], self._seen[-1]

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from gradopt.contracts import Block
+from gradopt.contracts import Block, tested_gradient
 from gradopt.observers.output import Output
 from gradopt.plurals import counted
 from gradopt.result import MAX_LISTED, Result, Results
-from gradopt.verdict import Verdict
 
 MOST = 12
 """Numbers that are shown one by one."""
@@ -47,7 +46,7 @@ def facts(found: Result | Results) -> dict[str, str]:
         rows |= _constraints(result)
     if result.metrics:
         rows["metrics"] = ", ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
-    if held := "; ".join(checks(result.verdict)):
+    if held := "; ".join(checks(result)):
         rows["checked"] = held
     if result.minima:
         rows["minima"] = f"{len(result.minima)} found, the lowest {counted(result.minima[0]['visits'], 'time')}"
@@ -57,9 +56,9 @@ def facts(found: Result | Results) -> dict[str, str]:
     return rows
 
 
-def checks(verdict: Verdict) -> Iterator[str]:
+def checks(result: Result) -> Iterator[str]:
     """What the verdict rests on, from its evidence."""
-    found = verdict.evidence
+    found = result.verdict.evidence
     if "target" in found:
         yield f"loss {found['loss']:.10g} <= target {found['target']:.10g}"
     if "relative" in found:
@@ -73,8 +72,19 @@ def checks(verdict: Verdict) -> Iterator[str]:
         what, _, why = str(found["gradient_check"]).partition(": ")
         told = {"agrees": "agrees with", "wrong": "is refuted by", "unjudged": "is not judged by"}[what]
         yield f"the gradient {told} differences of the loss" + (f" ({why})" if why else "")
-    if "lower_loss_seen" in found:
-        yield f"a lower loss was seen on the way, {found['lower_loss_seen']:.10g}"
+    if lower := _lower(result):
+        yield lower
+
+
+def _lower(result: Result) -> str:
+    """That a lower loss was seen, if by more than the verdict tells points apart, and with the digits that show it."""
+    found, loss = result.verdict.evidence, result.fun
+    lower = found.get("lower_loss_seen", math.inf)
+    if not loss - lower > found.get("tolerance", 0.0) * abs(loss):
+        return ""
+    digits = next((n for n in range(10, 17) if f"{lower:.{n}g}" != f"{loss:.{n}g}"), 17)
+    where = ", where the constraints are kept to their tolerance" if "violation" in found else ""
+    return f"a lower loss was seen on the way, {lower:.{digits}g}{where}"
 
 
 def _curvature(found: Mapping[str, Any]) -> str:
@@ -136,7 +146,8 @@ class LastSteps:
         has_violation = "violation" in self._blocks[-1].columns
         batch = "batch " * (self._blocks[-1]["full_loss"] is not self._blocks[-1]["loss"])
         step = "step / size" if 0 < size < math.inf else "length"
-        heads = ["step", "evaluations", f"{batch}loss", "change", "gradient", step, *["violation"] * has_violation]
+        gradient = _gradient(self._blocks[-1].columns)
+        heads = ["step", "evaluations", f"{batch}loss", "change", gradient, step, *["violation"] * has_violation]
         table = [heads, _cells(self._first[0], None, size)]
         if rows[0][0] > 1:
             table.append(["..."] + [""] * (len(heads) - 1))
@@ -145,13 +156,18 @@ class LastSteps:
         return table
 
 
-COLUMNS = ("evaluations", "loss", "gradient_norm", "step_norm", "violation")
+def _gradient(columns: Mapping[str, Any]) -> str:
+    """What the column of it is called."""
+    if "violation" not in columns:
+        return "gradient"
+    return "loss gradient" if tested_gradient(columns) == "gradient_norm" else "Lagr. gradient"
 
 
 def _rows(block: Block) -> Iterator[tuple[float, ...]]:
     """Step, evaluations, loss, gradient norm, step norm, and by how much constraints are missed where there are any."""
     start = max(0, len(block) - LAST - 1)
-    columns = [block[name][start:, 0].tolist() for name in COLUMNS if name in block.columns]
+    names = ("evaluations", "loss", tested_gradient(block.columns), "step_norm", "violation")
+    columns = [block[name][start:, 0].tolist() for name in names if name in block.columns]
     yield from zip(range(block.first_step + start, block.last_step + 1), *columns, strict=True)
 
 

@@ -60,7 +60,7 @@ class TensorBoard:
         self._names = _names({name: part[0] if many else part for name, part in run.parameters.items()})
         self._is_few = bool(self._names)
         self._file = EventFile(run.directory, step=run.step)
-        facts = events.text("run/facts", events.table(run.facts))
+        facts = events.text("run/facts", events.table(run.facts, "fact"))
         values = [facts, *_begun(run, self._wall)]
         self._file.write(values, step=run.step, wall=self._wall)
 
@@ -103,7 +103,7 @@ class TensorBoard:
         best = result.best_start if isinstance(result, Results) else result
         told = _raised(error) if result is None else report.ending(result)
         success = best is not None and not best.status.failure
-        verdict = events.text("run/verdict", events.table(told))
+        verdict = events.text("run/verdict", events.table(told, "verdict"))
         self._file.write([verdict, events.session_end(success=success)], step=step)
         self._file.close()
 
@@ -112,7 +112,7 @@ class TensorBoard:
         if attempt.directory is None:
             return
         with EventFile(attempt.directory, step=None) as file:
-            verdict = events.text("run/verdict", events.table(_raised(error)))
+            verdict = events.text("run/verdict", events.table(_raised(error), "verdict"))
             failed = [events.scalar(SUCCESS, -1.0), events.session_end(success=False)]
             file.write([*_begun(attempt, time.time()), verdict, *failed])
 
@@ -201,7 +201,7 @@ def _begun(run: Run | Attempt, wall: float) -> Iterator[Any]:
         group = f"{name} {digest}, {run.sweep}".lstrip()
     yield events.session_start(run.chosen, group=group, wall=wall)
     if config:
-        yield events.text("run/config", events.table(config, ("key", "value")))
+        yield events.text("run/config", events.table(config, "key"))
 
 
 def _raised(error: BaseException | None) -> dict[str, str]:

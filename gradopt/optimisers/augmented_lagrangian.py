@@ -127,6 +127,11 @@ class AugmentedLagrangian:
                 self._next_round(self._last, oracle)
             self._restart(self._last.point if lower is None else lower, oracle)
 
+    @property
+    def lagrangian_gradient_norm(self) -> float:
+        """Of the merit, whose gradient is that of the Lagrangian."""
+        return math.nan if self._here is None else self._here.gradient_norm
+
     def learning_rate(self) -> float:
         """That of the round's optimiser."""
         return math.nan if self._inner is None else self._inner.learning_rate()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from gradopt.contracts import tested_gradient
 from gradopt.pictures.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, figure, keys, logarithmic, png
 from gradopt.pictures.scale import Scale, scale
 from gradopt.result import Result, Results
@@ -52,27 +53,23 @@ def convergence(
     many = isinstance(result, Results)
     work = columns["step" if many else "evaluations"]  # those of each start are its own
     drawing, (above, below) = figure(2, height=5.4)
-    shown = result.best_start if many else result
+    shown = result.best_start if isinstance(result, Results) else result
     losses = _losses(columns, many=many)
     up = _scale(above, numpy.concatenate([values for values, _, _ in losses.values()]))
     for name, (values, colour, line) in losses.items():
         _curve(above, work, up.shown(values), name, colour, line)
-    _verdict(above, *_end(columns, work, shown, many=many), shown, up, "best start " if many else "")
+    whose = f"start {result.best}, the best, " if isinstance(result, Results) else ""
+    _verdict(above, *_end(columns, work, shown, many=many), shown, up, whose)
     above.set_ylabel(up.label("loss"))
     drawing.suptitle("\n".join(textwrap.wrap(objective, WIDE, max_lines=3, placeholder=" …")), fontsize=10)
     keys(above, 1 if many else 3 if len(losses) == 1 else 2)
 
+    gap = None if shown.status is Status.UNBOUNDED else _gap(columns, shown, minimum, tolerance, many=many)
+    if gap is not None:
+        _curve(below, work, *gap, BLUE, "-")
+    gradient = tested_gradient(columns)
+    _curve(below, work, _positive(columns[gradient]), _told(gradient, columns, many=many), RED, "--")
     violation = columns.get("violation", numpy.zeros(1))
-    feasible = violation <= tolerance
-    lowest = columns["best_loss"] if many else _lowest(columns, feasible)
-    ends = [] if shown.violation is not None and not shown.violation <= tolerance else [shown.fun]
-    best = numpy.nanmin([*lowest, *ends, math.inf if minimum is None else minimum])
-    which = "lowest loss" if feasible.all() else "lowest feasible loss"
-    told = "lowest of this run" if minimum is None else f"known minimum {minimum:.6g}"
-    if shown.status is not Status.UNBOUNDED:  # there is none
-        _curve(below, work, _positive(lowest - best), f"{which} so far - {told}", BLUE, "-")
-    name = "largest gradient entry" + (" (median of those going on)" if many else "")
-    _curve(below, work, _positive(columns["gradient_norm"]), name, RED, "--")
     if numpy.nanmax(violation, initial=0.0) > 0:
         _curve(below, work, _positive(violation), "violation", BLACK, ":")
     logarithmic(below)
@@ -163,10 +160,43 @@ def _scale(axes: Any, values: Any) -> Scale:
     return scale(finite)
 
 
-def _lowest(columns: Mapping[str, Any], feasible: Any) -> Any:
-    """Of the steps so far that keep the constraints: where they are missed, a loss may be lower than the minimum."""
-    values = columns.get("full_loss", columns["loss"])
-    return numpy.fmin.accumulate(numpy.where(numpy.isfinite(values) & feasible, values, numpy.nan))
+def _gap(
+    columns: Mapping[str, Any], shown: Result, minimum: float | None, tolerance: float, *, many: bool
+) -> tuple[Any, str] | None:
+    """How far the losses are from the known minimum or, where there is none, from what the run has found; and what that
+    is called. None where it has found nothing. A known minimum is told from a loss up to its rounding.
+    """
+    values = columns["best_loss"] if many else columns.get("full_loss", columns["loss"])
+    values = numpy.where(numpy.isfinite(values), values, numpy.nan)
+    found = None if minimum is None else f"known minimum {minimum:.6g}"
+    if "violation" in columns:  # a loss that misses the constraints may be lower than the minimum
+        if minimum is None and not (shown.violation is not None and shown.violation <= tolerance):
+            return None
+        least, found = (shown.fun, "loss of the result") if minimum is None else (minimum, found)
+        gaps, name = abs(values - least), f"|loss - {found}|"
+    else:
+        lowest = numpy.fmin.accumulate(values)
+        least = numpy.nanmin([*lowest, shown.fun, math.inf]) if minimum is None else minimum
+        gaps, name = lowest - least, f"lowest loss so far - {found or 'lowest of this run'}"
+    if minimum is not None:
+        gaps = numpy.maximum(gaps, numpy.finfo(float).eps * abs(minimum))
+    return _positive(gaps), name + _from_where_on_none(gaps, columns, many=many)
+
+
+def _told(gradient: str, columns: Mapping[str, Any], *, many: bool) -> str:
+    if gradient != "gradient_norm":
+        return "largest entry of the Lagrangian's gradient"
+    note = " (median of those going on)" if many else " of the loss alone" if "violation" in columns else ""
+    return f"largest gradient entry{note}"
+
+
+def _from_where_on_none(gaps: Any, columns: Mapping[str, Any], *, many: bool) -> str:
+    """What is said of a gap that is 0, which a logarithmic axis cannot show, from before the last step on."""
+    last = (gaps > 0).nonzero()[0].max(initial=-1)
+    if last >= len(gaps) - 2 or gaps[-1] != 0:
+        return ""
+    what = "step" if many else "evaluation"
+    return f" (0 from {what} {columns['step' if many else 'evaluations'][last + 1]:.0f} on)"
 
 
 def _positive(values: Any) -> Any:

@@ -462,3 +462,12 @@ def test_a_million_starts_fit_in_two_gigabytes():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert int(done.stdout) * 1024 < 2e9
+
+
+def test_a_gradient_that_bounds_hold_is_no_minus_zero():
+    starts = torch.linspace(-1.9, 1.9, 33, dtype=torch.float64)[:, None]
+
+    results = gradopt.minimise(lambda x: (5 * x**3 + 4 * x).sum(), starts=starts, bounds=(-2.0, 2.0), optimiser="sgd")
+
+    assert results.success.all()
+    assert not any("-0 " in result.message for result in results)

@@ -15,6 +15,7 @@ import torch
 from gradopt import waits
 from gradopt.assemble import assemble
 from gradopt.conclusion import form_of
+from gradopt.contracts import Constraint
 from gradopt.execution import execute
 from gradopt.jobs import Terminal
 from gradopt.many.assembly import assemble_starts
@@ -22,7 +23,10 @@ from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
 from gradopt.observers.console import Console
+from gradopt.observers.report import checks
+from gradopt.result import Result
 from gradopt.settings import Stop
+from gradopt.verdict import Status, Verdict
 from tests import functions as f
 from tests.installed import environment, gradopt
 from tests.observers.terminals import read_all
@@ -221,6 +225,17 @@ def test_the_last_steps_are_shown_as_the_history_has_them():
         assert float(moved) == pytest.approx(result.history["step_norm"][row].item() / size, rel=0.1)
 
 
+def test_under_constraints_the_gradient_shown_is_that_of_the_lagrangian():
+    stream = io.StringIO()
+    line = Constraint(lambda x: x.sum(), lower=1.0)
+    objective = FunctionObjective(lambda x: x.square().sum(), [3.0, 2.0], constraints=line)
+    execute(assemble(objective, "augmented_lagrangian"), [Console(stream)], form_of(objective))
+
+    heads, *rows = stream.getvalue()[stream.getvalue().index("step  ") :].splitlines()
+    column = slice(heads.index("Lagr. gradient"), heads.index("Lagr. gradient") + len("Lagr. gradient"))
+    assert float(rows[-1][column]) < 1e-6  # that of the loss is 1
+
+
 def test_a_run_of_one_step_has_a_table_of_two_rows_and_one_of_none_has_no_table():
     one, none = shown([0.0, 1.0], max_steps=1), shown([0.0, 1.0], max_steps=0)
 
@@ -236,6 +251,23 @@ def test_what_was_checked_is_said():
     assert "checked" not in shown([0.0], max_steps=2)
     target = shown([0.0], target=8.5)
     assert "<= target 8.5" in target
+
+
+@pytest.mark.parametrize(
+    ("lower", "evidence", "said"),
+    [
+        (3.0 - 1e-15, {"tolerance": 1e-10}, None),
+        (3.0 - 1e-8, {"tolerance": 1e-10}, "2.99999999"),
+        (3.0 - 1e-13, {}, "2.9999999999999"),
+        (3.0 - 1e-6, {"violation": 0.0}, "2.999999, where the constraints are kept to their tolerance"),
+    ],
+)
+def test_a_lower_loss_is_told_where_it_can_be_told_from_the_result(lower, evidence, said):
+    verdict = Verdict(Status.CONVERGED, "", {**evidence, "lower_loss_seen": lower})
+    result = Result(torch.zeros(1), 3.0, torch.zeros(1), verdict, 1, 1, 1, 0, 1.0)
+
+    (told,) = [one for one in checks(result) if "lower" in one] or [None]
+    assert told == (said and f"a lower loss was seen on the way, {said}")
 
 
 def test_the_time_is_split():

@@ -84,6 +84,8 @@ def test_the_readers_see_every_tag_and_the_exact_values(tmp_path):
 def test_the_verdict_is_told_in_the_words_of_the_console(tmp_path):
     result = run(f.parabola, [0.0], tmp_path)
 
+    heads = [text(tmp_path, f"run/{name}").splitlines()[0] for name in ("facts", "config", "verdict")]
+    assert heads == ["| fact | value |", "| key | value |", "| verdict | value |"]
     rows = [line.strip("| ").split(" | ") for line in text(tmp_path, "run/verdict").splitlines()[2:]]
     assert rows[:2] == [["status", "converged"], ["reason", html.escape(result.message)]]
     assert {name: value for name, value in rows[2:] if name != "time"} == {
@@ -91,6 +93,29 @@ def test_the_verdict_is_told_in_the_words_of_the_console(tmp_path):
         for name, value in facts(result).items()
         if name != "time"
     }
+
+
+class NearestOnALine(FunctionObjective):
+    """The point of x + y = 2 that is nearest to 0, sought from there."""
+
+    def __init__(self):
+        line = gradopt.Constraint(lambda x: x.sum(), lower=2.0)
+        super().__init__(lambda x: x.square().sum(), torch.zeros(2, dtype=torch.float64), constraints=line)
+
+    def minimum(self):
+        return 2.0
+
+
+def test_under_constraints_the_gap_and_the_gradient_go_down_to_the_minimum(tmp_path):
+    objective = NearestOnALine()
+
+    execute(assemble(objective, "augmented_lagrangian"), [TensorBoard()], form_of(objective), directory=tmp_path)
+
+    gradients = list(scalars(tmp_path, "opt/gradient_norm").values())
+    assert gradients[-1] < 1e-6  # of the Lagrangian: that of the loss is 2 in the end
+    gaps, losses = scalars(tmp_path, "opt/log10_gap"), scalars(tmp_path, "opt/loss")
+    assert list(gaps) == list(losses) and min(losses.values()) < 2
+    assert gaps[0] == pytest.approx(math.log10(2)) and list(gaps.values())[-1] < -7
 
 
 def test_a_long_run_is_logged_on_a_schedule_with_its_first_and_last_step(tmp_path):

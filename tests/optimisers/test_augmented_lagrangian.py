@@ -548,6 +548,7 @@ def test_the_history_holds_the_violation():
     result = gradopt.minimise(circle, [2.0, 1.0], constraints=Constraint(lambda x: x.sum(), 1.0, 1.0))
 
     assert result.history["violation"].shape == result.history["loss"].shape
+    assert result.history["lagrangian_gradient_norm"][-1] < 1e-6 < result.history["gradient_norm"][-1]
     assert result.history["violation"][-1] <= 1e-8 < result.history["violation"][0]
 
 

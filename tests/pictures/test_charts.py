@@ -103,17 +103,17 @@ def panels(monkeypatch):
     return draw
 
 
-def test_the_gap_counts_the_losses_of_feasible_steps_alone(panels):
-    losses, missed = [4.0, 0.5, 3.0, 2.0, 1.0], [0.0, 0.3, 1e-9, 0.0, 0.0]
+def test_under_constraints_the_gap_is_the_distance_from_the_minimum_on_either_side(panels):
+    losses, missed = [4.0, 0.5, 3.0, 0.75, 1.0], [0.0, 0.3, 0.1, 1e-9, 0.0]
     columns = {"loss": losses, "violation": missed, "evaluations": range(1, 6), "gradient_norm": losses}
 
-    _, below = panels(ended(Status.CONVERGED, **columns), tolerance=1e-8)
+    _, below = panels(ended(Status.CONVERGED, **columns), minimum=1.0, tolerance=1e-8)
 
-    gap = below["lowest feasible loss so far - lowest of this run"]
-    assert gap.tolist() == [[1.0, 3.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0]]
+    gap = below["|loss - known minimum 1|"]
+    assert gap.tolist() == [[1.0, 3.0], [2.0, 0.5], [3.0, 2.0], [4.0, 0.25], [5.0, 2.0**-52]]
 
 
-def test_the_gap_of_a_constrained_run_goes_on_to_where_its_lowest_feasible_loss_is_found(panels):
+def test_the_gap_of_a_constrained_run_goes_on_to_its_end(panels):
     found = gradopt.minimise(
         lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
         [-1.0, 1.0],
@@ -126,7 +126,8 @@ def test_the_gap_of_a_constrained_run_goes_on_to_where_its_lowest_feasible_loss_
 
     _, below = panels(found, tolerance=1.5e-8)
 
-    gap = below["lowest feasible loss so far - lowest of this run"]
+    gap, gradient = below["|loss - loss of the result|"], below["largest entry of the Lagrangian's gradient"]
+    assert gradient[-1, 1] < 1e-6 < found.history["gradient_norm"][-1]
     assert found.success and gap[-1, 0] > 0.9 * found.nfev
     assert gap[-1, 1] < 1e-8
 
@@ -136,7 +137,17 @@ def test_without_a_feasible_step_there_is_no_gap(panels):
 
     _, below = panels(replace(ended(Status.INFEASIBLE, **columns), violation=0.1))
 
-    assert set(below) == {"largest gradient entry", "violation"}
+    assert set(below) == {"largest gradient entry of the loss alone", "violation"}
+
+
+def test_a_gap_that_is_none_before_the_end_says_from_where_on(panels):
+    columns = {"loss": [3.0, 1, 2, 1], "evaluations": [1, 4, 6, 7], "gradient_norm": [1.0, 1, 1, 1]}
+
+    _, below = panels(ended(Status.CONVERGED, **columns))
+    _, known = panels(ended(Status.CONVERGED, **columns), minimum=1.0)
+
+    assert below["lowest loss so far - lowest of this run (0 from evaluation 4 on)"][:, 0].tolist() == [1]
+    assert known["lowest loss so far - known minimum 1"][:, 0].tolist() == [1, 4, 6, 7]
 
 
 def himmelblau(x):
@@ -155,7 +166,7 @@ def test_the_verdict_of_many_starts_stands_at_the_step_it_names(panels, four_min
 
     above, below = panels(four_minima)
 
-    (mark,) = above[f"best start converged at step {best.nit}, loss {best.fun:.6g}"]
+    (mark,) = above[f"start {four_minima.best}, the best, converged at step {best.nit}, loss {best.fun:.6g}"]
     assert mark.tolist() == [best.nit, best.fun]
     drawing = panels.drawings[-1]
     FigureCanvasAgg(drawing).draw()
@@ -551,7 +562,7 @@ def test_keys_in_two_rows_lie_below_the_axes_above(monkeypatch):
     monkeypatch.setattr(convergence_chart, "png", seen.append)
     columns = {"loss": [3.0, 2, 1], "gradient_norm": [3.0, 2, 1], "violation": [3.0, 0, 0]}
 
-    convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", None)
+    convergence(ended(Status.CONVERGED, evaluations=[1, 2, 3], **columns), "f", 1.0)
 
     above, below = seen[0].axes
     FigureCanvasAgg(seen[0]).draw()
