@@ -144,7 +144,8 @@ def _legend(solvers: Sequence[str], width: float, height: float) -> _Legend:
     line, handle, letter = 0.2, 0.6, 9 * LETTER
     longest = max(map(len, solvers))
     if longest <= ASIDE and len(solvers) * line < height:
-        return _Legend("outside right upper", 1, handle + longest * letter, 0.0, solvers)
+        width = max(2.0, handle + longest * letter)  # what a line and a band are stands above
+        return _Legend("outside right upper", 1, width, 0.0, solvers)
     fitting = [shortened(solver, int((width - handle) / letter)) for solver in solvers]
     columns = max(1, int(width / (handle + max(map(len, fitting)) * letter)))
     return _Legend("outside lower left", columns, 0.0, math.ceil(len(solvers) / columns) * line + 0.3, fitting)

@@ -72,6 +72,17 @@ def test_each_seed_is_a_case_and_runs_that_raised_have_solved_none(write, tmp_pa
     assert cases.costs["adam"].tolist() == [INF, INF, INF]
 
 
+def test_of_the_same_runs_the_newest_with_a_result_counts(write, tmp_path):
+    for objective in ("bowl", "valley"):
+        for day, losses in ((1, [8.0, 1.0]), (2, [8.0, 4.0, 1.0])):
+            started = {"started": f"2026-11-0{day}T00:00:00+0000"}
+            write(f"{objective}-{day}", objective=objective, losses=losses, result=started, status="converged")
+        write(f"{objective}-killed", objective=objective, losses=[8.0], status=None)
+        write(f"{objective}-adam", objective=objective, optimiser="adam", losses=[8.0, 1.0])
+
+    assert profiles.common(grouped(find([tmp_path]))).costs["sgd"].tolist() == [3.0, 3.0]
+
+
 def test_a_solver_that_ran_on_few_cases_is_left_out_and_named(write, tmp_path):
     for objective in ("one", "two", "three", "four"):
         write(f"{objective}-sgd", objective=objective, losses=[8.0, 1.0])
