@@ -2,15 +2,18 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import TextIO
+from importlib.util import find_spec
+from typing import Any, TextIO
 
 from gradopt.contracts import Block, Run
 from gradopt.observers.live_line import LiveLine
 from gradopt.observers.output import Output
 from gradopt.observers.report import LastSteps, aligned, facts, fit, size_of, statuses, verdict_line
+from gradopt.pictures import NO_MATPLOTLIB
 from gradopt.result import Result, Results
 
 PLACES = ("run", "dashboards")
+COPIED = (*PLACES, "pictures")
 """What is there to be copied: never broken into lines."""
 
 
@@ -25,12 +28,14 @@ class Console:
         self._output = Output(stream)
         self._line = LiveLine(self._output)
         self._last = LastSteps()
+        self._lacks: Mapping[str, str] = {}
 
     def open(self, run: Run) -> None:
         """Say what is about to run."""
         self._list(run.facts)
-        self._output.line()
         self._line.open(run)
+        if run.directory and run.sweep is None and _draws(run.config) and find_spec("matplotlib") is None:
+            self._lacks = {"pictures": NO_MATPLOTLIB}
 
     def wait(self, what: str) -> None:
         """Show what the run waits for in the place of the live line, until it is told of an empty text."""
@@ -46,9 +51,10 @@ class Console:
         self._output.live("")
         if result is None:
             return
+        self._output.line()  # here: warnings may stand below the facts
         self._output.line(verdict_line(result, self._output), indent=2)
         self._output.line()
-        self._list({**facts(result), **_places(result)})
+        self._list({**facts(result), **_places(result), **self._lacks})
         if isinstance(result, Results):
             self._table(aligned(statuses(result), self._output.width, "median steps"))
             result = result.best_start
@@ -60,13 +66,19 @@ class Console:
     def _list(self, rows: Mapping[str, str]) -> None:
         width = max(map(len, rows))
         for name, value in rows.items():
-            self._output.line(f"{name:<{width}}  {value}", indent=None if name in PLACES else width + 2)
+            self._output.line(f"{name:<{width}}  {value}", indent=None if name in COPIED else width + 2)
 
     def _table(self, lines: Iterable[str]) -> None:
         for number, line in enumerate(lines):
             if number == 0:
                 self._output.line()
             self._output.line(line)
+
+
+def _draws(config: Mapping[str, Any]) -> bool:
+    """Whether the run was asked for pictures."""
+    nodes = config.get("observers", ())
+    return "pictures" in [node.get("name") if isinstance(node, Mapping) else node for node in nodes]
 
 
 def _places(result: Result | Results) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradopt.contracts import Block, Run
 from gradopt.observers.event_images import write_graph, write_images
-from gradopt.pictures import drawn_graph
+from gradopt.pictures import NO_MATPLOTLIB, drawn_graph
 from gradopt.pictures.basins import basins, begins, of_searches, of_starts
 from gradopt.pictures.convergence import convergence
 from gradopt.pictures.feasible import Feasible
@@ -75,7 +75,7 @@ class Pictures:
         nit = max(result.nit.tolist()) if isinstance(result, Results) else result.nit
         if self._draws and nit >= MIN_STEPS:
             if find_spec("matplotlib") is None:
-                log.info("pictures: only the graph, as matplotlib is missing: pip install 'gradopt[pictures]'")
+                log.info("pictures: %s", NO_MATPLOTLIB)
             else:
                 self._charts(result)
         elif self._draws:

@@ -22,6 +22,7 @@ from gradopt.many.assembly import assemble_starts
 from gradopt.many.execution import execute as execute_starts
 from gradopt.objectives.function import FunctionObjective
 from gradopt.objectives.least_squares import ResidualObjective
+from gradopt.observers import console
 from gradopt.observers.console import Console
 from gradopt.observers.report import checks
 from gradopt.result import Result
@@ -69,6 +70,41 @@ def test_a_warning_takes_the_place_of_the_live_line(terminals):
     handler.emit(logging.LogRecord("gradopt", logging.WARNING, "", 0, "the disk takes no more", None, None))
 
     assert terminal.text() == "\rstep 160 of 20000\r\x1b[Kthe disk takes no more\n"
+
+
+def test_a_warning_leaves_a_blank_line_before_the_verdict():
+    stream = io.StringIO()
+    warning = logging.LogRecord("gradopt", logging.WARNING, "", 0, "the disk takes no more", None, None)
+
+    class Warns(Console):
+        def record(self, block, metrics):
+            super().record(block, metrics)
+            if block.first_step == 0:
+                Terminal(stream).emit(warning)
+
+    objective = FunctionObjective(f.parabola, [0.0])
+    execute(assemble(objective, "sgd", {"lr": 0.1}), [Warns(stream)], form_of(objective))
+
+    shown = stream.getvalue().splitlines()
+    assert shown[shown.index("the disk takes no more") :][1] == ""
+
+
+@pytest.mark.parametrize(
+    ("observers", "sweep", "is_missing"),
+    [
+        (["console", {"name": "pictures"}], None, True),
+        (["console", "pictures"], "sweep", False),
+        (["console", "tensorboard"], None, False),
+    ],
+)
+def test_the_report_says_how_to_get_the_pictures_that_lack(observers, sweep, is_missing, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "find_spec", lambda name: None)
+    stream, objective = io.StringIO(), FunctionObjective(f.parabola, [0.0])
+    watched = {"directory": tmp_path, "config": {"observers": observers}, "sweep": sweep}
+
+    execute(assemble(objective, "sgd", {"lr": 0.1}), [Console(stream)], form_of(objective), **watched)
+
+    assert ("pip install 'gradopt[pictures]'" in stream.getvalue()) == is_missing
 
 
 def test_what_a_run_waits_for_is_shown_on_a_terminal_and_nowhere_else(terminals):
@@ -141,7 +177,7 @@ def test_a_terminal_shows_how_far_the_run_has_come(columns, terminals):
         terminals(columns), FunctionObjective(slow_valley, [-1.2, 1.0]), max_steps=400, max_seconds=60.0
     )
 
-    lines = [line.strip() for line in text.split("\n\n")[1].split("\r") if line.startswith("step ")]
+    lines = [line.strip() for line in text.split("\n\n")[0].split("\r") if line.startswith("step ")]
     assert 3 <= len(lines) <= 1 + 10 * result.seconds
     steps = [int(re.match(r"step (\d+) of 400  loss [-\d.e]+", line)[1]) for line in lines]
     assert steps == sorted(set(steps)) and steps[0] > 0 and steps[-1] <= 400
@@ -156,7 +192,7 @@ def test_the_live_line_is_gone_at_the_end(terminals):
 
     *_, drawn, covered, verdict = text[: text.index("max_steps\x1b")].split("\r")
     assert drawn.startswith("step ") and covered.strip() == "" and len(covered) >= len(drawn.rstrip())
-    assert verdict == "\x1b[33m- "
+    assert verdict == "\n\x1b[33m- "
 
 
 @pytest.mark.parametrize(
