@@ -1,7 +1,10 @@
 """What a run waits for, told to whoever shows it: neither side knows the other."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+log = logging.getLogger("gradopt")
 
 PROGRAM = "building the program"
 
@@ -12,12 +15,15 @@ _shows: list[Show] = []
 
 @contextmanager
 def shown(show: Show) -> Iterator[None]:
-    """While it lasts, `show` is told what is waited for, and "" when that is over."""
+    """While it lasts, `show` is told what is waited for, and "" when that is over. If it raises it is reported and told
+    no more.
+    """
     _shows.append(show)
     try:
         yield
     finally:
-        _shows.remove(show)
+        if show in _shows:
+            _shows.remove(show)
 
 
 @contextmanager
@@ -31,5 +37,10 @@ def wait(what: str) -> Iterator[None]:
 
 
 def _tell(what: str) -> None:
-    for show in _shows:
-        show(what)
+    for show in tuple(_shows):
+        try:
+            show(what)
+        except Exception as error:  # whatever it is: the run is worth more than who shows what it waits for
+            _shows.remove(show)
+            name = getattr(show, "__qualname__", repr(show))
+            log.warning("%s failed and is not told what is waited for: %s: %s", name, type(error).__name__, error)

@@ -119,6 +119,21 @@ def test_what_a_run_waits_for_is_shown_on_a_terminal_and_nowhere_else(terminals)
     assert terminal.text() == "\rbuilding the program ...\r                        \r" and file.getvalue() == ""
 
 
+def test_who_cannot_show_what_a_run_waits_for_is_reported_once_and_harms_nobody(caplog):
+    told = []
+
+    def broken(what):
+        raise TypeError("no such seat")
+
+    with waits.shown(broken), waits.shown(told.append), waits.wait(waits.PROGRAM):
+        pass
+
+    assert told == [waits.PROGRAM, ""]
+    assert [record.getMessage().partition(" failed ")[2] for record in caplog.records] == [
+        "and is not told what is waited for: TypeError: no such seat"
+    ]
+
+
 def test_few_unknowns_are_listed_and_many_are_counted():
     assert "[0, 1]" in shown([0.0, 1.0], max_steps=0)
     assert "50 unknowns" in shown(torch.zeros(50), max_steps=0)
