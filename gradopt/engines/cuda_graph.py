@@ -29,24 +29,45 @@ def captured(graph: StepGraph) -> "MaskedProgram":
     Raises:
         Refusal: They are on no CUDA device, or an operation cannot be captured.
     """
+    device = cuda_device(graph)
+    program = MaskedProgram(graph)
+    program.row = replayed(program.row, device)
+    return program
+
+
+def cuda_device(graph: StepGraph) -> torch.device:
+    """Where the parameters are.
+
+    Raises:
+        Refusal: On no CUDA device.
+    """
     device = graph.parameters[0].device
     if device.type != "cuda":
         raise Refusal(f"the unknowns are on {device}, and CUDA graphs need device=cuda")
-    program = MaskedProgram(graph)
+    return device
+
+
+def replayed(row: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Capture a row, which reads and writes tensors that stay where they are: what comes back launches all of it.
+
+    It is made a few times, so its tensors are set afterwards.
+
+    Raises:
+        Refusal: An operation cannot be captured.
+    """
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         for _ in range(3):  # libraries choose their kernels and take their memory before a capture
-            program.row()
+            row()
     torch.cuda.current_stream(device).wait_stream(side)
-    replayed = torch.cuda.CUDAGraph()
+    graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(replayed):
-            program.row()
+        with torch.cuda.graph(graph):
+            row()
     except RuntimeError as error:
         raise Refusal(f"it cannot be captured: {str(error).partition(chr(10))[0]}") from error
-    program.row = replayed.replay
-    return program
+    return graph.replay
 
 
 class MaskedProgram:

@@ -18,6 +18,8 @@ NUMBERS = ("loss", "size", "moved", "before", "lowest", "lowest_size", "bottom")
 class Lanes:
     """Where many starts stand: tensors with a leading axis of starts, which the program reads and changes in place.
 
+    They are on the device of the parameters. Criteria judge on the CPU: they get copies after each visit.
+
     Attributes:
         steps: Of the row at which each stands.
         made: Rows each has evaluated in the last visit.
@@ -43,13 +45,13 @@ class Lanes:
     @classmethod
     def of(cls, parameters: Sequence[Tensor], steps: Tensor) -> "Lanes":
         """Of starts that stand at rows not evaluated yet."""
-        number = len(steps)
-        numbers: dict[str, Any] = {name: torch.full((number,), math.nan, dtype=torch.float64) for name in NUMBERS}
+        steps = steps.to(parameters[0].device, copy=True)
+        numbers: dict[str, Any] = {name: torch.full_like(steps, math.nan, dtype=torch.float64) for name in NUMBERS}
         for name in ("lowest", "lowest_size", "bottom"):
             numbers[name].fill_(math.inf)
         gradients = [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in parameters]
         points = [p.detach().clone(memory_format=torch.contiguous_format) for p in parameters]
-        return cls(steps.clone(), torch.zeros_like(steps), **numbers, gradients=gradients, points=points)
+        return cls(steps, torch.zeros_like(steps), **numbers, gradients=gradients, points=points)
 
     def keep(self, kept: Tensor) -> None:
         """Hold only the starts at these places."""
@@ -61,7 +63,7 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a program is to do with the starts, and by what it does it.
+    """What a program is to do with the starts, and by what it does it; all tensors are on the device of the parameters.
 
     Attributes:
         live: Shape (starts,), bool.
@@ -103,7 +105,9 @@ class LanesProgram(Protocol):
         ...
 
     def table(self, common: Tensor, rates: Tensor) -> Tensor:
-        """What the steps to come have in common, a row a step; it begins with the states in common, as `common`."""
+        """What the steps to come have in common, a row a step; it begins with the states in common, as `common`. All of
+        them are on the CPU.
+        """
         ...
 
     def run(self, lanes: Lanes, visit: Visit) -> None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,22 +87,22 @@ class LanesEngine(StackedEngine):
         live, number = self.starts.live, self.oracle.num_starts
         limit = torch.as_tensor(limit).expand(number)
         watched, limit = self._limits(bands, limit)
-        before = torch.where(live, lanes.steps, torch.iinfo(torch.int64).max).min().item()
-        ahead = torch.where(live, lanes.steps, 0).max().item() - before
+        steps = lanes.steps.cpu()
+        before = torch.where(live, steps, torch.iinfo(torch.int64).max).min().item()
+        ahead = torch.where(live, steps, 0).max().item() - before
         rows = int(min(limit[live].max().item(), self._rows_in(seconds)))
-        due = lanes.steps - int(not self._pending) + limit
+        due = steps - int(not self._pending) + limit
         common = self._settled(int(before))
         rates = self._rates.ahead(int(ahead) + rows + 1)
         self._rates.settle(0)
         rows = min(rows, len(rates) - int(ahead)) if len(rates) <= ahead + rows else rows
         table = program.table(common, rates)
         began = time.perf_counter()
-        parameters, states = self._tensors(program)
-        program.run(lanes, Visit(live, parameters, states, table, self._low, rows, due, watched, self._pending))
+        self._visit(table, rows, due, watched)
+        made = lanes.made.cpu()
         now = time.perf_counter()
         self._pace = (now - began) / (number * rows)
-        self._pending = False
-        return self._block(lanes, rates, now)
+        return self._block(lanes, made, rates, now)
 
     def update(self) -> None:
         """Make the update after the last row of the starts that go on; see `Engine.update`. A program makes it together
@@ -230,36 +230,45 @@ class LanesEngine(StackedEngine):
         if not self._pending:
             return
         program, lanes, common = self._made
-        ahead = torch.where(self.starts.live, lanes.steps, self._low).max().item() - self._low
+        steps = lanes.steps.cpu()
+        ahead = torch.where(self.starts.live, steps, self._low).max().item() - self._low
         rates = self._rates.ahead(int(ahead) + 1)
         self._rates.settle(0)
-        parameters, states = self._tensors(program)
         limits, _ = self._limits({}, torch.ones(1, dtype=torch.int64))
-        table, live = program.table(common, rates), self.starts.live
-        program.run(lanes, Visit(live, parameters, states, table, self._low, 0, lanes.steps, limits, pending=True))
+        self._visit(program.table(common, rates), 0, steps, limits)
+
+    def _visit(self, table: Tensor, limit: int, due: Tensor, bands: Sequence[Tensor]) -> None:
+        """Let the program run, on the device of the parameters; see `Visit`."""
+        assert self._made is not None
+        program, lanes, _ = self._made
+        parameters, states = self._tensors(program)
+        live, table, due, *bands = [one.to(parameters[0].device) for one in (self.starts.live, table, due, *bands)]
+        program.run(lanes, Visit(live, parameters, states, table, self._low, limit, due, bands, self._pending))
         self._pending = False
 
-    def _block(self, lanes: Lanes, rates: Tensor, now: float) -> Block:
+    def _block(self, lanes: Lanes, made: Tensor, rates: Tensor, now: float) -> Block:
         """What the starts have come to, as the oracle and the criteria read it."""
         oracle, live = self.oracle, self.starts.live
         point, like = oracle.read(), oracle.best_loss
         gradient = oracle.joined(lanes.gradients).clone()
         mask = self._pinned(point, gradient)
         oracle.last = Evaluations(lanes.loss.to(like), lanes.size.to(like), point, gradient, mask)
-        oracle.num_evaluations = oracle.num_evaluations + lanes.made
+        oracle.num_evaluations = oracle.num_evaluations + made
         found = lanes.lowest < math.inf
         oracle.best_loss = torch.where(found, lanes.lowest.to(like), oracle.best_loss)
         oracle.best_norm = torch.where(found, lanes.lowest_size.to(like), oracle.best_norm)
         oracle.best_point = oracle.joined(lanes.points)
-        steps = lanes.steps.clone()
+        steps, loss, size, moved = [
+            one.to("cpu", copy=True) for one in (lanes.steps, lanes.loss, lanes.size, lanes.moved)
+        ]
         low = int(torch.where(live, steps, torch.iinfo(torch.int64).max).min())
         rate = rates[:, 0].contiguous()[(steps - self._low).clamp(0, len(rates) - 1)]
         columns = {
-            "loss": lanes.loss.clone(),
-            "gradient_norm": lanes.size.clone(),
-            "step_norm": lanes.moved.clone(),
-            "loss_before": lanes.before,
-            "lowest_loss": lanes.bottom,
+            "loss": loss,
+            "gradient_norm": size,
+            "step_norm": moved,
+            "loss_before": lanes.before.cpu(),
+            "lowest_loss": lanes.bottom.cpu(),
             "learning_rate": rate,
             "evaluations": oracle.num_losses,
             "seconds": torch.tensor([now - self._began], dtype=torch.float64).expand(len(steps)),

@@ -18,37 +18,60 @@ NUM_COLUMNS = STEP_NORM + 1
 
 @dataclass(frozen=True, slots=True)
 class MappedStep:
-    """A step graph in two parts.
+    """A step graph in parts. Two are of numbers, with inputs (*common states, *rates), and run on the CPU, wherever the
+    unknowns are.
 
     Attributes:
-        common: Of numbers: inputs (*common states, *rates), outputs (*new common states, *what the other part needs).
+        onwards: Outputs the new common states.
+        numbers: Outputs what the step of each start needs of them.
         each: Of one start: inputs (*parameters, *own states, *needed numbers), outputs as those of the step graph, with
             the own states alone.
         common_places, own_places: The places of the two kinds of states among those of the step graph.
         needed: The dtypes of the needed numbers.
     """
 
-    common: GraphModule
+    onwards: GraphModule
+    numbers: GraphModule
     each: GraphModule
     common_places: Sequence[int]
     own_places: Sequence[int]
     needed: Sequence[torch.dtype]
 
-    def over(self, inputs: Sequence[Tensor], needed: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    def many(self, *tensors: Tensor) -> list[Tensor]:
         """`each` for many starts, which are the last axis of all inputs and outputs.
-
-        Args:
-            inputs, needed: Fake tensors with that axis.
 
         Raises:
             RuntimeError: An operation has no rule for it.
         """
-
-        def many(*tensors: Tensor) -> list[Tensor]:
+        with strict_vmap():
             return torch.func.vmap(self.each, in_dims=-1, out_dims=-1)(*tensors)  # type: ignore[return-value]
 
-        with strict_vmap():
-            return make_fx(many, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs, *needed)
+    def over(self, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+        """`many` as a graph.
+
+        Args:
+            inputs: Fake tensors with the axis of starts.
+
+        Raises:
+            RuntimeError: An operation has no rule for it.
+        """
+        return make_fx(self.many, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+    def table(self, states: Sequence[Tensor], rates: Tensor) -> Tensor:
+        """Rows of the common states and the needed numbers, a row a step; from these states on, at these rates.
+
+        Args:
+            states: Common ones, of shape () in their own dtypes.
+            rates: Shape (steps, groups).
+        """
+        before: list[Sequence[Tensor]] = []
+        for row in rates.unbind():
+            before.append(states)
+            states = self.onwards(*states, *row.unbind())
+        columns = [torch.stack(column) for column in zip(*before, strict=True)]
+        if self.needed:  # all rows at once: what a step needs follows from its row alone
+            columns += torch.func.vmap(self.numbers)(*columns, *rates.unbind(1))
+        return torch.stack([column.double() for column in columns], dim=1) if columns else rates[:, :0]
 
 
 def mapped(graph: StepGraph) -> MappedStep:
@@ -71,7 +94,8 @@ def mapped(graph: StepGraph) -> MappedStep:
     needed = [node for node in nodes if node in known and (node in results or not known.issuperset(_users(node)))]
     module = graph.module
     return MappedStep(
-        _part(module, [*common, *rates], [*[behind[state] for state in common], *needed]),
+        _on_cpu(_part(module, [*common, *rates], [behind[state] for state in common])),
+        _on_cpu(_part(module, [*common, *rates], needed)),
         _mappable(_part(module, [*parameters, *own, *needed], results)),
         [states.index(state) for state in common],
         [states.index(state) for state in own],
@@ -113,6 +137,17 @@ def _part(module: GraphModule, inputs: Sequence[Node], outputs: Sequence[Node]) 
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output([copies[node] for node in outputs])
     return GraphModule(module, part)
+
+
+def _on_cpu(module: GraphModule) -> GraphModule:
+    """The same graph with what it reads and makes on the CPU."""
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            setattr(module, str(node.target), getattr(module, str(node.target)).cpu())
+        elif "device" in node.kwargs:
+            node.update_kwarg("device", torch.device("cpu"))
+    module.recompile()
+    return module
 
 
 def _mappable(module: GraphModule) -> GraphModule:

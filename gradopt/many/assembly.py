@@ -26,6 +26,7 @@ from gradopt.engines.choice import KINDS
 from gradopt.engines.compiled_lanes import CompiledLanes
 from gradopt.engines.lane import LanesProgram
 from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
+from gradopt.engines.masked_lanes import captured_lanes
 from gradopt.engines.native.lanes_program import NativeLanes
 from gradopt.engines.stacked import StackedEngine
 from gradopt.engines.tracing import StepGraph, trace
@@ -45,6 +46,7 @@ log = logging.getLogger("gradopt")
 PROGRAMS: Mapping[str, Callable[[StepGraph, int], LanesProgram]] = {
     "native": lambda graph, number: NativeLanes(graph),
     "compiled": CompiledLanes,
+    "cuda_graph": captured_lanes,
 }
 """By name of the engine, of the step of one start and the number of starts."""
 
@@ -108,6 +110,11 @@ def assemble_starts(
     interrupt, budgets = Interrupt(oracle), list(budgets_of(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
     built, label = _optimiser(oracle, target, optimiser, given, schedule, steps, engine)
+    if engine == "cuda_graph" and not isinstance(built, StackedTorchOptimiser):
+        raise Mistake(
+            f"engine=cuda_graph cannot run this: it replays whole steps, and {label} decides by values in the middle "
+            "of one; use engine=eager, or engine=auto"
+        )
     judges: list[Any] = [
         *([] if stop.target is None else [Target(stop.target)]),
         StackedUnbounded(),
@@ -159,10 +166,6 @@ def assemble_starts(
 def _check_request(engine: str, extra_criteria: Sequence[Criterion], on_saddle: str) -> None:
     """Refuse what is for one start alone."""
     check_engine(engine)
-    if engine not in ("eager", "auto", *PROGRAMS):
-        raise Mistake(
-            f"engine={engine} runs one start alone: for many at once use engine=native, compiled, eager or auto"
-        )
     for criterion in extra_criteria:
         if not callable(getattr(criterion, "keep", None)):
             name = type(criterion).__name__

@@ -185,14 +185,15 @@ def words(message):
     return re.sub(r"[-+]?(\d[\d.]*(e[-+]?\d+)?|inf|nan)", "#", message.partition(". Found: ")[0])
 
 
-def assert_same(one, alone):
+def assert_same(one, alone, digits=0.5):
+    """With this part of the digits of the dtype in common."""
     assert one.status is alone.status, (one.message, alone.message)
     assert words(one.message) == words(alone.message)
     assert abs(one.nit - alone.nit) <= max(2, 0.01 * alone.nit)
     eps = torch.finfo(one.x.dtype).eps
-    same = torch.isclose(one.x, alone.x, rtol=eps**0.5, atol=eps**0.5, equal_nan=True)
+    same = torch.isclose(one.x, alone.x, rtol=eps**digits, atol=eps**digits, equal_nan=True)
     assert bool(same.all()), (one.x, alone.x)
-    assert one.fun == pytest.approx(alone.fun, rel=eps**0.5, abs=eps, nan_ok=True)
+    assert one.fun == pytest.approx(alone.fun, rel=eps**digits, abs=eps, nan_ok=True)
 
 
 @pytest.mark.parametrize(("case", "name", "dtype"), TABLE, ids=lambda one: getattr(one, "name", str(one)))
