@@ -91,7 +91,13 @@ def mapped(graph: StepGraph) -> MappedStep:
         shared = less
     common, own = ([state for state in states if (state in shared) is which] for which in (True, False))
     results += [behind[state] for state in own]
-    needed = [node for node in nodes if node in known and (node in results or not known.issuperset(_users(node)))]
+    needed = [
+        node
+        for node in nodes
+        if node in known
+        and (node.op == "placeholder" or node.all_input_nodes)  # a constant is made where it is used
+        and (node in results or not known.issuperset(_users(node)))
+    ]
     module = graph.module
     return MappedStep(
         _on_cpu(_part(module, [*common, *rates], [behind[state] for state in common])),
@@ -125,6 +131,8 @@ def _part(module: GraphModule, inputs: Sequence[Node], outputs: Sequence[Node]) 
     """A graph from some nodes to others."""
     part = Graph()
     copies = {node: part.placeholder(f"input_{place}") for place, node in enumerate(inputs)}
+    for node, copy in copies.items():
+        copy.meta = dict(node.meta)
     waiting = list(outputs)
     wanted = set[Node]()
     while waiting:

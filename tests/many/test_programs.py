@@ -1,16 +1,18 @@
 """Many starts by programs: what eager does, to the last bits, with each start at a step of its own."""
 
+import itertools
 import logging
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 import gradopt
 from gradopt import Mistake
-from gradopt.engines import compiled_lanes
+from gradopt.engines import compiled_lanes, masked_lanes
 from gradopt.engines.choice import KINDS, Kind
 from gradopt.engines.compiled_lanes import CompiledLanes
-from gradopt.engines.lanes import LanesEngine, Parts, prove
+from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
 from gradopt.engines.masked_lanes import MaskedLanes
 from gradopt.engines.native.lanes_program import NativeLanes
 from gradopt.engines.purity import Refusal
@@ -19,6 +21,8 @@ from gradopt.loop import iterate
 from gradopt.many import assembly as assemblies
 from gradopt.many.assembly import assemble_starts
 from gradopt.objectives.function import FunctionObjective
+from gradopt.objectives.polynomial import Polynomial
+from gradopt.objectives.rosenbrock import Rosenbrock
 from gradopt.optimisers.stacked.optimiser import StackedTorchOptimiser
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
@@ -231,6 +235,63 @@ def test_starts_of_many_tiles_and_the_empty_places_of_the_last_are_on_their_own(
     starts = torch.linspace(-60, 60, 101, dtype=torch.float64).unsqueeze(1)
 
     assert_equal(*both(f.parabola, starts, engine, optimiser="adam", optimiser_options={"lr": 0.5}))
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """Those that rows were launched for, in turn; what a row moves must stay where it is, as a graph has it there."""
+    rooms = []
+
+    def launch(row):
+        rooms.append(row.__self__)
+        first = addresses(row.__self__)
+
+        def launched():
+            row()
+            assert addresses(row.__self__) == first
+
+        return launched
+
+    monkeypatch.setitem(assemblies.PROGRAMS, "cuda_graph", lambda graph, number: MaskedLanes(graph, launch))
+    return rooms
+
+
+def addresses(room):
+    return [one.data_ptr() for one in tree_leaves(vars(room)) if isinstance(one, torch.Tensor)]
+
+
+def test_a_row_is_launched_as_it_was_made_until_half_of_the_starts_have_ended(rooms):
+    starts = torch.linspace(-60, 60, 121, dtype=torch.float64).unsqueeze(1)
+
+    assert_equal(*both(f.parabola, starts, "cuda_graph", optimiser="adam", optimiser_options={"lr": 0.5}))
+
+    numbers = [room.number for room in rooms]
+    assert numbers[:2] == [GATE_STARTS, 121] and len(numbers) > 3
+    assert all(after <= before / 2 for before, after in itertools.pairwise(numbers[1:]))
+
+
+def test_there_is_room_for_a_table_of_any_length(monkeypatch, rooms):
+    monkeypatch.setattr(masked_lanes, "CAPACITY", 16)
+    options = {"optimiser": "adam", "schedule": {"name": "cosine", "T_max": 100}, "stop": gradopt.Stop(max_steps=300)}
+
+    assert_equal(*both(hollow, drawn(40), "cuda_graph", **options))
+
+    capacities = [room.capacity for room in rooms]
+    assert capacities == sorted(capacities) and capacities[-1] > 16
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("build", [Polynomial, lambda: Rosenbrock(2)], ids=["polynomial", "rosenbrock"])
+def test_objectives_of_the_main_job(build, optimiser, rooms):
+    options = {"lr": 1e-4, **({"momentum": 0.9} if optimiser == "sgd" else {})}
+    common = {"optimiser": optimiser, "optimiser_options": options, "stop": gradopt.Stop(max_steps=200)}
+
+    eager, ours = (
+        gradopt.minimise(build().double(), starts=64, engine=engine, **common) for engine in ("eager", "cuda_graph")
+    )
+
+    assert_equal(eager, ours)
+    assert [room.number for room in rooms][:2] == [GATE_STARTS, 64]
 
 
 def test_what_no_map_has_a_rule_for_is_refused():
