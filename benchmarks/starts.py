@@ -1,4 +1,4 @@
-"""Many starts at once: CPU time for a step and start, and peak memory, against a bare torch loop and a scan of JAX.
+"""Many starts at once: time for a step and start, and peak memory, against a bare torch loop and a scan of JAX.
 
 Adam on Rosenbrock's valley in two unknowns, float64, one thread, all checks and the history on. The bare loop checks
 and keeps nothing: vmap, backward, step. Each run has a process of its own, so that its memory is its own. The second
@@ -6,8 +6,11 @@ half of the steps counts, so that what is done once, such as compiling, does not
 of the others a run of half the steps is taken off. Variants take turns, and medians are told, with the least and the
 most. JAX is measured if `--peers` names the directory of an environment; where there is none it is made there.
 
+On the CPU it is CPU time and the memory of the process; on a CUDA device it is the time on the clock and the memory
+that torch has taken there, of eager, compiled, cuda_graph and the bare loop. No device has been measured yet.
+
     python -m benchmarks.starts [--sizes 1,100,10000,1000000] [--variants eager,native,compiled,bare] [--repeats 3]
-                                [--peers DIR] [--write]
+                                [--device cuda] [--peers DIR] [--write]
 """
 
 import argparse
@@ -26,6 +29,7 @@ STEPS = {
     "eager": {1: 2000, 100: 2000, 10_000: 400, 1_000_000: 80},
     "native": {1: 2000, 100: 2000, 10_000: 400, 1_000_000: 400},
     "compiled": {1: 2000, 100: 2000, 10_000: 400, 1_000_000: 400},
+    "cuda_graph": {1: 2000, 100: 2000, 10_000: 400, 1_000_000: 400},
     "peers": {1: 2000, 100: 2000, 10_000: 400, 1_000_000: 80},
 }
 """Of the longer run: up to 400 steps no start of many has come to an end yet. The slow have the shorter runs."""
@@ -39,16 +43,16 @@ def valley(x):
 
 
 class Clock:
-    """Notes at which CPU time each block was there."""
+    """Notes at which time each block was there."""
 
-    def __init__(self):
-        self.marks = []
+    def __init__(self, now):
+        self.now, self.marks = now, []
 
     def open(self, run):
         pass
 
     def record(self, block, metrics):
-        self.marks.append((block.last_step, time.process_time()))
+        self.marks.append((block.last_step, self.now()))
 
     def close(self, result, error):
         pass
@@ -59,11 +63,24 @@ class Clock:
         return (late[-1][1] - late[0][1]) / (late[-1][0] - late[0][0])
 
 
+def clock_of(device):
+    """Seconds of the CPU; or those of the clock, once the device has done everything."""
+    if device == "cpu":
+        return time.process_time
+    import torch
+
+    def now():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
 def ours(engine, starts, steps):
     """Seconds of a step of `gradopt.minimise`, with everything it checks."""
     import gradopt
 
-    clock = Clock()
+    clock = Clock(clock_of(starts.device.type))
     options = {"optimiser": "adam", "optimiser_options": {"lr": RATE}, "stop": gradopt.Stop(max_steps=steps)}
     gradopt.minimise(valley, starts=starts, engine=engine, observers=[clock], **options)
     return clock.pace(steps)
@@ -82,29 +99,30 @@ def bare(starts, steps):
         optimizer.step()
 
 
-ENGINES = ("eager", "native", "compiled")
-VARIANTS = (*ENGINES, "bare")
+VARIANTS = {"cpu": ("eager", "native", "compiled", "bare"), "cuda": ("eager", "compiled", "cuda_graph", "bare")}
+"""By device."""
 
 
-def torch_run(variant, number, steps):
-    """CPU seconds of a step."""
+def torch_run(variant, number, steps, device):
+    """Seconds of a step."""
     import torch
 
     torch.set_num_threads(1)
     starts = torch.rand(number, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4 - 2
-    if variant in ENGINES:
+    starts = starts.to(device)
+    if variant != "bare":
         return ours(variant, starts, steps)
     bare(starts[:2].clone(), 2)  # what is imported late
-    return by_difference(lambda most: bare(starts.clone(), most), steps)
+    return by_difference(lambda most: bare(starts.clone(), most), steps, clock_of(device))
 
 
-def by_difference(run, steps):
-    """CPU seconds of a step, of runs of so many and of half of them."""
+def by_difference(run, steps, now=time.process_time):
+    """Seconds of a step, of runs of so many and of half of them."""
     took = []
     for most in (steps // 2, steps):
-        began = time.process_time()
+        began = now()
         run(most)
-        took.append(time.process_time() - began)
+        took.append(now() - began)
     return (took[1] - took[0]) / (steps - steps // 2)
 
 
@@ -135,24 +153,28 @@ def jax_run(number, steps):
     return by_difference(lambda count: run(starts, count).block_until_ready(), steps)
 
 
-def child(variant, number, steps):
+def child(variant, number, steps, device):
     """Print what a run took, as JSON."""
-    seconds = jax_run(number, steps) if variant == "jax" else torch_run(variant, number, steps)
+    seconds = jax_run(number, steps) if variant == "jax" else torch_run(variant, number, steps, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
+    if device != "cpu":
+        import torch
+
+        peak = torch.cuda.max_memory_reserved() / 1e9
     print(json.dumps({"seconds": seconds, "gigabytes": peak}))
 
 
-def measure(python, variant, number):
+def measure(python, variant, number, device):
     """Microseconds for a step and start, and gigabytes at the peak."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1"}
     most = STEPS[variant if variant in STEPS else "peers"].get(number, 100)
-    command = [python, "-m", "benchmarks.starts", "--child", variant, str(number), str(most)]
+    command = [python, "-m", "benchmarks.starts", "--child", variant, str(number), str(most), device]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     return found["seconds"] / number * 1e6, found["gigabytes"]
 
 
-def table(sizes, pythons, repeats):
+def table(sizes, pythons, repeats, device):
     """Markdown: a row a size."""
     lines = ["| starts | " + " | ".join(f"{name}, us | GB" for name in pythons) + " |"]
     lines.append("|---" * (1 + 2 * len(pythons)) + "|")
@@ -160,7 +182,7 @@ def table(sizes, pythons, repeats):
         found = {variant: [] for variant in pythons}
         for _ in range(repeats):
             for variant, python in pythons.items():
-                found[variant].append(measure(python, variant, number))
+                found[variant].append(measure(python, variant, number, device))
         cells = []
         for runs in found.values():
             paces, peaks = zip(*runs, strict=True)
@@ -174,32 +196,43 @@ def table(sizes, pythons, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--variants")
+    parser.add_argument("--device", choices=VARIANTS, default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--child", nargs=3)
+    parser.add_argument("--child", nargs=4)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child[0], int(arguments.child[1]), int(arguments.child[2]))
+        variant, number, steps, device = arguments.child
+        child(variant, int(number), int(steps), device)
         return
-    pythons = dict.fromkeys(arguments.variants.split(","), sys.executable)
-    if arguments.peers:
+    device = arguments.device
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error(f"--device {device}: there is none here")
+    variants = VARIANTS[device] if arguments.variants is None else arguments.variants.split(",")
+    pythons = dict.fromkeys(variants, sys.executable)
+    if arguments.peers and device == "cpu":
         from benchmarks.quality.environment import python_of
 
         pythons["jax"] = python_of(arguments.peers, ("jax",))
-    text = table(map(int, arguments.sizes.split(",")), pythons, arguments.repeats)
+    text = table(map(int, arguments.sizes.split(",")), pythons, arguments.repeats, device)
     print(text)
     if arguments.write:
         import torch
 
         day = time.strftime("%Y-%m-%d")
-        place = Path(__file__).parent / "results" / f"starts-{day}.md"
+        name = "starts" if device == "cpu" else f"starts-{device}"
+        place = Path(__file__).parent / "results" / f"{name}-{day}.md"
         load = os.getloadavg()[0]
         asked = ["git", "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        what = "CPU time" if device == "cpu" else f"Time on a {torch.cuda.get_device_name()}"
         note = (
-            f"CPU time for a step and start, one thread, torch {torch.__version__}, commit {commit}, load "
+            f"{what} for a step and start, one thread, torch {torch.__version__}, commit {commit}, load "
             f"{load:.1f} at the end.\n"
         )
         place.write_text(f"# Many starts, {day}\n\n{note}\n{text}\n", encoding="utf-8")
