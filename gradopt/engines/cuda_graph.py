@@ -55,18 +55,19 @@ def replayed(row: Callable[[], None], device: torch.device) -> Callable[[], None
     Raises:
         Refusal: An operation cannot be captured.
     """
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):  # libraries choose their kernels and take their memory before a capture
-            row()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            row()
-    except RuntimeError as error:
-        raise Refusal(f"it cannot be captured: {str(error).partition(chr(10))[0]}") from error
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # libraries choose their kernels and take their memory before a capture
+                row()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                row()
+        except RuntimeError as error:
+            raise Refusal(f"it cannot be captured: {str(error).partition(chr(10))[0]}") from error
     return graph.replay
 
 
