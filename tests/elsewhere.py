@@ -4,16 +4,19 @@ What is computed is real; what a device costs, and kernels of its own, are not t
 """
 
 import torch
+from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "elsewhere"
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 """Operations whose indices may be on the CPU."""
 
 VIEWS = ("select.int", "slice.Tensor", "transpose.int", "permute", "expand", "unsqueeze", "squeeze", "t", "view")
-FACTORIES = ("empty.memory_format", "empty_strided", "clone", "_local_scalar_dense", "_copy_from", "detach", "alias")
+SETTLED = ("empty.memory_format", "empty_strided", "clone", "_local_scalar_dense", "_copy_from", "detach", "alias")
 """What has an implementation here, or does well with that of torch."""
+
+SETUP = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
+"""None where this release of torch has no devices in Python."""
 
 copies = []
 """Devices and shape of every copy and read so far, (source, target, shape)."""
@@ -24,7 +27,7 @@ _libraries = []
 
 def use():
     """Let this process have the device."""
-    _setup_privateuseone_for_python_backend(NAME)
+    SETUP(NAME)
     own, others = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
     _libraries.extend([own, others])
     own.impl(
@@ -40,7 +43,7 @@ def use():
     names = {name for key in keys for name in torch._C._dispatch_get_registrations_for_dispatch_key(key)}
     names = {name.removeprefix("aten::") for name in names if name.startswith("aten::")}
     kept = ("_to_copy", "copy", "resize", "set_", "_foreach", "is_", "record_stream", "_pin", "pin_")
-    for name in {*VIEWS, *names} - set(FACTORIES):
+    for name in {*VIEWS, *names} - set(SETTLED):
         packet, _, overload = name.partition(".")
         operation = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
         if operation is not None and not name.startswith(kept):

@@ -123,9 +123,8 @@ class _Room:
     def row(self) -> None:
         """One row of all starts that may still make one."""
         step, moving = self._step, [*self._tensors, self.left, self.made]
-        needed = self._columns.index_select(
-            1, self._places.clamp(0, self.capacity - 1)
-        )  # who has stopped may be beyond
+        places = self._places.clamp(0, self.capacity - 1)  # who has stopped may be beyond
+        needed = self._columns.index_select(1, places).unbind()
         values = [one.to(dtype) for one, dtype in zip(needed, step.needed, strict=True)]
         with torch.no_grad():
             values = masked_row(step.many, moving, values, self._bands, self._quiet, self._count, len(step.own_places))

@@ -15,6 +15,8 @@ from tests import functions as f
 from tests.many.test_law import log_well
 from tests.many.test_programs import drawn, hollow
 
+pytestmark = pytest.mark.skipif(elsewhere.SETUP is None, reason="this torch has no devices written in Python")
+
 CASES = {
     "momentum": (hollow, drawn(20), {"optimiser": "sgd", "optimiser_options": {"lr": 1e-3, "momentum": 0.5}}),
     "numbers in common": (hollow, drawn(20), {"optimiser": "nadam"}),
