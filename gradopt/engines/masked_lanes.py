@@ -3,6 +3,7 @@
 On the CPU a row is plain tensor code. Captured as a CUDA graph it is unproven: it has not run on a GPU yet.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,8 @@ from gradopt.engines.mapped_lanes import MappedLanes, masked_row, moved
 from gradopt.engines.mapping import MappedStep
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import StepGraph
+
+log = logging.getLogger("gradopt")
 
 Row = Callable[[], None]
 
@@ -37,7 +40,7 @@ class MaskedLanes(MappedLanes):
     from there on. Room for all of them to the end would be one capture, and the last start would cost as much as all.
 
     Args:
-        launch: Makes of a row what is called in its place; it may raise `Refusal`.
+        launch: Makes of a row what is called in its place; it may raise `Refusal`, which counts at the first visit.
 
     Raises:
         Refusal: An operation cannot be mapped over starts.
@@ -75,10 +78,20 @@ class MaskedLanes(MappedLanes):
             capacity = made[0].capacity
             if made[0].number == len(tensors[0]) and length <= capacity:
                 return made
-        self._made = made = None  # its memory is free for the new one
+        is_first, self._made, made = made is None, None, None  # its memory is free for the new one
         room = _Room(self._mapped, tensors, len(self._graph.parameters), max(capacity, 2 * length))
-        self._made = made = room, self._launch(room.row)
+        self._made = made = room, self._launched(room.row, is_first=is_first)
         return made
+
+    def _launched(self, row: Row, *, is_first: bool) -> Row:
+        """What is called for a row. Of a run that is under way none is lost: it goes on, slowly."""
+        try:
+            return self._launch(row)
+        except Refusal as refusal:
+            if is_first:
+                raise
+            log.warning("engine: %s goes on row by row, as %s", self.name, refusal)
+            return row
 
 
 class _Room:

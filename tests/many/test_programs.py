@@ -270,6 +270,24 @@ def test_a_row_is_launched_as_it_was_made_until_half_of_the_starts_have_ended(ro
     assert all(after <= before / 2 for before, after in itertools.pairwise(numbers[1:]))
 
 
+def test_a_row_that_cannot_be_captured_again_is_made_as_it_is(monkeypatch, caplog):
+    rows = []
+
+    def launch(row):
+        rows.append(row)
+        if len(rows) > 2:
+            raise Refusal("it cannot be captured: no memory")
+        return row
+
+    monkeypatch.setitem(assemblies.PROGRAMS, "cuda_graph", lambda graph, number: MaskedLanes(graph, launch))
+    starts = torch.linspace(-60, 60, 121, dtype=torch.float64).unsqueeze(1)
+
+    assert_equal(*both(f.parabola, starts, "cuda_graph", optimiser="adam", optimiser_options={"lr": 0.5}))
+
+    assert len(rows) > 3
+    assert "cuda_graph goes on row by row, as it cannot be captured: no memory" in caplog.text
+
+
 def test_there_is_room_for_a_table_of_any_length(monkeypatch, rooms):
     monkeypatch.setattr(masked_lanes, "CAPACITY", 16)
     options = {"optimiser": "adam", "schedule": {"name": "cosine", "T_max": 100}, "stop": gradopt.Stop(max_steps=300)}

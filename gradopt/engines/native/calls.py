@@ -47,8 +47,10 @@ class Call:
 
 def leaf(tensor: Tensor, slot: int) -> Leaf:
     """A tensor in memory."""
-    if tensor.dtype not in TYPES or tensor.device.type != "cpu" or tensor.layout is not torch.strided:
-        raise Unprintable(f"a tensor of {tensor.dtype} on {tensor.device}")
+    if tensor.device.type != "cpu":
+        raise Unprintable(f"a tensor is on {tensor.device}, and C runs on the CPU (compiled and cuda_graph run there)")
+    if tensor.dtype not in TYPES or tensor.layout is not torch.strided:
+        raise Unprintable(f"a tensor of {tensor.dtype if tensor.layout is torch.strided else tensor.layout}")
     return Leaf(tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()), slot)
 
 
