@@ -692,6 +692,30 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
     assert matrix.abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("seed", [23, 25])
+def test_a_learnt_curvature_that_leads_nowhere_leaves_the_word_to_the_jacobian(seed, many):
+    times = torch.linspace(15.0, 850.0, 40, dtype=torch.float64)
+    powers = torch.stack([times**k for k in range(4)])
+
+    def cubics(b):
+        return (b[:4] @ powers) / (1 + b[4:] @ powers[1:])
+
+    start, true = tensor([10, -1, 0.05, -1e-5, -0.05, 1e-3, -1e-6]), tensor([1, -0.1, 4e-3, -1e-6, -6e-3, 2e-4, -1e-7])
+    noise = 0.1 * torch.cos(9 * times)
+    generator = torch.Generator().manual_seed(seed)
+    exponents, shift = 2 * torch.rand(2, 7, generator=generator, dtype=torch.float64) - 1
+    unit = 10**exponents  # variables in which the columns of the Jacobian differ by more than eps^-0.5
+
+    results = gradopt.least_squares(
+        lambda u: cubics(shift + unit * u) - cubics(true) - noise,
+        **{"starts" if many else "x0": ((start - shift) / unit)[(None,) * many]},
+    )
+
+    result = results[0] if many else results
+    assert result.status is Status.CONVERGED, result.message
+
+
 def test_residuals_that_fade_away_leave_levenberg_marquardt_whole():
     result = gradopt.least_squares(lambda p: torch.exp(-p), [1.0])
 
