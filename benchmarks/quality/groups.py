@@ -109,13 +109,13 @@ GROUPS = {
         _is_in_a_box,
         _all(FIRST_ORDER, own.LBFGS, own.AUTO)
         + _all(SECOND_ORDER, own.TRUST_REGION)
-        + _all(FIRST_ORDER, peers.SCIPY_LBFGSB, peers.NLOPT_LBFGS, peers.SCIPY_SLSQP)
+        + _all(FIRST_ORDER, own.AROUND, peers.SCIPY_LBFGSB, peers.NLOPT_LBFGS, peers.SCIPY_SLSQP)
         + _all(SECOND_ORDER, peers.FIDES, peers.IPOPT, peers.SCIPY_TRUST_CONSTR),
     ),
     "bounds_residuals": Group(
         "Bounds, in residual form",
         lambda case: _is_in_a_box(case) and _has_residuals(case),
-        _all(RESIDUALS, own.LEVENBERG_MARQUARDT, peers.SCIPY_TRF, peers.SCIPY_DOGBOX, peers.CERES),
+        _all(RESIDUALS, own.LEVENBERG_MARQUARDT, own.AROUND_FIT, peers.SCIPY_TRF, peers.SCIPY_DOGBOX, peers.CERES),
     ),
     "constrained": Group(
         "Constrained",

@@ -124,3 +124,8 @@ AUTO = own("auto", "auto")
 AUGMENTED_LAGRANGIAN = own("augmented_lagrangian", "augmented_lagrangian")
 MULTI_START = own("multi_start", "multi_start")
 TIKTAK = own("tiktak", "tiktak")
+AROUND = own("multi_start (radius 10)", "multi_start", radius=10.0)
+AROUND_FIT = own(
+    "multi_start (radius 10, inner levenberg_marquardt)", "multi_start", radius=10.0, inner="levenberg_marquardt"
+)
+"""Where a bound is missing they search as far as this round the start: for more than one minimum beside it."""

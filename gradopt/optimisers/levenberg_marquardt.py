@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradopt.contracts import Evaluation, Oracle, State
+from gradopt.contracts import Evaluation, NonFiniteTrial, Oracle, State, Stuck
 from gradopt.optimisers.loss_unit import LossUnit
 from gradopt.optimisers.second_order import BETTER, MATRIX_ENTRIES, SecondOrder, capped, check_residuals
 from gradopt.optimisers.stacked.levenberg_marquardt import StackedLevenbergMarquardt
@@ -63,6 +63,24 @@ class LevenbergMarquardt(TrustSteps):
             self._radius = self._radius if self._switched else radius
         self._switched = not accepted and (self._switched or switch)
         return accepted
+
+    def update(self, evaluation: Evaluation, oracle: Oracle) -> None:
+        """Make the model at an accepted point; then step to its minimiser inside the radius.
+
+        J'J + S has the squared condition of J, and may have lost the directions in which the loss still falls: where it
+        leads nowhere, J'J is asked.
+
+        Raises:
+            Stuck, NonFiniteTrial: As `TrustSteps`.
+        """
+        try:
+            super().update(evaluation, oracle)
+        except (Stuck, NonFiniteTrial):
+            if not self._bends or self._other is None:
+                raise
+            self._bends = self._accepted = False
+            self._model, self._other = self._other, self._model
+            super().update(evaluation, oracle)
 
     def state_dict(self) -> State:
         """That of the steps, of both models, of what S is learnt from, and the start."""

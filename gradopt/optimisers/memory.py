@@ -21,9 +21,12 @@ class Memory:
     S and Y, of shape (n, pairs), are kept as rows of a ring. Of R, the upper triangle of S'Y in the order of age, what
     is kept is V = diag(R) R^-1, transposed, with rows and columns where the ring has the pairs: a new pair gives V a
     column, the oldest takes a row away, and H g is then a few products. (Pairs divided by sqrt(s'y) would spare some
-    divisions, but what rounding does to them shows where pairs are nearly dependent.) H starts from a diagonal that
-    follows the BFGS formula (Gilbert and Lemaréchal, 1989), rescaled to the curvature of each new pair first: what a
-    plain multiple of the identity cannot know are the units of the unknowns.
+    divisions, but what rounding does to them shows where pairs are nearly dependent.) H starts from the inverse of a
+    diagonal D that follows the BFGS formula (Gilbert and Lemaréchal, 1989): what a plain multiple of the identity
+    cannot know are the units of the unknowns. D is first sized to each new pair. There are two measures, the curvature
+    along the step, s'y / s'Ds, and the larger one y'D^-1 y / s'y. The first is right while no pair is forgotten; from
+    then on D stands for the forgotten ones, too, and most first trials would be too long: D takes the geometric mean of
+    both, the ends of the interval of self-scaling methods (Oren and Luenberger, 1974).
     """
 
     def __init__(self, limit: int) -> None:
@@ -105,24 +108,26 @@ class Memory:
         image = self._diagonal * step
         square = float(step @ image)
         factor = curvature / square if square > 0 else math.inf
+        if self.size == self.limit:
+            factor = math.sqrt(factor * (float(change @ (change / self._diagonal)) / curvature))
         if not (math.isfinite(factor) and factor > 0):
             return
-        diagonal = followed(self._diagonal, image, change, curvature, factor)
+        diagonal = followed(self._diagonal, image, change, curvature, square, factor)
         low, high = (bound.item() for bound in torch.aminmax(diagonal))
         if math.isfinite(low) and math.isfinite(high):
             floor = SMALLEST_DIAGONAL * high
             self._diagonal = diagonal if low >= floor else diagonal.clamp_(min=floor)
 
 
-def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, factor: Any) -> Tensor:
-    """D <- c D - (c D s)^2 / s'y + y^2 / s'y: the diagonal of the BFGS formula.
+def followed(diagonal: Tensor, image: Tensor, change: Tensor, curvature: Any, square: Any, factor: Any) -> Tensor:
+    """D <- c D - (c D s)^2 / c s'D s + y^2 / s'y: the diagonal of the BFGS formula.
 
     Args:
         diagonal, image, change: D, D s and y, shape (n, ...).
-        curvature, factor: s'y, and c, with which s'(c D)s = s'y: numbers, or tensors of shape (...).
+        curvature, square, factor: s'y, s'D s and c: numbers, or tensors of shape (...).
     """
     image = image * factor  # quotients before products, which could overflow
-    return diagonal * factor - image * (image / curvature) + change * (change / curvature)
+    return diagonal * factor - image * (image / (factor * square)) + change * (change / curvature)
 
 
 def _restricted(steps: Tensor, changes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -326,8 +326,9 @@ def test_the_compact_inverse_hessian_is_the_two_loop_recursion():
         q -= weights[-1] * y
     s, y = pairs[0]
     diagonal = torch.full_like(s, (y @ y) / (s @ y))
-    for s, y in pairs:  # the diagonal of B - B s s'B / s'B s + y y' / s'y, for B = diag(diagonal) made to fit s'y
-        diagonal = diagonal * (s @ y) / (s @ (diagonal * s))
+    for place, (s, y) in enumerate(pairs):  # the diagonal of B - B s s'B / s'B s + y y' / s'y, for B sized to the pair
+        lower, upper = (s @ y) / (s @ (diagonal * s)), (y @ (y / diagonal)) / (s @ y)
+        diagonal = diagonal * (lower if place < 4 else (lower * upper).sqrt())  # from the pair on that fills the memory
         diagonal = diagonal - (diagonal * s) ** 2 / (s @ (diagonal * s)) + y**2 / (s @ y)
     r = q / diagonal
     for (s, y), weight in zip(pairs[-5:], reversed(weights), strict=True):
@@ -690,6 +691,41 @@ def test_the_learnt_curvature_of_residuals_meets_the_secant_equation_and_vanishe
         point = point + 0.1
         matrix = second.learn(point, slopes.T @ (slopes @ point), slopes @ point, slopes)
     assert matrix.abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_first_trial_of_lbfgs_is_seldom_far_too_long_once_pairs_are_forgotten(many):
+    start = tensor([-1.2, 1.0] * 50)
+
+    results = gradopt.minimise(f.rosenbrock, **{"starts" if many else "x0": start[(None,) * many]}, optimiser="lbfgs")
+
+    result = results[0] if many else results
+    assert result.status is Status.CONVERGED
+    assert result.nfev < 1.8 * result.nit < 900, (result.nfev, result.nit)
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("seed", [23, 25])
+def test_a_learnt_curvature_that_leads_nowhere_leaves_the_word_to_the_jacobian(seed, many):
+    times = torch.linspace(15.0, 850.0, 40, dtype=torch.float64)
+    powers = torch.stack([times**k for k in range(4)])
+
+    def cubics(b):
+        return (b[:4] @ powers) / (1 + b[4:] @ powers[1:])
+
+    start, true = tensor([10, -1, 0.05, -1e-5, -0.05, 1e-3, -1e-6]), tensor([1, -0.1, 4e-3, -1e-6, -6e-3, 2e-4, -1e-7])
+    noise = 0.1 * torch.cos(9 * times)
+    generator = torch.Generator().manual_seed(seed)
+    exponents, shift = 2 * torch.rand(2, 7, generator=generator, dtype=torch.float64) - 1
+    unit = 10**exponents  # variables in which the columns of the Jacobian differ by more than eps^-0.5
+
+    results = gradopt.least_squares(
+        lambda u: cubics(shift + unit * u) - cubics(true) - noise,
+        **{"starts" if many else "x0": ((start - shift) / unit)[(None,) * many]},
+    )
+
+    result = results[0] if many else results
+    assert result.status is Status.CONVERGED, result.message
 
 
 def test_residuals_that_fade_away_leave_levenberg_marquardt_whole():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gradopt.contracts import State
+from gradopt.contracts import Halted, State
 from gradopt.linearisation import Linearisation
 from gradopt.optimisers.second_order import BETTER, MATRIX_ENTRIES, capped, check_residuals, learnt
 from gradopt.optimisers.stacked.trust_model import StackedBox, StackedKrylov
@@ -49,6 +49,20 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
         some = swaps.cpu()
         self._boxes.change(places[some], bends=bends[some])
         return accepted
+
+    def _move(self, oracle: StackedOracle, places: Tensor) -> Halted | None:
+        """As `LevenbergMarquardt.update`: a start that the model with S leads nowhere asks the other one."""
+        halted = super()._move(oracle, places)
+        if halted is None or "bends" not in self._rows:
+            return halted
+        bends = self._rows["bends"][halted.places].cpu()
+        others, again = Halted(halted.places[~bends], halted.code[~bends], halted.causes), halted.places[bends]
+        if not len(again):
+            return halted
+        no = torch.zeros_like(self._rows["bends"][again])
+        self._rows.put(again, bends=no)
+        self._boxes.change(again, bends=no)
+        return Halted.joined([others, super()._move(oracle, again)])
 
     def _gauss_newton(
         self, places: Tensor, here: Evaluations, oracle: StackedOracle, radius: Tensor

@@ -102,7 +102,9 @@ class StackedMemory:
         image = self._diagonal * step
         square = _dots(step, image)
         factor = curvature / square
-        diagonal = followed(self._diagonal, image, change, curvature, factor)
+        mean = (factor * (_dots(change, change / self._diagonal) / curvature)).sqrt()
+        factor = torch.where(self.size == self._limit, mean, factor)
+        diagonal = followed(self._diagonal, image, change, curvature, square, factor)
         usable = kept & (square > 0) & (factor > 0) & factor.isfinite() & diagonal.isfinite().all(0)
         floor = SMALLEST_DIAGONAL * diagonal.amax(0)
         self._diagonal = torch.where(usable, torch.maximum(diagonal, floor), self._diagonal)
