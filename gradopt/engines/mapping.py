@@ -43,12 +43,25 @@ class MappedStep:
         Raises:
             RuntimeError: An operation has no rule for it.
         """
+        return over_starts(self.each, [*inputs, *needed])
 
-        def many(*tensors: Tensor) -> list[Tensor]:
-            return torch.func.vmap(self.each, in_dims=-1, out_dims=-1)(*tensors)  # type: ignore[return-value]
 
-        with strict_vmap():
-            return make_fx(many, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs, *needed)
+def over_starts(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    """A graph of one start for many, which are the last axis of all inputs and outputs.
+
+    Args:
+        inputs: Fake tensors with that axis.
+
+    Raises:
+        RuntimeError: An operation has no rule for it.
+    """
+    one = _mappable(module)
+
+    def many(*tensors: Tensor) -> list[Tensor]:
+        return torch.func.vmap(one, in_dims=-1, out_dims=-1)(*tensors)  # type: ignore[return-value]
+
+    with strict_vmap():
+        return make_fx(many, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
 
 
 def mapped(graph: StepGraph) -> MappedStep:
@@ -72,7 +85,7 @@ def mapped(graph: StepGraph) -> MappedStep:
     module = graph.module
     return MappedStep(
         _part(module, [*common, *rates], [*[behind[state] for state in common], *needed]),
-        _mappable(_part(module, [*parameters, *own, *needed], results)),
+        _part(module, [*parameters, *own, *needed], results),
         [states.index(state) for state in common],
         [states.index(state) for state in own],
         [node.meta["val"].dtype for node in needed],
@@ -101,6 +114,8 @@ def _part(module: GraphModule, inputs: Sequence[Node], outputs: Sequence[Node]) 
     """A graph from some nodes to others."""
     part = Graph()
     copies = {node: part.placeholder(f"input_{place}") for place, node in enumerate(inputs)}
+    for node, copied in copies.items():
+        copied.meta = dict(node.meta)
     waiting = list(outputs)
     wanted = set[Node]()
     while waiting:
@@ -116,10 +131,11 @@ def _part(module: GraphModule, inputs: Sequence[Node], outputs: Sequence[Node]) 
 
 
 def _mappable(module: GraphModule) -> GraphModule:
-    """The same graph without two operations that no map has a rule for: a number written where a mask is true is a
-    choice, and a copy into a tensor like it is itself.
+    """A graph that computes the same without two operations that no map has a rule for: a number written where a mask
+    is true is a choice, and a copy into a tensor like it is itself.
     """
-    graph = module.graph
+    graph = Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index_put.default):
         whole, places, value = node.args[:3]
         mask = places[0]
@@ -134,8 +150,7 @@ def _mappable(module: GraphModule) -> GraphModule:
         into, source = node.args[:2]
         if all(getattr(into.meta["val"], name) == getattr(source.meta["val"], name) for name in ("shape", "dtype")):
             _replace(node, source)
-    module.recompile()
-    return module
+    return GraphModule(module, graph)
 
 
 def _replace(node: Node, other: Node) -> None:

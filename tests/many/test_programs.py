@@ -210,8 +210,6 @@ def test_what_is_no_program_is_refused_or_runs_eagerly():
         gradopt.minimise(wide.function, starts=starts, engine="native", **options)
     with pytest.raises(Mistake, match="engine=cuda_graph runs one start alone"):
         gradopt.minimise(wide.function, starts=starts, engine="cuda_graph", **options)
-    with pytest.raises(Mistake, match="engine=compiled runs many starts of an elementwise optimiser"):
-        gradopt.minimise(wide.function, starts=starts, engine="compiled", optimiser="lbfgs")
 
 
 @pytest.mark.parametrize("engine", ["mapped"], indirect=True)
