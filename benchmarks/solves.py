@@ -1,9 +1,11 @@
-"""Many solves at once: CPU time of a solve by L-BFGS from random starts, against a loop over SciPy's L-BFGS-B.
+"""Many solves at once: CPU time of a solve by L-BFGS from random starts, against a loop over SciPy's L-BFGS-B, and of
+engines whose losses and gradients are a program's, against eager.
 
 All starts of Rosenbrock's valley are solved together, in float64 on one thread, each to convergence with all that is
 checked of it. The loop takes the gradients of torch and SciPy's default tolerances, which end sooner; it is timed at
-the first 200 starts, as the others take as long. Each run has a process of its own, the variants take turns, and the
-median of three is shown.
+the first 200 starts, as the others take as long. Each run has a process of its own, the variants take turns, and
+medians of three rounds are shown; ratios are taken within a round. Of an engine one is of the run from its first record
+on, one of the whole call, in which the program is built, from a cache on disk but for the first round.
 
     python -m benchmarks.solves [--sizes 1,100,1000,10000] [--write]
 """
@@ -11,6 +13,7 @@ median of three is shown.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ from pathlib import Path
 
 SIZES = (1, 100, 1000, 10_000)
 UNKNOWNS = (2, 10)
+ENGINES = ("eager", "native", "compiled")
 SAMPLE = 200
 SOLVED = 1e-8
 
@@ -35,14 +39,30 @@ def drawn(number, n):
     return torch.rand(number, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4 - 2
 
 
-def ours(starts):
-    """CPU seconds, losses and evaluations of the solves, all at once."""
+class Clock:
+    """An observer that notes when the first record is there."""
+
+    def open(self, run):
+        """The run has begun."""
+        self.opened = time.process_time()
+
+    def record(self, block, metrics):
+        """Not looked at."""
+
+    def close(self, result, error):
+        """Nothing to close."""
+
+
+def ours(engine, starts):
+    """CPU seconds of the call and of the run in it, losses and evaluations of the solves, all at once."""
     import gradopt
 
-    gradopt.minimise(valley, starts=starts[:2], optimiser="lbfgs")  # what is imported late
+    gradopt.minimise(valley, starts=starts[:2], optimiser="lbfgs", engine=engine)  # what is imported late
+    clock = Clock()
     began = time.process_time()
-    found = gradopt.minimise(valley, starts=starts, optimiser="lbfgs")
-    return time.process_time() - began, found.fun.tolist(), found.nfev.tolist()
+    found = gradopt.minimise(valley, starts=starts, optimiser="lbfgs", engine=engine, observers=[clock])
+    ended = time.process_time()
+    return ended - began, ended - clock.opened, found.fun.tolist(), found.nfev.tolist()
 
 
 def loop(starts):
@@ -63,40 +83,55 @@ def loop(starts):
     solve(sample[0])
     began = time.process_time()
     found = [solve(start) for start in sample]
-    return time.process_time() - began, [one.fun for one in found], [one.nfev for one in found]
+    seconds = time.process_time() - began
+    return seconds, seconds, [one.fun for one in found], [one.nfev for one in found]
+
+
+VARIANTS = {**{engine: lambda starts, engine=engine: ours(engine, starts) for engine in ENGINES}, "SciPy": loop}
 
 
 def child(variant, number, n):
     """Print what a solve takes, as JSON."""
-    seconds, losses, evaluations = {"ours": ours, "loop": loop}[variant](drawn(number, n))
+    seconds, run, losses, evaluations = VARIANTS[variant](drawn(number, n))
     count = len(losses)
     solved = sum(loss < SOLVED for loss in losses) / count
-    print(json.dumps({"seconds": seconds / count, "solved": solved, "evaluations": sum(evaluations) / count}))
+    told = {"seconds": seconds / count, "run": run / count, "solved": solved, "evaluations": sum(evaluations) / count}
+    print(json.dumps(told))
 
 
 def measure(number, n):
-    """The median runs of both."""
+    """Three runs of each variant, by its name."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    runs = {"ours": [], "loop": []}
+    runs = {variant: [] for variant in VARIANTS}
     for _ in range(3):
         for variant, found in runs.items():
             command = [sys.executable, "-m", "benchmarks.solves", "--child", variant, str(number), str(n)]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
-    return [sorted(found, key=lambda run: run["seconds"])[1] for found in runs.values()]
+    return runs
+
+
+def ratio(runs, one, other, part="seconds"):
+    """The median over the rounds."""
+    return statistics.median(a[part] / b[part] for a, b in zip(runs[one], runs[other], strict=True))
 
 
 def table(sizes):
     """Markdown: a row for so many unknowns and starts."""
-    head = ["unknowns", "starts", *[f"{who}: ms a solve | evaluations | solved" for who in ("ours", "SciPy")], "ratio"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * 9 + "|"]
+    solved = [f"{who}: ms a solve | evaluations | solved" for who in ("eager", "SciPy")]
+    programs = [f"{engine} / eager: run | call" for engine in ENGINES[1:]]
+    head = ["unknowns", "starts", *solved, "eager / SciPy", *programs]
+    lines = ["| " + " | ".join(head) + " |", "|---" * (9 + 2 * len(programs)) + "|"]
     for n in UNKNOWNS:
         for number in sizes:
-            pair = measure(number, n)
+            runs = measure(number, n)
             cells = [str(n), str(number)]
-            for run in pair:
-                cells += [f"{1e3 * run['seconds']:.3g}", f"{run['evaluations']:.1f}", f"{100 * run['solved']:.0f} %"]
-            lines.append(f"| {' | '.join(cells)} | {pair[0]['seconds'] / pair[1]['seconds']:.3f} |")
+            for who in ("eager", "SciPy"):
+                one = sorted(runs[who], key=lambda run: run["seconds"])[1]
+                cells += [f"{1e3 * one['seconds']:.3g}", f"{one['evaluations']:.1f}", f"{100 * one['solved']:.0f} %"]
+            cells.append(f"{ratio(runs, 'eager', 'SciPy'):.3f}")
+            cells += [f"{ratio(runs, e, 'eager', part):.2f}" for e in ENGINES[1:] for part in ("run", "seconds")]
+            lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
 

@@ -16,6 +16,9 @@ from gradopt.oracle import AutogradOracle
 from gradopt.stacking import check_kind, check_losses, stacked
 from gradopt.torch_internals import pulled_back
 
+Differentiate = Callable[[Sequence[Tensor]], tuple[Tensor, Sequence[Tensor | None]]]
+"""See `StackedOracle.differentiate`."""
+
 MAX_ENTRIES = 100_000
 """Of the unknowns of all starts that are evaluated together: half a megabyte or so."""
 
@@ -72,6 +75,7 @@ class StackedOracle:
     before the run.
 
     Attributes:
+        one: The oracle of one start, wherever it stands.
         parameters: The unknowns, shape (starts, ...) each.
         last: The latest evaluation.
         num_losses, num_gradients, num_hessian_products: Of each start, shape (starts,), float64.
@@ -80,6 +84,10 @@ class StackedOracle:
         num_evaluations: Of all starts together or each, shape (starts,), where they are at steps of their own.
         best_loss, best_norm, best_point: Of the lowest finite loss of each start so far, ties to the smaller gradient.
         origin: Where each start began, shape (starts, n).
+        differentiate: Returns the losses at starts given by stacked parameters, shape (starts,), and their gradients,
+            None of unknowns that the loss does not use, which may share memory with what the loss has read. It is
+            `by_autograd`, or what an engine has put in its place, and serves `evaluate` and `evaluate_some`; everything
+            else is autograd's.
 
     Raises:
         Mistake: Starts that do not fit the unknowns, are not finite or lie outside the bounds; constraints or batches;
@@ -90,18 +98,18 @@ class StackedOracle:
     has_full_loss = True
 
     def __init__(self, objective: Objective, starts: Mapping[str, Tensor]) -> None:
-        self._one = AutogradOracle(objective)
-        check_kind(self._one)
+        self.one = AutogradOracle(objective)
+        check_kind(self.one)
         self.objective = objective
-        self.names = self._one.names
-        self.has_residuals = self._one.has_residuals
+        self.names = self.one.names
+        self.has_residuals = self.one.has_residuals
         self.has_proofs = type(objective).unbounded_below is not Objective.unbounded_below
-        self.box = self._one.box
-        self.lower, self.upper = self._one.lower, self._one.upper
-        self.parameters: Sequence[nn.Parameter] = stacked(self._one, starts)
-        self._shapes = [tuple(parameter.shape) for parameter in self._one.parameters]
+        self.box = self.one.box
+        self.lower, self.upper = self.one.lower, self.one.upper
+        self.parameters: Sequence[nn.Parameter] = stacked(self.one, starts)
+        self._shapes = [tuple(parameter.shape) for parameter in self.one.parameters]
         self.max_evaluations = self.deadline = math.inf
-        self.violation_tolerance = self._one.violation_tolerance
+        self.violation_tolerance = self.one.violation_tolerance
         number, like = len(self.parameters[0]), self.parameters[0]
         self.num_evaluations: Any = 0
         self._is_curved: bool | None = None
@@ -111,7 +119,8 @@ class StackedOracle:
         self.best_loss = torch.full((number,), math.nan, dtype=like.dtype, device=like.device)
         self.best_norm = self.best_loss.clone()
         self.origin, self.best_point = self.read(), self.read()
-        check_losses(self._one, self.losses, self.parameters)
+        self.differentiate: Differentiate = self.by_autograd
+        check_losses(self.one, self.losses, self.parameters)
 
     @property
     def num_starts(self) -> int:
@@ -132,7 +141,9 @@ class StackedOracle:
 
     def evaluate(self) -> Evaluations:
         """Forward and backward of every start."""
-        losses = self._backward()
+        losses, gradients = self.differentiate(self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.num_evaluations += 1
         here = self._seen(losses, self.read(), self.joined([parameter.grad for parameter in self.parameters]))
         if here.pinned is not None:
@@ -148,9 +159,9 @@ class StackedOracle:
         """
         rows = slice(None) if len(places) == self.num_starts else places
         parts = [parameter.detach()[rows].clone() for parameter in self.parameters]
-        losses, gradients = self._slopes(parts)
+        losses, gradients = self.differentiate(parts)
         self._extra[:2, places] += 1
-        here = self._seen(losses, self.joined(parts), self.joined(gradients, parts))
+        here = self._seen(losses, self.joined(parts), self.joined(gradients, parts).clone())
         known = self.best_loss[places], self.best_norm[places]
         better = (here.loss < known[0]) | ((here.loss == known[0]) & (here.gradient_norm < known[1]))
         better = ((better | ~(known[0].abs() < math.inf)) & (here.loss.abs() < math.inf)).cpu()
@@ -158,6 +169,22 @@ class StackedOracle:
         self.best_loss[those], self.best_norm[those] = here.loss[better], here.gradient_norm[better]
         self.best_point[those] = here.point[better]
         return here
+
+    def by_autograd(self, parts: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """See `differentiate`. Of very many starts it takes a part at a time, whose numbers stay in the cache."""
+        most = max(1, MAX_ENTRIES // sum(map(math.prod, self._shapes)))
+        if len(parts[0]) <= 2 * most:
+            return self._pulled_back([part.detach() for part in parts])
+        found: list[Tensor] = []
+        gradients = [torch.zeros_like(part) for part in parts]
+        for begin in range(0, len(parts[0]), most):
+            rows = slice(begin, begin + most)
+            losses, slopes = self._pulled_back([part.detach()[rows] for part in parts])
+            for gradient, slope in zip(gradients, slopes, strict=True):
+                if slope is not None:
+                    gradient[rows] = slope
+            found.append(losses)
+        return torch.cat(found), gradients
 
     def losses(self, parameters: Sequence[Tensor]) -> Tensor:
         """The losses at starts given by stacked parameters, shape (starts,); not counted."""
@@ -182,8 +209,8 @@ class StackedOracle:
     def is_curved(self) -> bool:
         """Whether second derivatives exist; it costs nothing that counts."""
         if self._is_curved is None:  # all starts go through the same operations
-            with self._one.uncounted():
-                self._is_curved = self._one.hessian() is not None
+            with self.one.uncounted():
+                self._is_curved = self.one.hessian() is not None
         return self._is_curved
 
     def hessian(self, places: Tensor) -> Callable[..., Tensor] | None:
@@ -269,7 +296,7 @@ class StackedOracle:
         """The oracle of the start that began at `origin`, at a point where it has been evaluated, with nothing counted
         so far.
         """
-        one = self._one
+        one = self.one
         one.restore(here)
         one.origin = origin
         one.num_losses = one.num_gradients = one.num_hessian_products = 0
@@ -326,35 +353,10 @@ class StackedOracle:
         pieces = points.split(sizes, dim=1) if len(sizes) > 1 else [points]
         return [piece.reshape(len(points), *shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
-    def _backward(self) -> Tensor:
-        """The losses; fills `.grad`. Of very many starts it takes a part at a time, whose numbers stay in the cache."""
-        number, least = self.num_starts, sum(map(math.prod, self._shapes))
-        part = max(1, MAX_ENTRIES // least)
-        if number <= 2 * part:
-            losses = self.losses(self.parameters)
-            gradients = pulled_back([losses], self.parameters, [torch.ones_like(losses)])
-            losses = losses.detach()
-        else:
-            losses, gradients = self._slopes(self.parameters)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        return losses
-
-    def _slopes(self, parts: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The losses at starts given by stacked parameters, and their gradients; a part at a time."""
-        found: list[Tensor] = []
-        gradients = [torch.zeros_like(whole) for whole in parts]
-        most = max(1, MAX_ENTRIES // sum(map(math.prod, self._shapes)))
-        for begin in range(0, len(parts[0]), most):
-            rows = slice(begin, begin + most)
-            pieces = [whole.detach()[rows].requires_grad_() for whole in parts]
-            losses = self.losses(pieces)
-            slopes = pulled_back([losses], pieces, [torch.ones_like(losses)])
-            for gradient, slope in zip(gradients, slopes, strict=True):
-                if slope is not None:
-                    gradient[rows] = slope
-            found.append(losses.detach())
-        return torch.cat(found), gradients
+    def _pulled_back(self, parts: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
+        leaves = [part.requires_grad_() for part in parts]
+        losses = self.losses(leaves)
+        return losses.detach().clone(), pulled_back([losses], leaves, [torch.ones_like(losses)])
 
     def _seen(self, losses: Tensor, point: Tensor, gradient: Tensor) -> Evaluations:
         """The evaluations at these points, with what the bounds make of the gradients."""

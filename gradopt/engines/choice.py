@@ -75,8 +75,8 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
     whole = isinstance(optimiser, TorchOptimiser) and not optimiser.uses_closure  # the step can be a graph
     if name in ("eager", "auto"):
         if whole:
-            return SwitchingEngine(oracle, optimiser, _promising(KINDS, oracle) if name == "auto" else {})
-        return EvaluatingEngine(oracle, optimiser, _promising(EVALUATIONS, oracle) if name == "auto" else {})
+            return SwitchingEngine(oracle, optimiser, promising(KINDS, oracle) if name == "auto" else {})
+        return EvaluatingEngine(oracle, optimiser, promising(EVALUATIONS, oracle) if name == "auto" else {})
     size = sum(parameter.numel() for parameter in oracle.parameters)
     try:
         with devices.threads("auto", size), wait(PROGRAM):
@@ -90,7 +90,8 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
         raise Mistake(f"engine={name} cannot run this: {refusal}; use engine=eager, or engine=auto") from refusal
 
 
-def _promising(kinds: Mapping[str, Any], oracle: AutogradOracle) -> Mapping[str, Any]:
+def promising(kinds: Mapping[str, Any], oracle: AutogradOracle) -> Mapping[str, Any]:
+    """The kinds that `auto` tries."""
     multiplies = any(parameter.ndim > 1 and parameter.numel() >= MATRIX for parameter in oracle.parameters)
     return {name: kind for name, kind in kinds.items() if not (name == "native" and multiplies)}
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,26 +35,35 @@ WORTH = 0.8
 Evaluate = Callable[[], Tensor]
 """Returns the loss where the parameters stand, and leaves its gradient in new tensors in their `.grad`."""
 
+Settle = Callable[[str | None, float, float], None]
+"""Told what is wrong with a program, None if nothing is, and the seconds of an evaluation by it and by autograd."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationKind:
     """A way to make a program of loss and gradient.
 
     Attributes:
-        build: Raises `Refusal` where it cannot.
+        build: Returns what may stand in for `differentiate` of the oracle. Raises `Refusal` where it cannot.
         patience: Seconds of eager steps after which `auto` tries it, as `choice.Kind.patience`.
     """
 
-    build: Callable[[LossGraph], Evaluate]
+    build: Callable[[LossGraph], Callable[..., Any]]
     patience: float
+
+
+class Differentiated(Protocol):
+    """An oracle whose losses and gradients a program may give."""
+
+    differentiate: Callable[..., Any]
+    deadline: float
 
 
 class EvaluatingEngine(EagerEngine):
     """An `EagerEngine` whose oracle takes losses and gradients from a program, once it gives the same as autograd.
 
     Args:
-        kinds: Ways to make a program that are tried in order, each after its patience.
-        asked: The name of a program to take in any case, whether it is faster or not, and itself.
+        kinds, asked: See `Substitution`.
     """
 
     def __init__(
@@ -64,13 +74,16 @@ class EvaluatingEngine(EagerEngine):
         asked: tuple[str, Evaluate] | None = None,
     ) -> None:
         super().__init__(oracle, optimiser)
-        self._waiting = dict(kinds)
-        self._graph: LossGraph | None = None
         self._spent = 0.0
-        self.label = asked[0] if asked is not None else "auto, begins eager" if kinds else "eager"
-        self.name = "eager"
-        if asked is not None:
-            self._try(*asked, is_asked=True)
+        self._substitution = Substitution(
+            oracle, lambda: trace_loss(oracle), lambda program, settle: Gate(oracle, program, settle), kinds, asked
+        )
+        self.label = self._substitution.label
+
+    @property
+    def name(self) -> str:
+        """Of what losses and gradients are made by now."""
+        return self._substitution.name
 
     def advance(self, limit: int, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps; see `Engine.advance`."""
@@ -82,22 +95,60 @@ class EvaluatingEngine(EagerEngine):
     def update(self) -> None:
         """Make the update after the last row; see `Engine.update`."""
         super().update()
-        if self._waiting and self.oracle.differentiate == self.oracle.by_autograd:
-            self._consider()
+        if self._substitution.is_due(self._spent):
+            with self.stopwatch.during("building a program"):
+                self._substitution.build()
 
-    def _consider(self) -> None:
-        """Build the next program if the run has lasted long enough, and as long is left."""
+
+class Substitution:
+    """What an oracle takes its losses and gradients from: autograd, and a program once it gives the same.
+
+    Attributes:
+        name: Of what it is now.
+        label: For people, before a run.
+
+    Args:
+        trace: Makes the graph; raises `Refusal` where there is none.
+        gate: Of a program and whom it tells: stands in for `differentiate` as long as both are made, to be compared.
+        kinds: Ways to make a program that are tried in order, each after its patience.
+        asked: The name of a program to take in any case, whether it is faster or not, and itself.
+    """
+
+    def __init__(
+        self,
+        oracle: Differentiated,
+        trace: Callable[[], LossGraph],
+        gate: Callable[[Callable[..., Any], Settle], Callable[..., Any]],
+        kinds: Mapping[str, EvaluationKind],
+        asked: tuple[str, Callable[..., Any]] | None,
+    ) -> None:
+        self._oracle, self._usual = oracle, oracle.differentiate
+        self._trace, self._gate = trace, gate
+        self._waiting = dict(kinds)
+        self._graph: LossGraph | None = None
+        self.label = asked[0] if asked is not None else "auto, begins eager" if kinds else "eager"
+        self.name = "eager"
+        if asked is not None:
+            self._try(*asked, is_asked=True)
+
+    def is_due(self, spent: float) -> bool:
+        """Whether to build the next program: so many seconds have been spent, and as many are left."""
+        if not self._waiting or self._oracle.differentiate != self._usual:
+            return False
+        kind = next(iter(self._waiting.values()))
+        return min(spent, self._oracle.deadline - time.perf_counter()) >= kind.patience
+
+    def build(self) -> None:
+        """Build the next program, and let it be compared from here on."""
         name, kind = next(iter(self._waiting.items()))
-        if min(self._spent, self.oracle.deadline - time.perf_counter()) < kind.patience:
-            return
         del self._waiting[name]
-        with self.stopwatch.during("building a program"), wait(PROGRAM):
+        with wait(PROGRAM):
             self._build(name, kind)
 
     def _build(self, name: str, kind: EvaluationKind) -> None:
         try:
             if self._graph is None:
-                self._graph = trace_loss(self.oracle)
+                self._graph = self._trace()
         except Refusal as refusal:
             self._waiting.clear()
             log.info("engine: eager to the end, as the loss is no graph: %s", refusal)
@@ -107,21 +158,21 @@ class EvaluatingEngine(EagerEngine):
         except Refusal as refusal:
             log.info("engine: eager, not %s: %s", name, refusal)
 
-    def _try(self, name: str, program: Evaluate, *, is_asked: bool) -> None:
+    def _try(self, name: str, program: Callable[..., Any], *, is_asked: bool) -> None:
         def settle(problem: str | None, pace: float, usual: float) -> None:
             figures = f"{1e6 * pace:.3g} us an evaluation, eager {1e6 * usual:.3g}"
             if problem is None and not is_asked and pace > WORTH * usual:
                 problem = f"it is not faster ({figures})"
             if problem is None:
-                self.oracle.differentiate, self.name = program, name
+                self._oracle.differentiate, self.name = program, name
                 log.info("engine: losses and gradients by %s: the same as by eager, %s", name, figures)
                 return
-            self.oracle.differentiate = self.oracle.by_autograd
+            self._oracle.differentiate = self._usual
             if is_asked:
                 raise Mistake(f"engine={name} cannot run this: {problem}; use engine=eager, or engine=auto")
             log.info("engine: eager, not %s: %s", name, problem)
 
-        self.oracle.differentiate = Gate(self.oracle, program, settle)
+        self._oracle.differentiate = self._gate(program, settle)
 
 
 @dataclass(slots=True)
@@ -129,13 +180,12 @@ class Gate:
     """Losses and gradients by autograd, which count, and by a program beside it.
 
     Args:
-        settle: Told what is wrong with the program, None if nothing is, and the seconds of an evaluation by it and by
-            autograd; after some evaluations, or at once where the program raises.
+        settle: Told after some evaluations, or at once where the program raises.
     """
 
     oracle: AutogradOracle
     program: Evaluate
-    settle: Callable[[str | None, float, float], None]
+    settle: Settle
     _pairs: list[tuple[tuple[float, Tensor], tuple[float, Tensor]]] = field(default_factory=list)  # type: ignore[type-arg]
     _seconds: list[tuple[float, float]] = field(default_factory=list)  # type: ignore[type-arg]
 

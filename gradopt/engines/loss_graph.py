@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.func import functional_call, functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from gradopt.engines.purity import Refusal, python_state, refuse_hooks, refuse_impure
 from gradopt.oracle import AutogradOracle
@@ -39,6 +40,12 @@ class LossGraph:
     module: GraphModule
     inputs: Sequence[Tensor]
     parameters: Sequence[nn.Parameter]
+
+    @property
+    def loss(self) -> Tensor:
+        """That output, fake."""
+        outputs = next(iter(self.module.graph.find_nodes(op="output"))).args[0]
+        return tree_leaves(outputs)[0].meta["val"]
 
 
 def trace_loss(oracle: AutogradOracle) -> LossGraph:

@@ -43,19 +43,11 @@ class MappedStep:
         Raises:
             RuntimeError: An operation has no rule for it.
         """
-        with strict_vmap():
-            return torch.func.vmap(self.each, in_dims=-1, out_dims=-1)(*tensors)  # type: ignore[return-value]
+        return _over(self.each, tensors)
 
     def over(self, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
-        """`many` as a graph.
-
-        Args:
-            inputs: Fake tensors with the axis of starts.
-
-        Raises:
-            RuntimeError: An operation has no rule for it.
-        """
-        return make_fx(self.many, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        """`many` as a graph; see `over_starts`."""
+        return over_starts(self.each, inputs)
 
     def table(self, states: Sequence[Tensor], rates: Tensor) -> Tensor:
         """Rows of the common states and the needed numbers, a row a step; from these states on, at these rates.
@@ -72,6 +64,24 @@ class MappedStep:
         if self.needed:  # all rows at once: what a step needs follows from its row alone
             columns += torch.func.vmap(self.numbers)(*columns, *rates.unbind(1))
         return torch.stack([column.double() for column in columns], dim=1) if columns else rates[:, :0]
+
+
+def over_starts(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    """A graph of one start for many, which are the last axis of all inputs and outputs.
+
+    Args:
+        inputs: Fake tensors with that axis.
+
+    Raises:
+        RuntimeError: An operation has no rule for it.
+    """
+    one = _mappable(module)
+    return make_fx(lambda *tensors: _over(one, tensors), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+
+def _over(module: GraphModule, tensors: Sequence[Tensor]) -> list[Tensor]:
+    with strict_vmap():
+        return torch.func.vmap(module, in_dims=-1, out_dims=-1)(*tensors)  # type: ignore[return-value]
 
 
 def mapped(graph: StepGraph) -> MappedStep:
@@ -159,10 +169,11 @@ def _on_cpu(module: GraphModule) -> GraphModule:
 
 
 def _mappable(module: GraphModule) -> GraphModule:
-    """The same graph without two operations that no map has a rule for: a number written where a mask is true is a
-    choice, and a copy into a tensor like it is itself.
+    """A graph that computes the same without two operations that no map has a rule for: a number written where a mask
+    is true is a choice, and a copy into a tensor like it is itself.
     """
-    graph = module.graph
+    graph = Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index_put.default):
         whole, places, value = node.args[:3]
         mask = places[0]
@@ -177,8 +188,7 @@ def _mappable(module: GraphModule) -> GraphModule:
         into, source = node.args[:2]
         if all(getattr(into.meta["val"], name) == getattr(source.meta["val"], name) for name in ("shape", "dtype")):
             _replace(node, source)
-    module.recompile()
-    return module
+    return GraphModule(module, graph)
 
 
 def _replace(node: Node, other: Node) -> None:

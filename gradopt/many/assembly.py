@@ -24,6 +24,7 @@ from gradopt.criteria.stacked import (
 )
 from gradopt.engines.choice import KINDS
 from gradopt.engines.compiled_lanes import CompiledLanes
+from gradopt.engines.evaluating_starts import evaluating
 from gradopt.engines.lane import LanesProgram
 from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
 from gradopt.engines.masked_lanes import captured_lanes
@@ -110,11 +111,6 @@ def assemble_starts(
     interrupt, budgets = Interrupt(oracle), list(budgets_of(stop, target))
     steps = min((float(budget.last_step) for budget in budgets if isinstance(budget, MaxSteps)), default=math.inf)
     built, label = _optimiser(oracle, target, optimiser, given, schedule, steps, engine)
-    if engine == "cuda_graph" and not isinstance(built, StackedTorchOptimiser):
-        raise Mistake(
-            f"engine=cuda_graph cannot run this: it replays whole steps, and {label} decides by values in the middle "
-            "of one; use engine=eager, or engine=auto"
-        )
     judges: list[Any] = [
         *([] if stop.target is None else [Target(stop.target)]),
         StackedUnbounded(),
@@ -126,21 +122,12 @@ def assemble_starts(
         *extra_criteria,
         interrupt,
     ]
-    if stop.max_evaluations is not None:
-        oracle.max_evaluations = stop.max_evaluations
-    if stop.max_seconds is not None:
-        oracle.deadline = time.perf_counter() + stop.max_seconds
     facts = {"objective": target.describe(), "optimiser": f"{label}, of {counted(oracle.num_starts, 'start')} at once"}
 
     if not isinstance(built, StackedTorchOptimiser):
-        if engine in PROGRAMS:
-            raise Mistake(
-                f"engine={engine} runs many starts of an elementwise optimiser such as adam, not of {label}: use "
-                "engine=eager or auto"
-            )
-        return StartsAssembly(
-            oracle, StackedEngine(oracle, built), judges, interrupt, {**facts, "engine": "eager"}, steps
-        )
+        evaluated = evaluating(engine, oracle, built, label)
+        _limit(oracle, stop)
+        return StartsAssembly(oracle, evaluated, judges, interrupt, {**facts, "engine": evaluated.label}, steps)
 
     def few() -> Parts:
         some = StackedOracle(target, {name: points[:GATE_STARTS] for name, points in starts.items()})
@@ -160,7 +147,16 @@ def assemble_starts(
     name = engine if engine in PROGRAMS else "native"
     patience = {"eager": math.inf, "auto": KINDS[name].patience}.get(engine, 0.0)
     executed = LanesEngine(Parts(oracle, built), name, program, patience)
+    _limit(oracle, stop)
     return StartsAssembly(oracle, executed, judges, interrupt, facts, steps)
+
+
+def _limit(oracle: StackedOracle, stop: Stop) -> None:
+    """Set the budgets; not before there is an engine, as it may have to compile."""
+    if stop.max_evaluations is not None:
+        oracle.max_evaluations = stop.max_evaluations
+    if stop.max_seconds is not None:
+        oracle.deadline = time.perf_counter() + stop.max_seconds
 
 
 def _check_request(engine: str, extra_criteria: Sequence[Criterion], on_saddle: str) -> None:

@@ -76,10 +76,11 @@ class LevenbergMarquardt(TrustSteps):
         try:
             super().update(evaluation, oracle)
         except (Stuck, NonFiniteTrial):
-            if not self._bends or self._other is None:
+            bent, flat = self._model, self._other
+            if not self._bends or flat is None or not isinstance(bent, Box):
                 raise
             self._bends = self._accepted = False
-            self._model, self._other = self._other, self._model
+            self._model, self._other = flat, bent
             super().update(evaluation, oracle)
 
     def state_dict(self) -> State:

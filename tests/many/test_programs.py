@@ -223,8 +223,6 @@ def test_what_is_no_program_is_refused_or_runs_eagerly():
         Mistake, match="engine=cuda_graph cannot run this: it replays whole steps, and lbfgs decides by"
     ):
         gradopt.minimise(wide.function, starts=starts, engine="cuda_graph", optimiser="lbfgs")
-    with pytest.raises(Mistake, match="engine=compiled runs many starts of an elementwise optimiser"):
-        gradopt.minimise(wide.function, starts=starts, engine="compiled", optimiser="lbfgs")
 
 
 @pytest.mark.parametrize("engine", ["mapped"], indirect=True)

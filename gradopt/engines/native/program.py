@@ -3,7 +3,7 @@
 import ctypes
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -39,7 +39,8 @@ class NativeProgram:
     """
 
     def __init__(self, graph: StepGraph) -> None:
-        source, self._rows = loaded(graph.module, graph.parameters, graph.num_groups)
+        source, library = loaded(graph.module, graph.parameters, graph.num_groups)
+        self._rows = library.rows
         self.step_norm = math.nan
         self.best: tuple[float, Tensor] | None = None
         self._graph = graph
@@ -99,23 +100,25 @@ class NativeProgram:
         return [tensor.data_ptr() for tensor in live] + self._own_addresses
 
 
-def loaded(module: GraphModule, parameters: Sequence[Tensor], num_groups: int) -> tuple[Source, Callable[..., int]]:
-    """The source of a step graph, see `printed`, and what has become of it.
+def loaded(
+    module: GraphModule, parameters: Sequence[Tensor], num_groups: int, *, behind: str = ""
+) -> tuple[Source, ctypes.CDLL]:
+    """The source of a step graph, see `printed`, and what has become of it; with more functions in C behind `rows`.
 
     Raises:
         Refusal: No compiler, or the graph holds what is not printed.
     """
     try:
         source = printed(module, len(parameters), num_groups)
-        rows = find_compiler().load(source.text).rows
+        library = find_compiler().load(source.text + behind)
     except (Unprintable, NoCompiler) as reason:
         raise Refusal(str(reason)) from reason
     except RecursionError as error:
         raise Refusal("a chain of operations too long to be printed") from error
     if _overlap(parameters):
         raise Refusal("two unknowns share memory")
-    rows.restype, rows.argtypes = ctypes.c_long, ARGUMENTS
-    return source, rows
+    library.rows.restype, library.rows.argtypes = ctypes.c_long, ARGUMENTS
+    return source, library
 
 
 def _zeros(example: Tensor) -> Tensor:
