@@ -125,7 +125,5 @@ AUGMENTED_LAGRANGIAN = own("augmented_lagrangian", "augmented_lagrangian")
 MULTI_START = own("multi_start", "multi_start")
 TIKTAK = own("tiktak", "tiktak")
 AROUND = own("multi_start (radius 10)", "multi_start", radius=10.0)
-AROUND_FIT = own(
-    "multi_start (radius 10, inner levenberg_marquardt)", "multi_start", radius=10.0, inner="levenberg_marquardt"
-)
+AROUND_FIT = own("multi_start + LM (radius 10)", "multi_start", radius=10.0, inner="levenberg_marquardt")
 """Where a bound is missing they search as far as this round the start: for more than one minimum beside it."""
