@@ -221,6 +221,7 @@ def test_compiled_steps_are_those_of_eager(monkeypatch, name, problem, dtype):
     agree(ours, eager, tolerance=ROUNDING[dtype])
 
 
+@pytest.mark.slow
 def test_the_compiler_runs_the_first_problem_in_chunks(monkeypatch):
     calls, lifted = [], []
     lift = compiled._lift

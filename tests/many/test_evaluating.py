@@ -32,7 +32,7 @@ from tests.many.test_law import cusp, log_well, tilted
 from tests.many.test_lbfgs import CASES, drawn, wood
 from tests.many.test_trust import FITS, LOSSES, SOLVERS
 
-QUICK = ("native", "mapped")
+QUICK = ("native", pytest.param("mapped", marks=pytest.mark.slow))
 EVERY = (*QUICK, pytest.param("compiled", marks=pytest.mark.slow))
 
 

@@ -55,7 +55,7 @@ def drawn(number, n=2, dtype=torch.float64):
     return torch.rand(number, n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4 - 2
 
 
-QUICK = ("native", "mapped", "masked")
+QUICK = ("native", pytest.param("mapped", marks=pytest.mark.slow), "masked")
 EVERY = (*QUICK, pytest.param("compiled", marks=pytest.mark.slow))
 
 
