@@ -87,6 +87,7 @@ def concluded(
         njev=counts[1],
         nhev=counts[2],
         seconds=seconds,
+        engine=assembly.engine.name,
         history=history.columns(),
         metrics=dict(oracle.metrics()),
         covariance=_covariance(oracle, loss) if verdict.success else None,

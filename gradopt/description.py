@@ -30,6 +30,7 @@ def described(found: Result | Results) -> dict[str, Any]:
         "nhev": result.nhev,
         "seconds": result.seconds,
         "seconds_by": dict(result.seconds_by),
+        "engine": result.engine,
         "metrics": dict(result.metrics),
         "minima": [
             {"x": _numbers(one["x"]), "fun": one["fun"], "visits": one["visits"]}

@@ -34,6 +34,7 @@ class Result:
             `backward`, `update`, and `records` (reading and measuring); or all as `steps`, by a program, from many
             starts, and on other devices than the CPU. Then `judging`, with what is looked into at the end, and
             `logging`.
+        engine: What made the last step: with `auto` what it has come to; eager, too, where no program was proved yet.
         history: float64 tensors by column, one value a step: `loss`, `gradient_norm`, ...; empty if not kept.
         metrics: The objective's metrics at `x`.
         covariance: Of the unknowns as one vector, shape (n, n), for objectives with more residuals than unknowns (up to
@@ -63,6 +64,7 @@ class Result:
     nhev: int
     seconds: float
     seconds_by: Mapping[str, float] = field(default_factory=dict, repr=False)
+    engine: str = field(default="eager", repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
     covariance: Any = field(default=None, repr=False)
@@ -123,7 +125,7 @@ class Results:
         verdicts: One each; their sentences are made when they are asked for.
         nit, nfev, njev, nhev: Of each start, int64.
         seconds: Of the whole run.
-        seconds_by: As in `Result`, of the whole run.
+        seconds_by, engine: As in `Result`, of the whole run.
         history: Of the whole run, one value a step: the median of the starts that went on, the lowest loss so far of
             all (`best_loss`), the evaluations of all together (`all_evaluations`), and how many went on (`going`).
         covariance: Of each fit as in `Result`, shape (starts, n, n), NaN for starts that have none; None without
@@ -148,6 +150,7 @@ class Results:
     x0: Any = field(repr=False)
     basin: Any = field(repr=False)
     seconds_by: Mapping[str, float] = field(default_factory=dict, repr=False)
+    engine: str = field(default="eager", repr=False)
     history: Mapping[str, Any] = field(default_factory=dict, repr=False)
     covariance: Any = field(default=None, repr=False)
     minima: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
@@ -183,7 +186,9 @@ class Results:
     @property
     def best_start(self) -> Result:
         """The `Result` of the best start."""
-        return replace(self[self.best], history=self.history, minima=self.minima, seconds_by=self.seconds_by)
+        return replace(
+            self[self.best], history=self.history, minima=self.minima, seconds_by=self.seconds_by, engine=self.engine
+        )
 
     def __len__(self) -> int:
         return len(self.verdicts)

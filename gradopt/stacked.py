@@ -188,7 +188,8 @@ class StackedOracle:
 
     def losses(self, parameters: Sequence[Tensor]) -> Tensor:
         """The losses at starts given by stacked parameters, shape (starts,); not counted."""
-        return self.objective.losses(dict(zip(self.names, parameters, strict=True)))
+        found = self.objective.losses(dict(zip(self.names, parameters, strict=True)))
+        return found.to(parameters[0].dtype)  # a loss may be a number of another type than its unknowns
 
     def losses_at(self, points: Tensor) -> Tensor:
         """The losses at other points, shape (starts, n), without gradients; not counted."""

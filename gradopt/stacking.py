@@ -1,5 +1,6 @@
 """Starts become stacked parameters, one entry a start; what cannot be done for many at once is refused."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -91,10 +92,10 @@ def check_losses(
     try:
         found = losses(few).detach()
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = re.split(r"\n|\.\s|,? please ", str(error).strip())[0].rstrip(".") or type(error).__name__
         raise Mistake(
-            f"{name} cannot be evaluated at many starts at once: {reason} Use torch.where in place of `if`, and no "
-            ".item(); or define losses(parameters); or run its starts one after another"
+            f"{name} cannot be evaluated at many starts at once: torch.vmap says {reason!r}; use torch.where in place "
+            "of `if`, and no .item(), .numpy() or random numbers; or define losses(parameters); or take one start"
         ) from error
     if found.shape != (len(points),):
         raise Mistake(

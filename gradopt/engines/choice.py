@@ -20,6 +20,7 @@ from gradopt.engines.graph import GraphEngine, Program
 from gradopt.engines.loss_graph import trace_loss
 from gradopt.engines.native.evaluation import NativeEvaluation
 from gradopt.engines.native.program import NativeProgram
+from gradopt.engines.patience import patience
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.tracing import StepGraph, trace
@@ -196,7 +197,7 @@ class SwitchingEngine:
         """
         name, kind = next(iter(self._waiting.items()))
         spent = min(self._spent, self.oracle.deadline - time.perf_counter())
-        if spent < kind.patience or self._limit < GATE_ROWS:  # it goes step by step
+        if spent < patience(kind.patience) or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
         with self.stopwatch.during("building a program"), wait(PROGRAM):

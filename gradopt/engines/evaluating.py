@@ -14,6 +14,7 @@ from torch import Tensor
 from gradopt.contracts import Band, Block, Optimiser
 from gradopt.engines.eager import EagerEngine
 from gradopt.engines.loss_graph import LossGraph, trace_loss
+from gradopt.engines.patience import patience
 from gradopt.engines.purity import Refusal
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
@@ -136,7 +137,7 @@ class Substitution:
         if not self._waiting or self._oracle.differentiate != self._usual:
             return False
         kind = next(iter(self._waiting.values()))
-        return min(spent, self._oracle.deadline - time.perf_counter()) >= kind.patience
+        return min(spent, self._oracle.deadline - time.perf_counter()) >= patience(kind.patience)
 
     def build(self) -> None:
         """Build the next program, and let it be compared from here on."""

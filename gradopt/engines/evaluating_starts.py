@@ -92,7 +92,8 @@ class EvaluatingStartsEngine(StackedEngine):
         """Make the update after the last row of the starts that go on; see `Engine.update`."""
         super().update()
         if self._substitution.is_due(self._usual.seconds):
-            self._substitution.build()
+            with self.stopwatch.during("building a program"):
+                self._substitution.build()
 
 
 class Timed:

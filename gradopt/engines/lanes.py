@@ -13,6 +13,7 @@ from torch import Tensor
 from gradopt.constraints.box import pinned
 from gradopt.contracts import Band, Block, Starts, State
 from gradopt.engines.lane import NUMBERS, Lanes, LanesProgram, Visit
+from gradopt.engines.patience import patience
 from gradopt.engines.purity import Refusal
 from gradopt.engines.rates import Rates
 from gradopt.engines.stacked import StackedEngine
@@ -112,8 +113,10 @@ class LanesEngine(StackedEngine):
             self._pending = True
             return
         super().update()
-        if self._build is not None and self._spent >= self._patience:
-            self._take_over(self._build)
+        spent = min(self._spent, self.oracle.deadline - time.perf_counter())
+        if self._build is not None and (self._patience == 0 or spent >= patience(self._patience)):
+            with self.stopwatch.during("building a program"):
+                self._take_over(self._build)
 
     def retire(self, ended: Tensor) -> Tensor | None:
         """As `StartsEngine.retire`."""

@@ -1,7 +1,10 @@
 """What a graph would leave out: Python state, hooks, random numbers and writes into tensors that are not its inputs."""
 
 import copy
+import functools
+import itertools
 import random
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +21,12 @@ from gradopt.torch_internals import has_step_hooks
 class Refusal(Exception):
     """Why a step cannot be one graph; the message is a sentence for people, without a full stop."""
 
+
+MOST = 1000
+"""Functions, objects and containers in which state of a loss is looked for; and entries of one of these."""
+
+FOREIGN = ("torch", "numpy", "scipy", "gradopt")
+"""Packages whose functions and classes keep no state of a user's loss; nor do those of the standard library."""
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
@@ -89,8 +98,9 @@ def _source(node: Any) -> Node | None:
 def python_state(objective: nn.Module) -> Iterator[None]:
     """Inside, calls of the objective leave no trace: what they change in Python is put back, and refused at the end.
 
-    It sees attributes of its modules, variables that its functions share with others, containers in either, and the
-    generators of Python and torch; not what lies deeper, such as attributes of objects in them.
+    It sees the attributes of its modules, what these lead to (objects, their classes, containers, functions with their
+    variables, globals, defaults and attributes), up to a thousand such things, and the generators of Python and torch;
+    not what an iterator or code in C keeps to itself.
 
     Raises:
         Refusal: Something has changed, by name.
@@ -127,6 +137,11 @@ class _Space:
         self._title, self._live, self._all = title, live, names is None
         self._values = dict(live) if names is None else {name: live[name] for name in names if name in live}
         self._contents = {name: copy.copy(v) for name, v in self._values.items() if type(v) in (list, dict, set)}
+
+    @property
+    def values(self) -> Iterable[Any]:
+        """As they were."""
+        return self._values.values()
 
     def restore(self) -> list[str]:
         """Put everything back, and say by name what had changed."""
@@ -165,6 +180,20 @@ class _Cells(dict[str, Any]):
         self._cells[name].cell_contents = value
 
 
+class _Attributes(dict[str, Any]):
+    """Some attributes of a class, or of an object with slots; likewise."""
+
+    def __init__(self, owner: Any, names: Iterable[str]) -> None:
+        self._owner = owner
+        super().__init__({name: getattr(owner, name) for name in names if hasattr(owner, name)})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self._owner, name, default)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._owner, name, value)
+
+
 def _bound(cell: types.CellType) -> bool:
     try:
         cell.cell_contents  # noqa: B018
@@ -174,18 +203,80 @@ def _bound(cell: types.CellType) -> bool:
 
 
 def _spaces(objective: nn.Module) -> Iterator[_Space]:
+    """All that is looked at, from the modules on."""
     waiting: list[Any] = []
+    seen: set[int] = set()
     for name, module in objective.named_modules():
         yield _Space(f"{name}." if name else "", vars(module))
-        waiting += vars(module).values()
-        waiting.append(type(module).forward)
-    seen: set[int] = set()
-    while waiting:
-        function = waiting.pop()
-        function = getattr(function, "__func__", function)
-        if isinstance(function, types.FunctionType) and id(function) not in seen:
-            seen.add(id(function))
-            cells = _Cells(function)
-            yield _Space("", cells)
-            yield _Space("", function.__globals__, function.__code__.co_names)
-            waiting += cells.values()
+        seen.add(id(module))
+        waiting += [type(module).forward, *vars(module).values()]
+    held = list(waiting)  # an id is that of one thing only as long as this is alive
+    while waiting and len(seen) < MOST:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, (torch.Tensor, types.ModuleType, str, bytes, int, float)):
+            continue
+        seen.add(id(one))
+        held.append(one)
+        found = list(_parts(one))
+        yield from (space for space in found if isinstance(space, _Space))
+        for leads in found:
+            waiting += leads.values if isinstance(leads, _Space) else leads
+
+
+def _parts(one: Any) -> Iterator["_Space | Iterable[Any]"]:
+    """Where something keeps state, and what else it leads to."""
+    if isinstance(one, types.MethodType):
+        yield [one.__self__, one.__func__]
+    elif isinstance(one, functools.partial):
+        yield [one.func, *one.args, *one.keywords.values()]
+    elif isinstance(one, types.FunctionType):
+        yield from () if _is_foreign(one) else _of_function(one)
+    elif isinstance(one, type):
+        yield from () if _is_foreign(one) else _of_class(one)
+    elif type(one) in (list, tuple, set, frozenset, dict):
+        if not isinstance(one, (tuple, frozenset)):
+            yield _Space("", {f"a {type(one).__name__} inside another object": one})
+        yield list(itertools.islice(_items(one), MOST))
+    else:
+        yield from _of_object(one)
+
+
+def _of_function(function: types.FunctionType) -> Iterator[_Space]:
+    yield _Space("", _Cells(function))
+    yield _Space("", function.__globals__, function.__code__.co_names)
+    yield _Space(f"{function.__name__}.", vars(function))
+    yield _Space("", _defaults(function))
+
+
+def _of_class(kind: type) -> Iterator[_Space | Iterable[Any]]:
+    own = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+    yield _Space(
+        f"{kind.__name__}.", _Attributes(kind, [n for n, value in own.items() if not hasattr(value, "__get__")])
+    )
+    yield [*[value for value in vars(kind).values() if isinstance(value, types.FunctionType)], *kind.__bases__]
+
+
+def _of_object(one: Any) -> Iterator[_Space | Iterable[Any]]:
+    if isinstance(getattr(one, "__dict__", None), dict):
+        yield _Space("", vars(one))
+    kind = type(one)
+    slots = [name for base in kind.__mro__ for name in _listed(vars(base).get("__slots__", ()))]
+    if slots and not _is_foreign(kind):
+        yield _Space("", _Attributes(one, slots))
+    yield [kind]
+
+
+def _defaults(function: types.FunctionType) -> dict[str, Any]:
+    """The values of its arguments that are given where it is defined."""
+    values, code = function.__defaults__ or (), function.__code__
+    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    return {**dict(zip(names, values, strict=True)), **(function.__kwdefaults__ or {})}
+
+
+def _listed(names: str | Iterable[str]) -> Iterable[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _is_foreign(definition: types.FunctionType | type) -> bool:
+    root = (definition.__module__ or "").partition(".")[0]
+    return root in FOREIGN or root in sys.stdlib_module_names

@@ -12,6 +12,7 @@ from torch import Tensor
 from gradopt.contracts import Band, Block, BudgetSpent, Halted, Starts, State
 from gradopt.optimisers.stacked.optimiser import StackedOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
+from gradopt.stopwatch import Stopwatch
 
 MAX_VALUES = 1_000_000
 """Values of a column that a block holds at most: with many starts it has fewer rows."""
@@ -51,13 +52,20 @@ class StackedEngine:
     once. A start that is halted on the way, or out of budget, is put back to its last point; it ends the block.
 
     Attributes:
+        name: Of what makes the steps.
         starts: Which starts the parameters hold.
+        stopwatch: Of what building programs has taken in the run.
     """
+
+    @property
+    def name(self) -> str:
+        return "eager"
 
     def __init__(self, oracle: StackedOracle, optimiser: StackedOptimiser) -> None:
         self.oracle = oracle
         self.optimiser = optimiser
         self.step = 0
+        self.stopwatch = Stopwatch()
         number = oracle.num_starts
         self.starts = Starts(torch.arange(number), torch.ones(number, dtype=torch.bool), torch.zeros(number).long())
         self._ended = Ended.room(number, oracle.read())

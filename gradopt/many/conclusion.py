@@ -86,6 +86,7 @@ def concluded(
         njev=gradients,
         nhev=products,
         seconds=seconds,
+        engine=assembly.engine.name,
         best=best,
         x0=shown(begin),
         basin=basin,

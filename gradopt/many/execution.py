@@ -68,13 +68,18 @@ def execute(
                     opened = True
                 watchers.record(summaries.of(block), dict)
             result = concluded(assembly, blocks.last, blocks.ending, begin, history, form, directory)
-            result = replace(result, **blocks.times({}))
+            result = replace(result, **blocks.times(_parts(blocks.stopwatch.seconds, engine.stopwatch.seconds)))
             return result
         except BaseException as raised:
             error = raised
             raise
         finally:
             watchers.close(result, error)
+
+
+def _parts(seconds: Mapping[str, float], built: Mapping[str, float]) -> dict[str, float]:
+    """Of what the steps are made, where programs have been built in between."""
+    return {"steps": seconds["steps"] - sum(built.values()), **built} if built else {}
 
 
 class Summaries:

@@ -108,6 +108,7 @@ def _work(found: Result | Results) -> str:
         f"{counted(steps, 'step')}, {counted(losses, 'evaluation')}, {counted(gradients, 'gradient')}, "
         f"{counted(products, 'Hessian product')} "
         f"{'of all starts ' * many}in {found.seconds:.3g} s"
+        f"{f', the last by {found.engine}' * (found.engine != 'eager')}"
     )
 
 

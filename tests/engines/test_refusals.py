@@ -1,11 +1,13 @@
 """What cannot be a graph is refused before the run, with the reason; what no trace shows, by the gate."""
 
+import functools
 import itertools
 import logging
 import random
 import re
 import time
-from dataclasses import replace
+import types
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -93,6 +95,131 @@ def test_what_a_loss_must_not_do_is_named_and_leaves_no_trace(extra, reason):
     assert (bowl.calls, bowl.seen) == (0, [])
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
+
+
+class Counter:
+    """Counts in an attribute, or in a list that one holds."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, x):
+        if isinstance(self.calls, list):
+            self.calls.append(1)
+        else:
+            self.calls += 1
+        return (x**2).sum()
+
+    def loss(self, x):
+        return self(x)
+
+
+@dataclass(slots=True)
+class Slotted:
+    calls: int = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return (x**2).sum()
+
+
+class Tally:
+    calls = 0
+
+
+class Heir(Counter):
+    """Inherits its state and its call."""
+
+
+NAMESPACE, CALLS = types.SimpleNamespace(calls=0), 0
+
+
+def marked(x):
+    marked.calls += 1
+    return (x**2).sum()
+
+
+marked.calls = 0
+
+
+def defaulted(x, calls=[]):  # noqa: B006
+    calls.append(1)
+    return (x**2).sum()
+
+
+def named(x, *, calls={}):  # noqa: B006
+    calls[len(calls)] = 1
+    return (x**2).sum()
+
+
+def filled(calls, x):
+    calls["calls"] = calls.get("calls", 0) + 1
+    return (x**2).sum()
+
+
+def in_a_namespace(x):
+    NAMESPACE.calls += 1
+    return (x**2).sum()
+
+
+def in_a_class(x):
+    Tally.calls += 1
+    return (x**2).sum()
+
+
+def called():
+    global CALLS
+    CALLS += 1
+    return 0.0
+
+
+def helped(x):
+    return (x**2).sum() + called()
+
+
+KEEPING = {
+    "an attribute": (lambda: Counter(0), "calls"),
+    "a list of an attribute": (lambda: Counter([]), "calls"),
+    "a bound method": (lambda: Counter(0).loss, "calls"),
+    "an inherited call": (lambda: Heir(0), "calls"),
+    "a slot": (Slotted, "calls"),
+    "an object in a list": (lambda: functools.partial(lambda those, x: those[0](x), [Counter(0)]), "calls"),
+    "an attribute of a function": (lambda: marked, "marked.calls"),
+    "a default": (lambda: defaulted, "calls"),
+    "a default of a keyword": (lambda: named, "calls"),
+    "a partial": (lambda: functools.partial(filled, {}), "a dict inside another object"),
+    "a namespace": (lambda: in_a_namespace, "calls"),
+    "a class": (lambda: in_a_class, "Tally.calls"),
+    "a function that is called": (lambda: helped, "CALLS"),
+}
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize(("build", "name"), KEEPING.values(), ids=KEEPING)
+def test_state_is_seen_wherever_python_keeps_it_and_put_back(build, name, many):
+    loss = build()
+    where = {"starts": torch.ones(20, 2)} if many else {"x0": [1.0, 2.0]}
+
+    with pytest.raises(Mistake, match=f"engine=native cannot run this: the loss keeps state .* a call changes {name};"):
+        gradopt.minimise(loss, **where, optimiser="adam", engine="native")
+    if not many:  # many starts are first compared with some of them alone
+        kept = NAMESPACE.calls, CALLS, Tally.calls, marked.calls, len(defaulted.__defaults__[0])
+        with pytest.raises(Mistake):
+            gradopt.minimise(loss, **where, optimiser="adam", engine="native")
+        assert kept == (NAMESPACE.calls, CALLS, Tally.calls, marked.calls, len(defaulted.__defaults__[0]))
+
+
+def test_an_object_that_keeps_no_state_is_none():
+    class Bent:
+        def __init__(self):
+            self.weights, self.inner = {"a": [1.0, 2.0]}, types.SimpleNamespace(power=2)
+
+        def __call__(self, x):
+            return self.weights["a"][0] * (x**self.inner.power).sum()
+
+    result = gradopt.minimise(Bent(), [1.0, 2.0], optimiser="adam", engine="native")
+
+    assert result.engine == "native"
 
 
 def test_a_variable_of_an_enclosing_function_is_seen():

@@ -6,6 +6,7 @@ import re
 import time
 
 import pytest
+import sympy  # noqa: F401  (so that no test is the first to trace)
 import torch
 from torch import nn
 
@@ -450,3 +451,19 @@ def test_a_run_says_what_its_engine_is(engine, label):
     assembly = assemble_starts(target, {"x": torch.ones(3, 2, dtype=torch.float64)}, "lbfgs", engine=engine)
 
     assert assembly.facts["engine"] == label and assembly.engine.name == "eager"
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs", "trust_region"])
+@pytest.mark.parametrize("name", ["eager", "native"])
+def test_a_loss_of_another_type_than_its_unknowns_runs_as_alone(name, optimiser):
+    def rounded(x):
+        return ((x - 1) ** 2).sum().float()
+
+    starts = torch.tensor(drawn(20, 2, -2.0, 2.0), dtype=torch.float64)
+
+    many = gradopt.minimise(rounded, starts=starts, optimiser=optimiser, engine=name)
+
+    alone = gradopt.minimise(rounded, starts[0], optimiser=optimiser, engine=name)
+    assert many[0].status is alone.status
+    torch.testing.assert_close(many.x[0], alone.x, rtol=1e-6, atol=1e-6)
+    assert many[0].status is gradopt.Status.CONVERGED

@@ -2,8 +2,11 @@
 
 import itertools
 import logging
+import sys
+from dataclasses import replace
 
 import pytest
+import sympy  # noqa: F401  (so that no test is the first to trace)
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -15,6 +18,7 @@ from gradopt.engines.compiled_lanes import CompiledLanes
 from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
 from gradopt.engines.masked_lanes import MaskedLanes
 from gradopt.engines.native.lanes_program import NativeLanes
+from gradopt.engines.patience import FIRST_TRACE, patience
 from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import trace
 from gradopt.loop import iterate
@@ -200,9 +204,9 @@ def test_auto_goes_on_with_a_program_where_a_run_lasts(monkeypatch, caplog):
     assert "engine: native" in caplog.text and len(auto.history["step"]) < 60
 
 
-@pytest.mark.parametrize("patience", [0.02, 0.04, 0.06])
-def test_a_program_that_is_ready_within_a_block_waits_for_its_end(monkeypatch, patience):
-    monkeypatch.setattr(assemblies, "KINDS", {"native": Kind(KINDS["native"].build, patience=patience)})
+@pytest.mark.parametrize("seconds", [0.02, 0.04, 0.06])
+def test_a_program_that_is_ready_within_a_block_waits_for_its_end(monkeypatch, seconds):
+    monkeypatch.setattr(assemblies, "KINDS", {"native": Kind(KINDS["native"].build, patience=seconds)})
     options = {"optimiser": "adam", "optimiser_options": {"lr": 1e-3}, "stop": gradopt.Stop(max_steps=2000)}
 
     switched = gradopt.minimise(hollow, starts=drawn(6), engine="auto", **options)
@@ -338,3 +342,22 @@ def test_a_program_that_gives_other_records_is_refused(monkeypatch, build):
     assert LanesEngine(parts(), "native", lambda: program, 0.0).name == "eager"
     with pytest.raises(Refusal, match="its loss is not that of eager"):
         prove(program, parts)
+
+
+def test_auto_builds_nothing_for_which_no_time_is_left_and_says_what_building_took(monkeypatch):
+    monkeypatch.setattr(assemblies, "KINDS", {"native": replace(KINDS["native"], patience=0.2)})
+    options = {"optimiser": "adam", "optimiser_options": {"lr": 1e-6}, "starts": drawn(100)}
+
+    short, long = (gradopt.minimise(hollow, **options, stop=gradopt.Stop(max_seconds=s)) for s in (0.3, 3.0))
+
+    assert short.engine == "eager" and "building a program" not in short.seconds_by
+    assert long.engine == "native" and long.seconds_by["building a program"] > 0
+    assert sum(long.seconds_by.values()) == pytest.approx(long.seconds, rel=0.1)
+
+
+def test_the_first_trace_of_a_process_is_waited_for_longer(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sympy", sys)
+    assert [patience(0.5), patience(0.0)] == [0.5, 0.0]
+
+    monkeypatch.delitem(sys.modules, "sympy")
+    assert [patience(0.5), patience(0.0)] == [0.5 + FIRST_TRACE, 0.0]
