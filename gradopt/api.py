@@ -198,6 +198,7 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
     criteria: Sequence[Criterion] = (),
     observers: Sequence[Observer] = (),
     callback: Callable[[Block], bool | None] | None = None,
+    engine: str = "auto",
     directory: str | Path | None = None,
 ) -> Result | Results:
     """Minimise half the sum of squares of residuals, or a robust loss of them, by Levenberg-Marquardt.
@@ -209,6 +210,7 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
         starts: Many fits at once, as for `minimise`.
         loss: linear, soft_l1, huber, cauchy or arctan, as in `scipy.optimize.least_squares`.
         f_scale: The size of residual from which on outliers begin, in the units of the residuals.
+        engine: As for `minimise`: of losses and gradients; residuals and their Jacobians stay with autograd.
 
     Raises:
         Mistake: As `minimise`.
@@ -242,6 +244,7 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
         criteria=criteria,
         observers=observers,
         callback=callback,
+        engine=engine,
         directory=directory,
     )
 

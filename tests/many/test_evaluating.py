@@ -467,3 +467,16 @@ def test_a_loss_of_another_type_than_its_unknowns_runs_as_alone(name, optimiser)
     assert many[0].status is alone.status
     torch.testing.assert_close(many.x[0], alone.x, rtol=1e-6, atol=1e-6)
     assert many[0].status is gradopt.Status.CONVERGED
+
+
+@pytest.mark.parametrize("where", [{"x0": [-1.2, 1.0]}, {"starts": [[-1.2, 1.0], [2.0, 2.0]]}], ids=["one", "many"])
+def test_fits_take_an_engine_too(where):
+    def valley(x):
+        return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+    eager, native = (gradopt.least_squares(valley, **where, engine=name) for name in ("eager", "native"))
+
+    assert native.engine == "native" or int(torch.as_tensor(native.nfev).max()) <= GATE_EVALUATIONS
+    torch.testing.assert_close(native.x, eager.x, rtol=1e-8, atol=1e-8)
+    with pytest.raises(Mistake, match="engine='fast' is not one of"):
+        gradopt.least_squares(valley, **where, engine="fast")
