@@ -275,6 +275,7 @@ class Oracle(Protocol):
             count.
         origin: The point of the first evaluation, from which distances count; None before it.
         num_losses, num_gradients, num_hessian_products: What has been evaluated so far.
+        num_refused: Calls that have raised `BudgetSpent`: what was looked at in between has not been seen to the end.
         max_evaluations: A call of `evaluate` or `loss` beyond this many losses raises `BudgetSpent` instead.
         deadline: So does one after the first that comes later than this, by `time.perf_counter()`.
         has_full_loss: Whether there is a loss over all data: without it nothing can be judged.
@@ -294,6 +295,7 @@ class Oracle(Protocol):
     num_losses: int
     num_gradients: int
     num_hessian_products: int
+    num_refused: int
     max_evaluations: float
     deadline: float
     best: Evaluation | None

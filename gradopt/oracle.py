@@ -65,6 +65,7 @@ class AutogradOracle:
         self.num_losses = 0
         self.num_gradients = 0
         self.num_hessian_products = 0
+        self.num_refused = 0
         self.max_evaluations = math.inf
         self.deadline = math.inf
         self.best: Evaluation | None = None
@@ -404,6 +405,7 @@ class AutogradOracle:
     def _spend(self) -> None:
         late = self.num_losses and time.perf_counter() >= self.deadline and not self.is_sparing
         if self.num_losses >= self.max_evaluations or late:
+            self.num_refused += 1
             raise BudgetSpent
         self.num_losses += 1
 

@@ -684,3 +684,44 @@ def test_the_smallest_curvature_told_is_the_smallest_in_the_units_of_the_unknown
 
     assert "the curvature is positive (smallest 1)" in result.message
     assert "curvature positive (1 to 4)" in report.facts(result)["checked"]
+
+
+UNSEEN = {
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], (1, 2, 4)),
+    "x^4 - y^4": (lambda x: x[0] ** 4 - x[1] ** 4, [0.0, 0.0], (1, 5, 26)),
+    "Peano": (lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), [0.0, 0.0], (1, 6)),
+    "x y z": (lambda x: x.prod(), [0.0, 0.0, 0.0], (1, 8)),
+    "cubic above a constant": (lambda x: x[0] ** 3 + 1000, [1.0], (3, 7)),
+    "plateau": (lambda x: -torch.exp(-(x[0] ** 2)), [30.0], (1, 9)),
+}
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize(("loss", "start", "budgets"), UNSEEN.values(), ids=UNSEEN)
+def test_a_point_that_no_budget_was_left_to_look_round_is_no_success(loss, start, budgets, many):
+    start = torch.tensor(start, dtype=torch.float64)
+    where = {"starts": start[None]} if many else {"x0": start}
+
+    for budget in budgets:
+        results = gradopt.minimise(loss, **where, stop=gradopt.Stop(max_evaluations=budget))
+        result = results[0] if many else results
+        assert result.status is Status.MAX_EVALUATIONS, (budget, result.message)
+        assert result.nfev <= budget
+
+
+def test_under_constraints_neither():
+    together = gradopt.Constraint(lambda x: x[1] - x[0], lower=0.0, upper=0.0)
+
+    cut, whole = (
+        gradopt.minimise(lambda x: x[0] ** 3, [0.0, 0.0], constraints=together, stop=gradopt.Stop(max_evaluations=n))
+        for n in (2, 200)
+    )
+
+    assert (cut.status, whole.status) == (Status.MAX_EVALUATIONS, Status.SADDLE_POINT)
+
+
+def test_a_plain_minimum_needs_no_look_and_is_one_with_the_last_evaluation():
+    whole = gradopt.minimise(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0])
+    cut = gradopt.minimise(lambda x: ((x - 3) ** 2).sum(), [0.0, 1.0], stop=gradopt.Stop(max_evaluations=whole.nit + 1))
+
+    assert cut.status is Status.CONVERGED and cut.nfev <= whole.nit + 1

@@ -16,7 +16,7 @@ from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, O
 from gradopt.criteria.convergence import Convergence
 from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
 from gradopt.stationarity.falls import NUM_BENT, REACH, fall, is_plateau
-from gradopt.stationarity.points import RESTING, StationaryPoints, free_unknowns, gradient_scale
+from gradopt.stationarity.points import RESTING, SUCCESSES, StationaryPoints, free_unknowns, gradient_scale
 from gradopt.verdict import Status
 
 NUM_RESTORED = 3
@@ -151,7 +151,10 @@ class ConstrainedConvergence:
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
         flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
+        refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
+        if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
+            kind = None
         return None if kind is None else Judgement.one(kind, row, **evidence)
 
     def _kind(

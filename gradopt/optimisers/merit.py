@@ -29,6 +29,7 @@ class Merit:
     num_losses: int
     num_gradients: int
     num_hessian_products: int
+    num_refused: int
     max_evaluations: float
     deadline: float
     best: Evaluation | None

@@ -195,9 +195,13 @@ class StationaryPoints:
             return Finding(status, evidence)
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
-        found = examine(hessian, free, sizes(point, self._origin), gradient)
+        found, refused = examine(hessian, free, sizes(point, self._origin), gradient), oracle.num_refused
         kind = self._kind(found, status, (faded & free, collapsed & free), evaluation, oracle, evidence)
-        if kind is None or (kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle)):
+        if kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle):
+            kind = None
+        if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
+            kind = None
+        if kind is None:
             self.needed /= found.effort  # what was dear to find out is asked again when more has changed
             return None
         return Finding(kind, evidence)
