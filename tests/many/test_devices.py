@@ -73,7 +73,7 @@ def _run(name, engine):
     return found.x.device.type, found.x.cpu(), found.verdicts.codes, found.nit, found.nfev
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled", "cuda_graph"])
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow), "cuda_graph"])
 @pytest.mark.parametrize(
     "name", [name if name == "choices by masks" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )

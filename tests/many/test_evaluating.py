@@ -34,6 +34,10 @@ from tests.many.test_lbfgs import CASES, drawn, wood
 from tests.many.test_trust import FITS, LOSSES, SOLVERS
 
 QUICK = ("native", pytest.param("mapped", marks=pytest.mark.slow))
+DTYPES = (
+    pytest.param(torch.float64, id="float64"),
+    pytest.param(torch.float32, id="float32", marks=pytest.mark.slow),
+)
 EVERY = (*QUICK, pytest.param("compiled", marks=pytest.mark.slow))
 
 
@@ -63,7 +67,7 @@ def assert_same(ours, eager, close):
 
 
 @pytest.mark.parametrize("engine", EVERY, indirect=True)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_start_of_lbfgs_ends_as_by_eager(engine, case, dtype):
     starts = torch.tensor(case.starts, dtype=dtype)
@@ -81,7 +85,7 @@ def test_each_start_of_lbfgs_ends_as_by_eager(engine, case, dtype):
 TRUST = [*[("lm", case) for case in FITS], *[("newton", case) for case in LOSSES]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "case"), TRUST, ids=lambda one: getattr(one, "name", one))
 def test_each_start_of_a_trust_region_ends_as_by_eager(engine, name, case, dtype):
     optimiser, options = SOLVERS[name]

@@ -510,6 +510,7 @@ def test_a_fit_that_failed_has_no_covariance():
     assert many[1].covariance is None and many[1].standard_errors is None and many[0].covariance is not None
 
 
+@pytest.mark.slow
 def test_fits_from_the_command_line(tmp_path):
     (tmp_path / "fit.py").write_text(
         "import torch\n"
