@@ -66,7 +66,6 @@ def assert_same(ours, eager, close):
     torch.testing.assert_close(ours.fun, eager.fun, rtol=close, atol=close, equal_nan=True)
 
 
-@pytest.mark.parametrize("engine", EVERY, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_start_of_lbfgs_ends_as_by_eager(engine, case, dtype):
@@ -80,6 +79,12 @@ def test_each_start_of_lbfgs_ends_as_by_eager(engine, case, dtype):
     eager, ours = both(engine, solve, stop=stop)
 
     assert_same(ours, eager, close=1e-6 if dtype is torch.float64 else 2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES[:2], *[one for one in CASES if one.bounds][:1]], ids=lambda case: case.name)
+def test_each_start_of_lbfgs_ends_as_by_eager_where_it_is_compiled(case):
+    test_each_start_of_lbfgs_ends_as_by_eager("compiled", case, torch.float64)
 
 
 TRUST = [*[("lm", case) for case in FITS], *[("newton", case) for case in LOSSES]]
