@@ -209,7 +209,7 @@ def _spaces(objective: nn.Module) -> Iterator[_Space]:
     for name, module in objective.named_modules():
         yield _Space(f"{name}." if name else "", vars(module))
         seen.add(id(module))
-        waiting += [type(module).forward, *vars(module).values()]
+        waiting += [type(module), *vars(module).values()]
     held = list(waiting)  # an id is that of one thing only as long as this is alive
     while waiting and len(seen) < MOST:
         one = waiting.pop()

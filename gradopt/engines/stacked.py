@@ -57,10 +57,6 @@ class StackedEngine:
         stopwatch: Of what building programs has taken in the run.
     """
 
-    @property
-    def name(self) -> str:
-        return "eager"
-
     def __init__(self, oracle: StackedOracle, optimiser: StackedOptimiser) -> None:
         self.oracle = oracle
         self.optimiser = optimiser
@@ -75,6 +71,10 @@ class StackedEngine:
         self._previous: Tensor | None = None
         self._length = 0
         self._began = time.perf_counter()
+
+    @property
+    def name(self) -> str:
+        return "eager"
 
     def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
         """Evaluate up to `limit` steps of all starts; see `Engine.advance`."""

@@ -209,6 +209,28 @@ def test_state_is_seen_wherever_python_keeps_it_and_put_back(build, name, many):
         assert kept == (NAMESPACE.calls, CALLS, Tally.calls, marked.calls, len(defaulted.__defaults__[0]))
 
 
+class Counting(gradopt.Objective):
+    """Counts in its class and, by a method of its own, in a variable of the file."""
+
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(2))
+
+    def forward(self, batch=None):
+        type(self).calls += 1
+        return (self.x**2).sum() + self.penalty()
+
+    def penalty(self):
+        return called()
+
+
+def test_state_of_an_objective_is_seen_in_its_class_and_in_all_its_methods():
+    with pytest.raises(Mistake, match=r"a call changes CALLS, Counting\.calls;"):
+        gradopt.minimise(Counting(), optimiser="adam", engine="native")
+
+
 def test_an_object_that_keeps_no_state_is_none():
     class Bent:
         def __init__(self):
