@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradopt.contracts import Evaluation
 from gradopt.criteria.budget import Timed
+from gradopt.criteria.optimality import multipliers
 from gradopt.differences import OutOfPatience, Patience, Probe
 from gradopt.doubts import Points, are_doubtful
 from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
@@ -53,8 +54,9 @@ def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: P
     """The verdict on the point where the parameters stand, of that loss; `stalled` in place of a success, a saddle
     point or a maximum that a wrong gradient feigns, and of a success on an edge of the loss; a saddle point or maximum
     in place of one whose curvature was not checked. A few losses beside the point tell whether there is reason to look
-    further. Under constraints it is looked further at once, and for no edge: the loss falls beside most minima. A
-    success that nobody had the time to check says so.
+    further. Under constraints it is looked further at once, and for no edge: the loss falls beside most minima. On a
+    constraint with room to its limits no verdict rests: that its gradient is wrong is said, and no more. A success that
+    nobody had the time to check says so.
     """
     feigned = verdict.status in FEIGNED
     if verdict.status not in DOUBTED | FEIGNED or oracle.micro_batches is not None:
@@ -71,8 +73,11 @@ def confirmed(oracle: AutogradOracle, verdict: Verdict, loss: float, patience: P
         if found is None and not doubtful:
             return verdict
         checks = [check_gradient(oracle, patience)]
+    idle = _idle(oracle) if any(check.is_wrong and check.constraint for check in checks) else frozenset()
     for check in checks:
-        if check.is_wrong:
+        if check.is_wrong and check.constraint in idle:
+            verdict = replace(verdict, reason=f"{verdict.reason}. Not active here, but {check.sentence()}")
+        elif check.is_wrong:
             beside = "" if oracle.constraints is not None else ", but the loss does not stop falling"
             why = f"the gradient vanishes here{beside} (loss {loss:.10g}): {check.sentence()}"
             return Verdict(Status.STALLED, why, {**verdict.evidence, **_evidence(check)})
@@ -102,6 +107,15 @@ def explained(oracle: AutogradOracle, verdict: Verdict, patience: Patience) -> V
 def _checks(oracle: AutogradOracle, patience: Patience) -> Sequence[GradientCheck]:
     """Of the loss, and of each constraint."""
     return [check_gradient(oracle, patience), *check_constraints(oracle, patience)]
+
+
+def _idle(oracle: AutogradOracle) -> frozenset[str]:
+    """The constraints that have room to their limits where the parameters stand."""
+    assert oracle.constraints is not None
+    with oracle.uncounted():
+        active = multipliers(oracle, oracle.gradient(oracle.read())).active
+    names = oracle.constraints.by_name(torch.arange(len(oracle.constraints.lower), device=active.device))
+    return frozenset(name for name, rows in names.items() if not bool(torch.isin(rows, active).any()))
 
 
 def _unchecked(verdict: Verdict) -> Verdict:

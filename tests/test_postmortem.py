@@ -277,6 +277,24 @@ def test_a_wrong_gradient_of_a_constraint_is_named(detached):
         assert result.verdict.evidence["constraint"] == "line"
 
 
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region"])
+def test_a_wrong_gradient_of_a_constraint_with_room_is_said_of_a_success(optimiser):
+    result = gradopt.minimise(
+        lambda x: ((x - 1) ** 2).sum(),
+        [3.0, 0.0],
+        optimiser="augmented_lagrangian",
+        optimiser_options={"inner": optimiser},
+        constraints=[
+            gradopt.Constraint(lambda x: x[0].detach() ** 2 + x[1], upper=50.0, name="wide"),
+            gradopt.Constraint(lambda x: x[1], upper=0.5, name="tight"),
+        ],
+    )
+
+    assert result.status is gradopt.Status.CONVERGED, result.message
+    assert result.x.tolist() == pytest.approx([1.0, 0.5])
+    assert "Not active here, but the gradient of constraint wide is wrong: in x[0]" in result.message
+
+
 def test_a_wrong_gradient_of_a_constraint_is_no_success():
     result = gradopt.minimise(
         lambda x: (x**2).sum(),

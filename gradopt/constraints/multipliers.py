@@ -126,7 +126,9 @@ def _shrunk(columns: Tensor, target: Tensor, solution: Tensor, passive: Tensor, 
     """The least-squares solution in the passive unknowns, after those have left that it makes negative."""
     while bool(passive.any()):
         trial = torch.zeros_like(solution)
-        trial[passive] = torch.linalg.lstsq(columns[:, passive], target, driver="gelsd").solution
+        for _ in range(2):  # again on what is left: rows of small weight are then exact to their own rounding, too
+            left = target - columns @ trial
+            trial[passive] += torch.linalg.lstsq(columns[:, passive], left, driver="gelsd").solution
         wrong = passive & bound & (trial <= 0)
         if not bool(wrong.any()):
             return trial, passive

@@ -76,13 +76,14 @@ class ConstrainedConvergence:
         return self._judge_point(block, oracle, resting=resting)
 
     def sentence(self, status: Status, evidence: Mapping[str, Any]) -> str:
-        if status is Status.SADDLE_POINT:
+        if status in (Status.SADDLE_POINT, Status.MAXIMUM):
+            what = "a maximum" if status is Status.MAXIMUM else "a saddle point"
             curvature = "without curvature"
             if evidence["curvature"] == "negative":
                 curvature = f"of curvature {evidence['curvature_min']:.3g}"
             return (
                 f"the gradient of the Lagrangian vanishes ({evidence['gradient_norm']:.3g}) and the constraints are "
-                f"kept, but this is a saddle point: along them the loss falls in a direction {curvature} (at step "
+                f"kept, but this is {what}: along them the loss falls in a direction {curvature} (at step "
                 f"{evidence['step']}, loss {evidence['loss']:.10g}). To mend: start somewhere else"
             )
         held = "the constraints and bounds leave no direction free"
@@ -123,7 +124,7 @@ class ConstrainedConvergence:
         self._needed = min(tolerance * scale.max().item(), norm / 2 if norm <= self._needed else math.inf)
         close = (eps**0.6 if resting else eps**0.75) if self._tolerance is None else tolerance
         misses = bool((found.slacks > close * _reach(oracle, found, point, origin)).any())
-        wrong, steep = found.complementarity(), float(oracle.full_gradient().abs() @ size)
+        wrong, steep = found.complementarity(), float(oracle.full_gradient().abs() @ ways(point, origin))
         if not relative <= max(tolerance, 4 * eps) or (misses and wrong > eps**0.6 * abs(loss)):
             return None
         if wrong > max(close, eps**0.6) * max(abs(loss), steep):  # multipliers without end: no constraint qualification
@@ -153,6 +154,8 @@ class ConstrainedConvergence:
         flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
         refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
+        if kind is Status.SADDLE_POINT and curvature.never_rises and bool(free.all()) and not _pushes(oracle, found):
+            kind = Status.MAXIMUM
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
             kind = None
         return None if kind is None else Judgement.one(kind, row, **evidence)
@@ -251,6 +254,15 @@ class _Lagrangian:
 
     def _inside(self, point: Tensor) -> Tensor:
         return point if self.lower is None or self.upper is None else point.clamp(self.lower, self.upper)
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """Of L at another point."""
+        here, gradient = self._oracle.read(), self._oracle.gradient(point)
+        self._oracle.write(point)
+        try:
+            return gradient + self._oracle.linearised_constraints().vjp(self._weights)
+        finally:
+            self._oracle.write(here)
 
     def loss(self, point: Tensor) -> float:
         """L at another point."""
@@ -357,6 +369,12 @@ def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) ->
         missed = excess(linear.residuals, limits.lower, limits.upper)[found.active]
         jacobian = mending(jacobian, missed, point, oracle.lower, oracle.upper)
     return jacobian.abs() @ moved
+
+
+def _pushes(oracle: Oracle, found: Multipliers) -> bool:
+    """Whether an inequality pushes: away from it the loss rises, as it does at no maximum."""
+    assert oracle.constraints is not None
+    return bool((found.values != 0)[oracle.constraints.lower != oracle.constraints.upper].any())
 
 
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:

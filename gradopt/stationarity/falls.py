@@ -18,6 +18,9 @@ REACH = 1 / 8
 sixth order shows above the rounding of the loss.
 """
 
+FAR = (0.25, 1.0)
+"""The same where a constant hides even that, but the gradient, which knows of no constant, points downhill there."""
+
 NUM_BENT = 4
 """Flat directions that are followed that far."""
 
@@ -40,6 +43,10 @@ class Landscape(Protocol):
 
     def loss(self, point: Tensor) -> float:
         """Its value at another point, counted as a loss."""
+        ...
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """Its gradient at another point, shape (n,), counted as a loss and a gradient."""
         ...
 
 
@@ -100,7 +107,7 @@ def fall(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspec
     Args:
         suspects: A mask of unknowns whose curvature has vanished.
         way: How far each unknown may reach; eps^0.25 of it is looked at, and eps^`REACH` where rounding hides whether
-            the loss rises there, as that of a large constant does; and for mixtures.
+            the loss rises there, as that of a large constant does; and for mixtures. Then `FAR` of it.
     """
     eps, direction = torch.finfo(way.dtype).eps, curvature.direction(evaluation.point)
     axes = [(direction.abs() @ way).item() * direction]
@@ -116,6 +123,10 @@ def fall(evaluation: Evaluation, oracle: Landscape, curvature: Curvature, suspec
                     return found if _is_seen(found.depth, evaluation, oracle, way) else None
                 if rises:
                     break
+            else:
+                found = _far_fall(evaluation, oracle, longer[-1], way)
+                if found is not None and _is_seen(found.depth, evaluation, oracle, way):
+                    return found
     except BudgetSpent:
         pass  # what could be looked at shows no fall
     return None
@@ -141,6 +152,30 @@ def _lower_side(
             return Fall(step, loss - lower), False
         rises &= is_lower(loss, lower, slope, astray, eps)
     return None, rises
+
+
+def _far_fall(evaluation: Evaluation, oracle: Landscape, move: Tensor, way: Tensor) -> Fall | None:
+    """The fall to the side of a move, both sides of which are as high as the point for all that rounding tells, where
+    the gradient points downhill half the move off, at its end and at twice that, and then the loss falls as well.
+    """
+    point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
+    eps = torch.finfo(point.dtype).eps
+
+    def points_down(side: Tensor, part: float) -> bool:
+        step = inside(point + part * side, oracle) - point
+        return bool(step.any()) and (oracle.gradient(point + step) @ step).item() < -2 * abs((gradient @ step).item())
+
+    for side in (move, -move):
+        if not all(points_down(side, part) for part in (1.0, 0.5, 2.0)):
+            continue
+        whole = side / max((side.abs() / way).max().item(), TINY)
+        for part in FAR:
+            step = inside(point + part * whole, oracle) - point
+            lower, half = oracle.loss(point + step), oracle.loss(point + step / 2)
+            if is_lower(lower, loss, (gradient @ step).item(), 0.0, eps) and half <= loss:
+                if loss - half <= 0.4 * (loss - lower):
+                    return Fall(step, loss - lower)
+    return None
 
 
 def mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:

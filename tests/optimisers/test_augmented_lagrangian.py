@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import scipy.optimize
 import torch
 
 import gradopt
@@ -645,6 +646,67 @@ def test_a_cusp_without_multipliers_is_never_called_solved_elsewhere(inner, star
 
     near = abs(result.fun - 1) <= 3 * torch.finfo(dtype).eps ** 0.6
     assert near or not result.success, result.message
+
+
+@inner
+@pytest.mark.parametrize("seed", range(6))
+def test_a_linear_program_whose_optimal_loss_is_zero_is_solved(inner, seed):
+    result = minimise(
+        lambda x: x[0],
+        3 * torch.randn(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),
+        inner,
+        constraints=[Constraint(lambda x: x[0] - x[1] + 1, lower=0.0), Constraint(lambda x: x.sum() - 1, lower=0.0)],
+    )
+
+    assert result.status is Status.CONVERGED, result.message
+    assert result.x.tolist() == pytest.approx([0.0, 1.0], abs=1e-8)
+    assert result.nfev < 500
+
+
+@inner
+@pytest.mark.parametrize(
+    ("degree", "points", "function"),
+    [(2, 9, torch.exp), (3, 9, torch.abs), (2, 9, torch.sign), (5, 30, lambda t: 1 / (1 + 25 * t * t))],
+    ids=["exp", "abs", "sign", "runge"],
+)
+def test_the_polynomial_of_least_deviation_is_that_of_linear_programming(inner, degree, points, function):
+    t = torch.linspace(-1, 1, points, dtype=torch.float64)
+    powers, ones = torch.stack([t**k for k in range(degree + 1)], 1), torch.ones(points, 1, dtype=torch.float64)
+    values, cost = function(t), [0.0] * (degree + 1) + [1.0]
+    matrix = torch.cat([torch.cat([-powers, -ones], 1), torch.cat([powers, -ones], 1)])
+    reference = scipy.optimize.linprog(
+        cost, matrix.numpy(), torch.cat([-values, values]).numpy(), bounds=[(None, None)] * len(cost)
+    )
+
+    result = minimise(
+        lambda x: x[-1],
+        tensor([0.0] * (degree + 1) + [3.0]),
+        inner,
+        constraints=[
+            Constraint(lambda x: x[-1] - values + powers @ x[:-1], lower=0.0, name="above"),
+            Constraint(lambda x: x[-1] + values - powers @ x[:-1], lower=0.0, name="below"),
+        ],
+    )
+
+    assert result.status is Status.CONVERGED, result.message
+    assert result.fun == pytest.approx(reference.fun, rel=1e-9)
+    assert result.x.tolist() == pytest.approx(reference.x.tolist(), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("function", "start", "constraint", "status"),
+    [
+        (lambda x: -(x @ x), [0.0, 0.0], Constraint(lambda x: x.sum(), lower=0.0, upper=0.0), Status.MAXIMUM),
+        (lambda x: x[0] ** 2 + 2 * x[1] ** 2, [0.0, 1.0], Constraint(lambda x: x @ x, 1.0, 1.0), Status.MAXIMUM),
+        (lambda x: -(x @ x), [1.0, 0.0], Constraint(lambda x: x[0], upper=1.0), Status.SADDLE_POINT),
+    ],
+    ids=["on a line", "on a circle", "beside a half plane"],
+)
+def test_a_maximum_along_equalities_is_told_from_a_saddle_point(function, start, constraint, status):
+    result = minimise(function, tensor(start), constraints=constraint)
+
+    assert result.status is status, result.message
+    assert ("a maximum" if status is Status.MAXIMUM else "a saddle point") in result.message
 
 
 def test_escaping_under_constraints_is_refused_with_what_to_do():
