@@ -110,7 +110,8 @@ def minimise(  # pyright: ignore[reportInconsistentOverload] - the options of bo
         optimiser_options: Keyword arguments of the class, and `clip_norm`, `clip_value`, `groups`.
         schedule: A name such as "cosine", or {"name": ..., options}.
         bounds: (lower, upper), each broadcastable to x0 or in its form; None where free.
-        constraints: `gradopt.Constraint(g, lower=0.0, upper=0.0)`, one or several; g is called as the function is.
+        constraints: `gradopt.Constraint(g, upper=0.0)` for g <= 0, one or several; g is called as the function is, and
+            equal limits make an equality.
         on_saddle: "stop" at a saddle point or maximum, or "escape" from it along the direction in which the loss falls.
         callback: Called with each block of records; returning True stops the run (`stopped`).
         maximise: Maximise instead: minus the function is minimised. `stop.target`, and `fun`, `jac` and `history` of

@@ -162,17 +162,17 @@ def _checked(near: Neighbourhood, probe: Probe, one_by_one: int) -> GradientChec
         return GradientCheck(slopes, culprits, probe.custom_functions() if culprits else ())
     if not _one_factor(slopes):
         with suppress(OutOfPatience):  # that it is wrong is known all the same
-            for name, block, shape in _blocks(oracle):
+            for name, block, shape in blocks(oracle):
                 culprits += _culprits(near, wrong[0], name, block, shape)
     return GradientCheck(slopes, culprits, probe.custom_functions())
 
 
 def _entries(near: Neighbourhood, oracle: AutogradOracle) -> Iterator[tuple[str, Slope]]:
-    for name, block, shape in _blocks(oracle):
+    for name, block, shape in blocks(oracle):
         for index in block:
             unit = torch.zeros_like(near.gradient)
             unit[index] = 1.0
-            yield _entry(name, index - block[0], shape), near.slope(unit)
+            yield entry(name, index - block[0], shape), near.slope(unit)
 
 
 def _culprits(
@@ -197,7 +197,7 @@ def _culprits(
         slope = over(part)
         measured += 1
         if slope.is_wrong and len(part) == 1:
-            found.append((_entry(name, part[0] - block[0], shape), slope))
+            found.append((entry(name, part[0] - block[0], shape), slope))
         elif slope.is_wrong:
             waiting += _halves(part)
     complete = found and not waiting and len(found) < max(len(block), MAX_NAMED + 1)
@@ -220,7 +220,8 @@ def _numbers(slope: Slope, sign: str = "") -> tuple[str, str]:
     return f"{slope.measured:{sign}.{digits}g}", f"{slope.claimed:{sign}.{digits}g}"
 
 
-def _blocks(oracle: AutogradOracle) -> Iterator[tuple[str, range, torch.Size]]:
+def blocks(oracle: AutogradOracle) -> Iterator[tuple[str, range, torch.Size]]:
+    """The name of each parameter, which of the unknowns it holds, and its shape."""
     start = 0
     for name, parameter in zip(oracle.names, oracle.parameters, strict=True):
         yield name, range(start, start + parameter.numel()), parameter.shape
@@ -232,7 +233,8 @@ def _halves(part: range) -> list[range]:
     return [part[:middle], part[middle:]] if middle else []
 
 
-def _entry(name: str, index: int, shape: torch.Size) -> str:
+def entry(name: str, index: int, shape: torch.Size) -> str:
+    """The name of an unknown by its place in its parameter."""
     """ "x[3]", "weight[1, 2]", or the name alone of a single number."""
     places: list[str] = []
     for extent in reversed(shape):

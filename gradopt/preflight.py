@@ -13,7 +13,7 @@ from gradopt.assemble import Assembly
 from gradopt.constraints.functions import excess
 from gradopt.contracts import Evaluation
 from gradopt.differences import TOLERANCE, Probe
-from gradopt.gradient_check import GradientCheck, check_constraints, check_gradient
+from gradopt.gradient_check import MAX_NAMED, GradientCheck, blocks, check_constraints, check_gradient, entry
 from gradopt.oracle import AutogradOracle
 from gradopt.plurals import counted
 from gradopt.stationarity.curvature import sizes
@@ -25,6 +25,9 @@ ONE_BY_ONE = 50
 
 COARSE = 1e-3
 """Relative moves of the unknowns below which no change of the loss is seen: more is too coarse to compare losses."""
+
+NUM_ROUND = 3
+"""Points round the start at which an unknown must have a gradient, if it has none there."""
 
 UNEVEN = 1e8
 """Ratio of the changes of the loss, when one unknown and when another moves by its own size, that is worth a word."""
@@ -111,7 +114,10 @@ def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterato
         if math.isfinite(start.loss) and bool(start.gradient.isfinite().all()):
             if oracle.has_full_loss:
                 yield _determinism(probe, is_random)
-            yield _gradient(oracle)
+            gradient = _gradient(oracle)
+            yield gradient
+            if oracle.has_full_loss and gradient.status != "failed":
+                yield from _influence(probe, start)
             yield from _resolution(start, dtype)
             yield from _evenness(start)
             if oracle.has_full_loss:
@@ -119,7 +125,7 @@ def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterato
                 yield _second_derivatives(probe, needed)
             if oracle.has_residuals:
                 yield _residuals(oracle, start)
-        yield from _bounds(oracle)
+        yield from _bounds(oracle, start)
         yield from _constraints(oracle)
         yield from _facts(oracle, start)
 
@@ -190,6 +196,44 @@ def _discrepancy(check: GradientCheck) -> float:
     return abs(worst.measured - worst.claimed) / (worst.scale or 1.0)
 
 
+def _influence(probe: Probe, start: Evaluation) -> Iterator[Finding]:
+    """The unknowns that have no gradient at the start, nor anywhere it was looked round it."""
+    oracle, point = probe.oracle, start.point
+    idle, generator = (start.gradient == 0).cpu(), torch.Generator().manual_seed(0)
+    if start.pinned is not None:
+        idle &= ~start.pinned.cpu()
+    for _ in range(NUM_ROUND):
+        if not bool(idle.any()):
+            return
+        there = point + sizes(point, point) * (2 * torch.rand(len(point), generator=generator).to(point) - 1)
+        if oracle.lower is not None and oracle.upper is not None:
+            there = there.clamp(oracle.lower, oracle.upper)
+        try:
+            idle &= probe.gradient(there) == 0
+        except Exception:  # the objective's own, such as a domain error
+            return
+    number, numbers = int(idle.sum()), {"idle": float(idle.sum())}
+    if not number:
+        return
+    if number == len(idle):
+        text = "the gradient is 0 wherever it was looked round the start: a constant, a plateau, or steps; move x0"
+        yield Finding("influence", "warning", text, numbers)
+        return
+    names = [
+        entry(name, index - part[0], shape)
+        for name, part, shape in blocks(oracle)
+        for index in part
+        if idle[index]
+    ]
+    named = ", ".join(names[:MAX_NAMED]) + (f" and {number - MAX_NAMED} more" if number > MAX_NAMED else "")
+    text = (
+        f"the loss does not seem to depend on {named}: no gradient at the start, nor anywhere it was looked round it; "
+        "see that it is used, and not cut off by relu or clamp"
+    )
+    # In a network some have none for good reason, as the weights of a pixel that is always dark.
+    yield Finding("influence", "warning" if len(idle) <= ONE_BY_ONE else "passed", text, numbers)
+
+
 def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:
     """The smallest relative move that changes the loss by more than its rounding."""
     change = (start.gradient.abs() @ sizes(start.point, start.point)).item()
@@ -247,9 +291,11 @@ def _second_derivatives(probe: Probe, needed: bool) -> Finding:
         text = f"agree with differences of the gradient to {gap / (scale or 1.0):.1g} of themselves"
         return Finding(name, "passed", text, numbers)
     if gap > 10 * TOLERANCE * scale and gap > 20 * spread:
-        text = (
-            f"the Hessian is wrong by {gap / scale:.1g} of itself, by differences of the gradient: check the double "
-            "backward of a custom autograd.Function"
+        functions = ", ".join(probe.custom_functions())
+        text = f"the Hessian is wrong by {gap / scale:.1g} of itself, by differences of the gradient: " + (
+            f"check the double backward of {functions}, a custom autograd.Function"
+            if functions
+            else "look for .detach(), .data or no_grad, which hide a part of it"
         )
         return Finding(name, "failed" if needed else "warning", text, numbers)
     return Finding(
@@ -292,7 +338,7 @@ def _residuals(oracle: AutogradOracle, start: Evaluation) -> Finding:
     return Finding("residuals", "passed", text, numbers)
 
 
-def _bounds(oracle: AutogradOracle) -> Iterator[Finding]:
+def _bounds(oracle: AutogradOracle, start: Evaluation) -> Iterator[Finding]:
     """That the start lies inside and no interval is empty has been seen to already: else there is no oracle."""
     if oracle.lower is None or oracle.upper is None:
         return
@@ -303,6 +349,8 @@ def _bounds(oracle: AutogradOracle) -> Iterator[Finding]:
     text = f"{bounded} of {counted(len(point), 'unknown')} bounded, the start is inside" + (
         f", {held} on a bound" if held else ""
     )
+    if start.pinned is not None:
+        text += f"; the derivative of {int(start.pinned.sum())} is infinite there, and holds it"
     if fixed:
         text += f"; {fixed} with lower = upper cannot move: make such a parameter a constant (requires_grad=False)"
     numbers = {"bounded": bounded, "fixed": fixed, "held": held}

@@ -86,16 +86,21 @@ def pulled_back(
 ) -> Sequence[Tensor | None]:
     """`torch.autograd.grad(outputs, inputs, vectors, allow_unused=True, ...)`, on the CPU without what stands before
     the engine: checks of the vectors that import SymPy, a third of a second once a process.
+
+    Second derivatives that are known to be 0, as those of `abs`, have memory of their own: arithmetic with autograd's
+    tensors of no memory imports Dynamo, a second once a process.
     """
     run, keeps = FOUND[RUN_BACKWARD], retain_graph or create_graph
     if run is None or any(type(tensor) is not Tensor or not tensor.is_cpu for tensor in (*outputs, *vectors)):
-        return torch.autograd.grad(
+        found = torch.autograd.grad(
             outputs, inputs, vectors, retain_graph=keeps, create_graph=create_graph, allow_unused=True
         )
-    inputs = tuple(inputs)
-    return run(
-        tuple(outputs), tuple(vectors), keeps, create_graph, inputs, allow_unreachable=True, accumulate_grad=False
-    )
+    else:
+        inputs = tuple(inputs)
+        found = run(
+            tuple(outputs), tuple(vectors), keeps, create_graph, inputs, allow_unreachable=True, accumulate_grad=False
+        )
+    return [one.clone() if one is not None and one._is_zerotensor() else one for one in found]
 
 
 def flattened(tensors: Sequence[Tensor]) -> Tensor:

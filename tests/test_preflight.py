@@ -260,6 +260,43 @@ class BentTwice(torch.autograd.Function):
         return grad * (2 * x**3 + 2 * x.detach() ** 3)
 
 
+@pytest.mark.parametrize(
+    ("function", "unknowns", "sentence"),
+    [
+        (lambda x: (x[0] - 1) ** 2 + 0 * x[1], 2, "the loss does not seem to depend on x[1]: no gradient"),
+        (lambda x: (x[2] - 1) ** 2, 6, "the loss does not seem to depend on x[0], x[1], x[3] and 2 more: no gradient"),
+        (lambda x: 0 * x.sum() + 2.0, 2, "the gradient is 0 wherever it was looked round the start: a constant"),
+    ],
+    ids=["without effect", "not used", "constant"],
+)
+def test_unknowns_without_effect_are_named(function, unknowns, sentence):
+    report = gradopt.check(function, [3.0] * unknowns)
+
+    assert report["influence"].status == "warning"
+    assert report["influence"].sentence.startswith(sentence)
+
+
+def test_an_unknown_at_its_optimum_has_an_effect():
+    report = gradopt.check(lambda x: ((x - 3) ** 2).sum(), [3.0, 1.0])
+
+    with pytest.raises(KeyError):
+        report["influence"]
+
+
+def test_an_infinite_derivative_on_a_bound_is_told():
+    report = gradopt.check(lambda x: x[0].sqrt() + (x[1] - 1) ** 2, [0.0, 2.5], bounds=(0.0, 9.0))
+
+    assert report.passed
+    assert report["bounds"].sentence.endswith("1 on a bound; the derivative of 1 is infinite there, and holds it")
+
+
+def test_second_derivatives_that_a_detach_hides_blame_no_custom_function():
+    report = gradopt.check(lambda x: (x[0] * x[0].detach() - 1) ** 2, [3.0], optimiser="trust_region")
+
+    assert "look for .detach()" in report["second derivatives"].sentence
+    assert "custom" not in report["second derivatives"].sentence
+
+
 def test_second_derivatives_that_are_missing_fail_where_the_optimiser_needs_them():
     assert gradopt.check(OnceOnly.apply, [1.0, 2.0], optimiser="trust_region")["second derivatives"].status == "failed"
     assert gradopt.check(OnceOnly.apply, [1.0, 2.0], optimiser="adam")["second derivatives"].status == "warning"
