@@ -68,12 +68,14 @@ class Basins:
         return self._list[rank]
 
     def add(self, point: Tensor, loss: float, begin: Tensor, *, drawn: bool) -> None:
-        """Count the end of a local search.
+        """Count the end of a local search; unless that is where it began, as it is all over a plateau.
 
         Args:
             begin: Where it started.
             drawn: Its start was drawn from the whole box, so that it tells how much of the box is known.
         """
+        if self._list and torch.equal(point, begin):
+            return
         basin = self.refine(point, loss)
         basin.visits += 1
         if (self._num_begins + 1) * len(begin) <= MOST_NUMBERS:

@@ -147,13 +147,27 @@ def test_regions_without_a_value_are_left_out():
     assert all(math.isfinite(one["fun"]) for one in result.minima)
 
 
+@pytest.mark.parametrize("name", ["multi_start", "tiktak"])
+def test_a_constant_has_no_thousand_minima(name):
+    result = gradopt.minimise(
+        lambda x: 0 * x.sum() + 2.0,
+        [0.0, 0.0],
+        bounds=(-1.0, 1.0),
+        optimiser=name,
+        stop=gradopt.Stop(max_evaluations=500),
+    )
+
+    assert not result.success
+    assert len(result.minima) == 1
+
+
 def test_the_expected_unseen_part_is_the_formula_of_the_paper():
     basins = Basins(torch.ones(2, dtype=torch.float64))
     ends = torch.tensor([[0.1, 0.1], [0.5, 0.5], [0.1, 0.1001], [0.1, 0.1]], dtype=torch.float64)
     for index, end in enumerate(ends):
-        basins.add(end, float(index), end, drawn=True)
+        basins.add(end, float(index), end + 0.1, drawn=True)
     end = torch.tensor([0.9, 0.9], dtype=torch.float64)
-    basins.add(end, -1.0, end, drawn=False)
+    basins.add(end, -1.0, end + 0.1, drawn=False)
 
     assert [basin.visits for basin in basins] == [1, 3, 1]
     assert basins.unseen() == pytest.approx(2 * 3 / (4 * 3))  # w = 2 of N = 4; a hop says nothing of the box
