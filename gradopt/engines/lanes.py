@@ -28,8 +28,10 @@ WATCHED = ("loss", "gradient_norm", "step_norm")
 FIRST_ROWS = 4
 """Of a start at the first visit, which tells how long a row takes."""
 
-WORTH_ROWS, MOST_SECONDS = 32, 1.0
-"""Rows of a visit that there are at least, unless they take longer than this."""
+WORTH_ROWS, WORTH, MOST_SECONDS = 32, 3.0, 1.0
+"""Rows of a visit that there are at least, and how many times as long it takes as what was done since the last one;
+unless that takes longer than these seconds.
+"""
 
 GATE_STARTS, GATE_ROWS = 16, 12
 """Starts and steps that the program and eager both make before the program goes on alone."""
@@ -66,7 +68,8 @@ class LanesEngine(StackedEngine):
         self._made: tuple[LanesProgram, Lanes, Tensor] | None = None
         self._adapter = parts.optimiser.inner
         self._rates = Rates(self._adapter)
-        self._low, self._pending, self._pace = 0, False, math.inf
+        self._low, self._pending = 0, False
+        self._pace, self._returned = math.inf, math.inf
         self._spent = 0.0
         if patience == 0:
             program = self._proved(build)
@@ -101,7 +104,7 @@ class LanesEngine(StackedEngine):
         began = time.perf_counter()
         self._visit(table, rows, due, watched)
         made = lanes.made.cpu()
-        now = time.perf_counter()
+        now = self._returned = time.perf_counter()
         self._pace = (now - began) / (number * rows)
         return self._block(lanes, made, rates, now)
 
@@ -186,13 +189,13 @@ class LanesEngine(StackedEngine):
         self._low = self.step
 
     def _rows_in(self, seconds: float) -> int:
-        """How many rows of all starts there is time for. To take starts into the cache and back must be worth it, so
-        there may be a few more than the pulse of the loop allows.
+        """How many rows of all starts there is time for. To take starts into the cache and back must be worth it, and
+        so must all that is asked of many between two visits: so there may be more than the pulse of the loop allows.
         """
         if self._pace == math.inf:
             return FIRST_ROWS
-        row = self._pace * self.oracle.num_starts
-        return int(max(1, seconds / row, min(WORTH_ROWS, MOST_SECONDS / row)))
+        row, between = self._pace * self.oracle.num_starts, max(0.0, time.perf_counter() - self._returned)
+        return int(max(1, seconds / row, min(max(WORTH_ROWS, WORTH * between / row), MOST_SECONDS / row)))
 
     def _state(self, slot: tuple[int, str]) -> Tensor:
         return self._adapter.optimizer.state[self.oracle.parameters[slot[0]]][slot[1]]
