@@ -21,12 +21,15 @@ its own, beyond what that took before (Linux only).
 import argparse
 import json
 import os
+import math
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +174,7 @@ def measure(n: int, name: str, rounds: int) -> dict[str, float]:
             if kind == "bare":  # as a bare loop runs: with glibc left alone
                 loop.run(counts[kind])
                 continue
-            with devices.kept_memory(n):
+            with devices.kept_memory(n) as memory, memory or nullcontext():
                 loop.run(counts.get(kind, steps))  # what the memory given back in between costs is no step's
                 loop.seconds.pop()
                 loop.faults.pop()
@@ -186,9 +189,15 @@ def measure(n: int, name: str, rounds: int) -> dict[str, float]:
 
 
 def peak(n: int, name: str) -> float:
-    """Megabytes that a whole run takes at most, in a process of its own, beyond what it has before."""
+    """Megabytes that a whole run takes at most, in a process of its own, beyond what it has before; NaN: more than
+    there is.
+    """
     command = [sys.executable, __file__, "--peak", name, str(n)]
-    return int(subprocess.run(command, check=True, capture_output=True).stdout) / 1024
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode == -signal.SIGKILL:
+        return math.nan
+    done.check_returncode()
+    return int(done.stdout) / 1024
 
 
 def run_whole(name: str, n: int) -> int:

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -12,6 +12,9 @@ from gradopt.mistakes import Mistake
 
 SMALL = 100_000
 """Unknowns below which one thread is used: a second one, on a busy machine, makes a small step 40 times slower."""
+
+LARGE_BLOCK = 32 << 20
+"""Bytes from which glibc asks the system for a block by itself, at most."""
 
 MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3, "M_MMAP_MAX": -4}
 """The parameters of glibc's mallopt(3), by their numbers in malloc.h."""
@@ -68,27 +71,40 @@ def threads(number: int | str, size: int) -> Iterator[int]:
 
 
 @contextmanager
-def kept_memory(size: int) -> Iterator[None]:
-    """Keep freed memory for the next step, with many unknowns on the CPU; at the end the system gets it back.
+def kept_memory(size: int) -> Iterator[AbstractContextManager[None] | None]:
+    """With many unknowns on the CPU, a context for steps, in which freed memory is kept for the next one; what is freed
+    outside of it the system gets back, and at the end all. None: there is nothing to do.
 
     Each step makes a gradient, and frees it. glibc asks the system for each block of more than 32 MB and gives it back,
-    and filling the new pages takes ten times as long as computing what is in them. With another C library nothing
+    and filling the new pages takes ten times as long as computing what is in them. What a criterion asks now and then
+    is another matter: kept, it would add up to several times what the steps need. With another C library nothing
     changes.
     """
     mallopt = _mallopt() if size >= LARGE else None
     if mallopt is None:
-        yield
+        yield None
         return
-    mallopt(MALLOPT["M_MMAP_MAX"], 0)
+    # Thresholds that glibc itself comes to in a process that frees large blocks: it does not once it has been told.
+    mallopt(MALLOPT["M_MMAP_THRESHOLD"], LARGE_BLOCK)
     mallopt(MALLOPT["M_TRIM_THRESHOLD"], -1)
     try:
-        yield
+        yield _OneHeap(mallopt)
     finally:
-        # What glibc itself comes to in a process that frees large blocks: it does not once it has been told.
-        mallopt(MALLOPT["M_MMAP_MAX"], 65536)
-        mallopt(MALLOPT["M_MMAP_THRESHOLD"], 32 << 20)
-        mallopt(MALLOPT["M_TRIM_THRESHOLD"], 64 << 20)
+        mallopt(MALLOPT["M_TRIM_THRESHOLD"], 2 * LARGE_BLOCK)
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class _OneHeap:
+    """No block comes from the system by itself."""
+
+    def __init__(self, mallopt: Callable[[int, int], int]) -> None:
+        self._mallopt = mallopt
+
+    def __enter__(self) -> None:
+        self._mallopt(MALLOPT["M_MMAP_MAX"], 0)
+
+    def __exit__(self, *error: object) -> None:
+        self._mallopt(MALLOPT["M_MMAP_MAX"], 65536)
 
 
 def _mallopt() -> Callable[[int, int], int] | None:

@@ -5,17 +5,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from gradopt import devices, leftovers, pictures
 from gradopt.assemble import Assembly
 from gradopt.conclusion import concluded, known_minimum
-from gradopt.contracts import Attempt, Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
+from gradopt.contracts import Attempt, Band, Block, Criterion, Engine, Evaluation, Observer, Oracle, Run
 from gradopt.loop import MAX_ROWS, Ending, iterate
 from gradopt.mistakes import Mistake
 from gradopt.observers.history import History
@@ -60,11 +60,12 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(assembly.interrupt)
         count = stack.enter_context(devices.threads(thread_count, size))
-        stack.enter_context(devices.kept_memory(size))
+        memory = stack.enter_context(devices.kept_memory(size))
         result: Result | None = None
         error: BaseException | None = None
         try:
-            blocks = Blocks(assembly.engine, assembly.criteria)
+            engine = assembly.engine if memory is None else cast(Engine, Keeping(assembly.engine, memory))
+            blocks = Blocks(engine, assembly.criteria)
             for block in blocks:
                 if last_recorded < 0:
                     watchers.open(_run(assembly, block, attempt, count))
@@ -100,6 +101,24 @@ def check_observers(observers: Sequence[Observer]) -> None:
     for observer in observers:
         if not callable(getattr(observer, "record", None)):
             raise Mistake(f"observers must be objects with a record(), such as Console(), got {observer!r}")
+
+
+class Keeping:
+    """An engine that makes its steps in a context."""
+
+    def __init__(self, engine: Engine, steps: AbstractContextManager[None]) -> None:
+        self._engine, self._steps = engine, steps
+
+    def advance(self, limit: Any, bands: Mapping[str, Band], seconds: float) -> Block:
+        with self._steps:
+            return self._engine.advance(limit, bands, seconds)
+
+    def update(self) -> None:
+        with self._steps:
+            self._engine.update()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 class Blocks:

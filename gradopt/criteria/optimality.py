@@ -154,7 +154,8 @@ class ConstrainedConvergence:
         flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
         refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
-        if kind is Status.SADDLE_POINT and curvature.never_rises and bool(free.all()) and not _pushes(oracle, found):
+        falls_everywhere = curvature.complete and bool(curvature.values[-1] < -curvature.threshold)
+        if kind is Status.SADDLE_POINT and falls_everywhere and bool(free.all()) and not _pushes(oracle, found):
             kind = Status.MAXIMUM
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
             kind = None

@@ -22,8 +22,13 @@ SURE = 0.1
 NUM_ROUGH = 3
 """Products by which the curvature of each of many unknowns is estimated."""
 
-MAX_BASIS = 2**26
-"""Numbers the vectors of Lanczos may hold all together."""
+MAX_BASIS, MOST_BASIS = 2**26, 2**29
+"""Numbers the vectors of Lanczos may hold all together; and for the least of them, 4 GB: with more than 18 million
+unknowns there are fewer, and a success says how far its curvature is known.
+"""
+
+CHUNK = 2**18
+"""Unknowns whose entries in the vectors of Lanczos are combined at a time."""
 
 TINY = 1e-300
 
@@ -165,17 +170,18 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
     else:
         own = _rough_curvature(restricted, n, eps)
         slope = scale * gradient[indices].double().cpu() / own
-        values, vectors, (error, room) = _lanczos(lambda v: restricted(v / own) / own, slope, 10 * len(gradient) * eps)
+        rounding = flatness(torch.ones(1), len(gradient), eps).item()
+        values, vectors, (error, room) = _lanczos(lambda v: restricted(v / own) / own, slope, rounding)
         error /= max((scale / own * vectors[:, 0]).square().sum().item(), TINY)
         most = values.abs().max()
         strength = (most * own.max().square()).item()
-        noise = 10 * eps * most * (vectors.square().T @ own.square()).sqrt()
+        noise = 10 * eps * most * torch.stack([(row * own).norm() for row in vectors.T])
     return Curvature(
         values=values,
         vectors=vectors,
         size=size,
         units=scale / own,
-        lengths=(vectors / own[:, None]).abs().amax(0),
+        lengths=torch.stack([(row / own).abs().max() for row in vectors.T]),
         noise=noise,
         strength=strength,
         threshold=flatness(values, len(gradient), eps).item(),
@@ -204,8 +210,10 @@ def spectrum(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def flatness(values: Tensor, n: int, eps: float) -> Tensor:
-    """Up to which an eigenvalue is 0, for all that rounding tells; shape (...) of values (..., k)."""
-    return 10 * n * eps * values.abs().amax(-1)
+    """Up to which an eigenvalue is 0, for all that rounding tells; shape (...) of values (..., k). The roundings of
+    many unknowns are of either sign.
+    """
+    return 10 * min(n, math.sqrt(n * NUM_DENSE)) * eps * values.abs().amax(-1)
 
 
 def is_faint(values: Tensor, eps: float) -> Tensor:
@@ -282,22 +290,25 @@ def _lanczos(product: Product, slope: Tensor, flat: float) -> tuple[Tensor, Tens
     if slope.any():
         slope = slope / slope.abs().max()  # its norm alone may underflow
         first = first + slope / slope.norm()
-    most = min(n, max(NUM_LANCZOS, min(MAX_LANCZOS, MAX_BASIS // n)))
+    least = max(2, min(NUM_LANCZOS, MOST_BASIS // n))
+    most = min(n, max(least, min(MAX_LANCZOS, MAX_BASIS // n)))
     basis = torch.empty(most, n, dtype=torch.float64)
     basis[0] = first / first.norm()
     matrix = torch.zeros(most, most, dtype=torch.float64)
     for k in range(1, most + 1):
         image = product(basis[k - 1])
         matrix[k - 1, k - 1] = image @ basis[k - 1]
-        for _ in range(2):  # once is not enough in floating point, twice is (Kahan, Parlett)
-            image = image - basis[:k].T @ (basis[:k] @ image)
+        for known in (basis[max(0, k - 2) : k], basis[:k]):  # most is along the last two; what is left, twice over
+            image = image - known.T @ (known @ image)
         beta = image.norm()
         ends = beta <= 1e-12 * max(1e-300, matrix.diagonal()[:k].abs().max().item())
         if ends or k == most or k % NUM_LANCZOS == 0:
             values, vectors = torch.linalg.eigh(matrix[:k, :k])
             error, room = (0.0, 0.0) if ends else (beta * vectors[-1, [0, -1]].abs()).tolist()
             if ends or k == most or error <= max(SURE * abs(values[0].item()), flat * values.abs().max().item()):
-                return values, basis[:k].T @ vectors, (error, room)
+                for part in basis[:k].split(CHUNK, 1):  # in place, as they may be all the memory there is
+                    part.copy_(vectors.T @ part)
+                return values, basis[:k].T, (error, room)
         matrix[k - 1, k] = matrix[k, k - 1] = beta
         basis[k] = image / beta
     raise AssertionError("the last step returns")

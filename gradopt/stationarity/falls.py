@@ -180,12 +180,13 @@ def _far_fall(evaluation: Evaluation, oracle: Landscape, move: Tensor, way: Tens
 
 def mixtures(curvature: Curvature, way: Tensor) -> list[Tensor]:
     """Moves along random mixtures of the flat directions, shape (n,) each; none where there are not two of them."""
-    flat = curvature.vectors[:, ~curvature.is_curved]
-    count = flat.shape[1]
-    if count < 2:
+    flat = (~curvature.is_curved).nonzero().flatten()
+    if len(flat) < 2:
         return []
-    signs = torch.randint(0, 2, (NUM_MIXED, count), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    moves = [curvature.move(flat @ row, way) for row in signs.to(flat)]
+    signs = torch.randint(0, 2, (NUM_MIXED, len(flat)), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    parts = torch.zeros(NUM_MIXED, len(curvature.values), dtype=torch.float64)
+    parts[:, flat] = signs.double()
+    moves = [curvature.move(curvature.vectors @ row, way) for row in parts]
     reach = torch.finfo(way.dtype).eps ** REACH
     return [reach / max((move.abs() / way).max().item(), TINY) * move for move in moves]
 

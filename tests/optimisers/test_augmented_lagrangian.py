@@ -236,7 +236,10 @@ def test_a_loss_that_falls_faster_than_the_penalty_outside_has_a_minimum_inside(
 @inner
 def test_a_saddle_point_of_the_lagrangian_is_named(inner):
     result = minimise(
-        lambda x: x[0] ** 2 - x[1] ** 2, tensor([1.0, 0.0]), inner, constraints=Constraint(circle, 1.0, 1.0)
+        lambda x: x[0] ** 2 + 2 * x[1] ** 2 + 3 * x[2] ** 2,
+        tensor([0.0, 1.0, 0.0]),
+        inner,
+        constraints=Constraint(lambda x: x @ x, 1.0, 1.0),
     )
 
     assert result.status is Status.SADDLE_POINT, result
