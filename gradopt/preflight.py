@@ -220,10 +220,7 @@ def _influence(probe: Probe, start: Evaluation) -> Iterator[Finding]:
         yield Finding("influence", "warning", text, numbers)
         return
     names = [
-        entry(name, index - part[0], shape)
-        for name, part, shape in blocks(oracle)
-        for index in part
-        if idle[index]
+        entry(name, index - part[0], shape) for name, part, shape in blocks(oracle) for index in part if idle[index]
     ]
     named = ", ".join(names[:MAX_NAMED]) + (f" and {number - MAX_NAMED} more" if number > MAX_NAMED else "")
     text = (

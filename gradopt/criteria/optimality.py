@@ -154,8 +154,7 @@ class ConstrainedConvergence:
         flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
         refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
-        falls_everywhere = curvature.complete and bool(curvature.values[-1] < -curvature.threshold)
-        if kind is Status.SADDLE_POINT and falls_everywhere and bool(free.all()) and not _pushes(oracle, found):
+        if kind is Status.SADDLE_POINT and bool(free.all()) and _is_peak(oracle, found, curvature):
             kind = Status.MAXIMUM
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
             kind = None
@@ -372,10 +371,11 @@ def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) ->
     return jacobian.abs() @ moved
 
 
-def _pushes(oracle: Oracle, found: Multipliers) -> bool:
-    """Whether an inequality pushes: away from it the loss rises, as it does at no maximum."""
+def _is_peak(oracle: Oracle, found: Multipliers, curvature: Curvature) -> bool:
+    """Whether all of the curvature is negative, and no inequality pushes: away from one that does the loss rises."""
     assert oracle.constraints is not None
-    return bool((found.values != 0)[oracle.constraints.lower != oracle.constraints.upper].any())
+    pushes = (found.values != 0)[oracle.constraints.lower != oracle.constraints.upper]
+    return curvature.complete and bool(curvature.values[-1] < -curvature.threshold) and not bool(pushes.any())
 
 
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:

@@ -172,9 +172,9 @@ def _far_fall(evaluation: Evaluation, oracle: Landscape, move: Tensor, way: Tens
         for part in FAR:
             step = inside(point + part * whole, oracle) - point
             lower, half = oracle.loss(point + step), oracle.loss(point + step / 2)
-            if is_lower(lower, loss, (gradient @ step).item(), 0.0, eps) and half <= loss:
-                if loss - half <= 0.4 * (loss - lower):
-                    return Fall(step, loss - lower)
+            is_seen = is_lower(lower, loss, (gradient @ step).item(), 0.0, eps) and half <= loss
+            if is_seen and loss - half <= 0.4 * (loss - lower):
+                return Fall(step, loss - lower)
     return None
 
 

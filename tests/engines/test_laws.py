@@ -206,8 +206,6 @@ def test_a_best_point_has_the_gradient_of_its_place(monkeypatch):
     ("problem", "dtype"),
     [
         ("polynomial", torch.float64),
-        ("polynomial", torch.float32),
-        ("rosenbrock2", torch.float64),
         ("rosenbrock2", torch.float32),
         ("rosenbrock100", torch.float64),
         ("perceptron", torch.float32),

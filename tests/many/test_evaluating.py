@@ -34,11 +34,12 @@ from tests.many.test_lbfgs import CASES, drawn, wood
 from tests.many.test_trust import FITS, LOSSES, SOLVERS
 
 QUICK = ("native", pytest.param("mapped", marks=pytest.mark.slow))
-DTYPES = (
-    pytest.param(torch.float64, id="float64"),
-    pytest.param(torch.float32, id="float32", marks=pytest.mark.slow),
-)
 EVERY = (*QUICK, pytest.param("compiled", marks=pytest.mark.slow))
+LAWS = (
+    pytest.param("native", torch.float64, id="native-float64"),
+    pytest.param("native", torch.float32, id="native-float32", marks=pytest.mark.slow),
+    pytest.param("mapped", torch.float64, id="mapped-float64", marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture(params=QUICK)
@@ -66,7 +67,7 @@ def assert_same(ours, eager, close):
     torch.testing.assert_close(ours.fun, eager.fun, rtol=close, atol=close, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("engine", "dtype"), LAWS, indirect=["engine"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_start_of_lbfgs_ends_as_by_eager(engine, case, dtype):
     starts = torch.tensor(case.starts, dtype=dtype)
@@ -90,7 +91,7 @@ def test_each_start_of_lbfgs_ends_as_by_eager_where_it_is_compiled(case):
 TRUST = [*[("lm", case) for case in FITS], *[("newton", case) for case in LOSSES]]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("engine", "dtype"), LAWS, indirect=["engine"])
 @pytest.mark.parametrize(("name", "case"), TRUST, ids=lambda one: getattr(one, "name", one))
 def test_each_start_of_a_trust_region_ends_as_by_eager(engine, name, case, dtype):
     optimiser, options = SOLVERS[name]
