@@ -20,8 +20,8 @@ its own, beyond what that took before (Linux only).
 
 import argparse
 import json
-import os
 import math
+import os
 import resource
 import signal
 import statistics
