@@ -186,9 +186,7 @@ class Results:
     @property
     def best_start(self) -> Result:
         """The `Result` of the best start."""
-        return replace(
-            self[self.best], history=self.history, minima=self.minima, seconds_by=self.seconds_by, engine=self.engine
-        )
+        return replace(self[self.best], history=self.history, minima=self.minima, seconds_by=self.seconds_by)
 
     def __len__(self) -> int:
         return len(self.verdicts)
@@ -207,6 +205,7 @@ class Results:
             njev=int(self.njev[start]),
             nhev=int(self.nhev[start]),
             seconds=self.seconds,
+            engine=self.engine,
             covariance=None if covariance is None or bool(covariance.isnan().any()) else covariance,
             directory=self.directory,
         )

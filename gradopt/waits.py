@@ -11,6 +11,11 @@ PROGRAM = "building the program"
 Show = Callable[[str], None]
 
 _shows: list[Show] = []
+_waits: list[str] = []
+
+
+class Abandoned(BaseException):
+    """What was waited for is not wanted any more. Whoever builds it goes on without."""
 
 
 @contextmanager
@@ -28,12 +33,24 @@ def shown(show: Show) -> Iterator[None]:
 
 @contextmanager
 def wait(what: str) -> Iterator[None]:
-    """What takes seconds in which nothing else happens."""
+    """What takes seconds in which nothing else happens, and may be abandoned."""
     _tell(what)
+    _waits.append(what)
     try:
         yield
     finally:
+        _waits.pop()
         _tell("")
+
+
+def abandon() -> None:
+    """From a signal: leave what is waited for, if anything is.
+
+    Raises:
+        Abandoned: Into that.
+    """
+    if _waits:
+        raise Abandoned
 
 
 def _tell(what: str) -> None:

@@ -583,6 +583,54 @@ def test_a_floor_that_is_curved_and_level_is_a_minimum():
 
 
 @dtypes
+@pytest.mark.parametrize(
+    ("function", "x0", "kept"),
+    [
+        (lambda x: (x[0] - 3) ** 2, [0.0, 2.0], gradopt.Constraint(lambda x: x[0], upper=1.0)),
+        (lambda x: (x[0] - 3) ** 2, [0.0, 2.0], gradopt.Constraint(lambda x: x.sum(), upper=10.0)),
+        (  # the centre of a rectangle of 1 by 3
+            lambda x: -x[2],
+            [0.0, 0.0, 0.0],
+            gradopt.Constraint(
+                lambda x: torch.stack([x[0] + x[2] - 1, x[2] - x[0], x[1] + x[2] - 3, x[2] - x[1]]), upper=0.0
+            ),
+        ),
+    ],
+    ids=["beside a constraint", "with room", "a linear program"],
+)
+def test_an_unknown_without_effect_is_no_plateau_beside_others(function, x0, kept, dtype):
+    result = gradopt.minimise(function, torch.tensor(x0, dtype=dtype), constraints=kept)
+
+    assert result.status is Status.CONVERGED, result.message
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "auto"])
+def test_a_curvature_of_rounding_makes_no_saddle_point_of_an_eigenvector(name, seed):
+    values = torch.arange(1.0, 21.0, dtype=torch.float64)
+    x0 = torch.randn(20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    result = run(lambda x: (x @ (values * x)) / (x @ x), x0.tolist(), name, torch.float64)
+
+    assert result.status is Status.CONVERGED, result.message
+    assert result.fun == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "auto"])
+def test_a_weight_that_cannot_be_known_makes_no_saddle_point_of_a_fit(name):
+    data = torch.cat([torch.linspace(-0.9, -0.3, 20), torch.linspace(0.3, 1.0, 20)]).double()
+    log = torch.nn.functional.logsigmoid
+
+    def mixture(x):
+        weights = torch.stack([log(x[0]), log(-x[0])])
+        return -torch.logsumexp(weights - 0.5 * (data[:, None] - x[1:]) ** 2, 1).mean()
+
+    result = run(mixture, [0.0, -1.0, 1.0], name, torch.float64)
+
+    assert result.status is Status.CONVERGED, result.message
+
+
+@dtypes
 @pytest.mark.parametrize("x0", [[0.0, 0.0], [0.0, 3.0]])
 @pytest.mark.parametrize(
     ("function", "kept", "status"),

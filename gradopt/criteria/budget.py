@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gradopt import waits
 from gradopt.constraints.functions import missed_in_words, worst
 from gradopt.contracts import Band, Block, BudgetSpent, Judgement, Oracle, State
 from gradopt.mistakes import Mistake
@@ -161,6 +162,8 @@ class Interrupt:
             raise KeyboardInterrupt
         self.signal = number
         self._oracle.deadline = -math.inf
+        if frame is not None:  # in the main thread, where a program may be on its way
+            waits.abandon()
 
     def bands(self) -> Mapping[str, Band]:
         return {}

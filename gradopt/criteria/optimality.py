@@ -14,8 +14,8 @@ from gradopt.constraints.multipliers import Multipliers, least_squares, projecte
 from gradopt.constraints.tangent import Tangent
 from gradopt.contracts import Band, Block, BudgetSpent, Evaluation, Judgement, Oracle, State, Stuck
 from gradopt.criteria.convergence import Convergence
-from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
-from gradopt.stationarity.falls import NUM_BENT, REACH, fall, is_plateau
+from gradopt.stationarity.curvature import NUM_FLAT, Curvature, examine, sizes, ways
+from gradopt.stationarity.falls import REACH, fall, is_plateau
 from gradopt.stationarity.points import RESTING, SUCCESSES, StationaryPoints, free_unknowns, gradient_scale
 from gradopt.verdict import Status
 
@@ -151,11 +151,10 @@ class ConstrainedConvergence:
         curvature = along_constraints(oracle, found, free, size, scale * tolerance)
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
-        flat = self._collapsed(curved) & free & ~_constrained(oracle, found)
+        felt = bool(curvature.is_curved.any()) or bool((found.values != 0).any()) or not bool(free.all())
+        flat = self._collapsed(curved, felt=felt) & free & ~_constrained(oracle, found)
         refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
-        if kind is Status.SADDLE_POINT and bool(free.all()) and _is_peak(oracle, found, curvature):
-            kind = Status.MAXIMUM
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
             kind = None
         return None if kind is None else Judgement.one(kind, row, **evidence)
@@ -182,7 +181,8 @@ class ConstrainedConvergence:
             fall(here, lagrangian, found, none, size) is not None or lagrangian.falls_along(here, found)
         )
         if found.sign == "negative" or hidden:
-            return Status.SADDLE_POINT if found.is_stationary(slopes) else None
+            kind = Status.MAXIMUM if lagrangian.is_peak(found) else Status.SADDLE_POINT
+            return kind if found.is_stationary(slopes) else None
         if is_plateau(here, lagrangian, suspects, size):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
@@ -197,13 +197,14 @@ class ConstrainedConvergence:
         # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
         return status if fall(here, lagrangian, found, none, size) is None else None
 
-    def _collapsed(self, scale: Tensor) -> Tensor:
-        """The unknowns whose curvature has fallen to nothing; a loss without any slope anywhere is constant, and every
-        point that keeps the constraints its minimum.
+    def _collapsed(self, scale: Tensor, *, felt: bool) -> Tensor:
+        """The unknowns whose curvature has fallen to nothing; those that never had any, too, unless others are felt in
+        the loss. One without any slope anywhere is constant, and every point that keeps the constraints its minimum.
         """
         self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        had = self._largest > 0
         collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
-        return collapsed & self._sloped
+        return collapsed & (had if felt else torch.ones_like(had)) & self._sloped
 
 
 class _Lagrangian:
@@ -219,13 +220,23 @@ class _Lagrangian:
         """L at the current parameters, where the loss is this."""
         return loss + float(self._weights @ self._oracle.linearised_constraints().residuals)
 
+    def is_peak(self, curvature: Curvature) -> bool:
+        """Whether all of the curvature is negative, no bound holds an unknown, and no inequality pushes: away from one
+        that does the loss rises.
+        """
+        limits = self._oracle.constraints
+        assert limits is not None
+        pushes = bool((self._weights != 0)[limits.lower != limits.upper].any())
+        falls = curvature.complete and bool(curvature.values[-1] < -curvature.threshold)
+        return falls and not pushes and len(curvature.free) == len(curvature.size)
+
     def falls_along(self, here: Evaluation, curvature: Curvature) -> bool:
         """Whether L falls, by more than rounding explains, along a flat direction bent back to the constraints."""
         point = here.point
         way = ways(point, point if self._oracle.origin is None else self._oracle.origin)
         eps = torch.finfo(way.dtype).eps
         try:
-            for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
+            for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]:
                 flat = curvature.move(curvature.vectors[:, index], way)
                 move = eps**REACH / max((flat.abs() / way).max().item(), math.ulp(0.0)) * flat
                 for part in (move, -move):
@@ -369,13 +380,6 @@ def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) ->
         missed = excess(linear.residuals, limits.lower, limits.upper)[found.active]
         jacobian = mending(jacobian, missed, point, oracle.lower, oracle.upper)
     return jacobian.abs() @ moved
-
-
-def _is_peak(oracle: Oracle, found: Multipliers, curvature: Curvature) -> bool:
-    """Whether all of the curvature is negative, and no inequality pushes: away from one that does the loss rises."""
-    assert oracle.constraints is not None
-    pushes = (found.values != 0)[oracle.constraints.lower != oracle.constraints.upper]
-    return curvature.complete and bool(curvature.values[-1] < -curvature.threshold) and not bool(pushes.any())
 
 
 def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from gradopt.engines.cuda_graph import captured
 from gradopt.engines.eager import COLUMNS, EagerEngine
 from gradopt.engines.evaluating import TOLERANCE, WORTH, EvaluatingEngine, EvaluationKind
 from gradopt.engines.graph import GraphEngine, Program
-from gradopt.engines.loss_graph import trace_loss
+from gradopt.engines.loss_graph import explained, trace_loss
 from gradopt.engines.native.evaluation import NativeEvaluation
 from gradopt.engines.native.program import NativeProgram
 from gradopt.engines.patience import patience
@@ -27,7 +28,7 @@ from gradopt.engines.tracing import StepGraph, trace
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.torch import TorchOptimiser
 from gradopt.oracle import AutogradOracle
-from gradopt.waits import PROGRAM, wait
+from gradopt.waits import PROGRAM, Abandoned, wait
 
 log = logging.getLogger("gradopt")
 
@@ -80,7 +81,7 @@ def chosen(name: str, oracle: AutogradOracle, optimiser: Optimiser) -> "Switchin
         return EvaluatingEngine(oracle, optimiser, promising(EVALUATIONS, oracle) if name == "auto" else {})
     size = sum(parameter.numel() for parameter in oracle.parameters)
     try:
-        with devices.threads("auto", size), wait(PROGRAM):
+        with devices.threads("auto", size), wait(PROGRAM), explained("a program", Refusal, "built"):
             if whole:
                 graph = trace(oracle, optimiser)
                 return SwitchingEngine(oracle, optimiser, {}, _Candidate(name, graph, KINDS[name].build(graph)))
@@ -200,7 +201,7 @@ class SwitchingEngine:
         if spent < patience(kind.patience) or self._limit < GATE_ROWS:  # it goes step by step
             return
         del self._waiting[name]
-        with self.stopwatch.during("building a program"), wait(PROGRAM):
+        with self.stopwatch.during("building a program"), suppress(Abandoned), wait(PROGRAM):
             self._candidate = self._built(name, kind)
 
     def _built(self, name: str, kind: Kind) -> _Candidate | None:
@@ -212,7 +213,8 @@ class SwitchingEngine:
             log.info("engine: eager to the end, as the step is no graph: %s", refusal)
             return None
         try:
-            return _Candidate(name, self._graph, kind.build(self._graph))
+            with explained("a program", Refusal, "built"):
+                return _Candidate(name, self._graph, kind.build(self._graph))
         except Refusal as refusal:
             log.info("engine: eager, not %s: %s", name, refusal)
             return None

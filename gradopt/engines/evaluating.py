@@ -5,6 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from gradopt.contracts import Band, Block, Optimiser
 from gradopt.engines.eager import EagerEngine
-from gradopt.engines.loss_graph import LossGraph, trace_loss
+from gradopt.engines.loss_graph import LossGraph, explained, trace_loss
 from gradopt.engines.patience import patience
 from gradopt.engines.purity import Refusal
 from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 from gradopt.unknowns import joined
-from gradopt.waits import PROGRAM, wait
+from gradopt.waits import PROGRAM, Abandoned, wait
 
 log = logging.getLogger("gradopt")
 
@@ -143,7 +144,7 @@ class Substitution:
         """Build the next program, and let it be compared from here on."""
         name, kind = next(iter(self._waiting.items()))
         del self._waiting[name]
-        with wait(PROGRAM):
+        with suppress(Abandoned), wait(PROGRAM):
             self._build(name, kind)
 
     def _build(self, name: str, kind: EvaluationKind) -> None:
@@ -155,7 +156,9 @@ class Substitution:
             log.info("engine: eager to the end, as the loss is no graph: %s", refusal)
             return
         try:
-            self._try(name, kind.build(self._graph), is_asked=False)
+            with explained("a program", Refusal, "built"):
+                program = kind.build(self._graph)
+            self._try(name, program, is_asked=False)
         except Refusal as refusal:
             log.info("engine: eager, not %s: %s", name, refusal)
 

@@ -12,7 +12,7 @@ from gradopt import devices
 from gradopt.engines.choice import EVALUATIONS, promising
 from gradopt.engines.compiled_starts import CompiledEvaluations
 from gradopt.engines.evaluating import GATE_EVALUATIONS, TOLERANCE, EvaluationKind, Settle, Substitution
-from gradopt.engines.loss_graph import trace_loss
+from gradopt.engines.loss_graph import explained, trace_loss
 from gradopt.engines.native.evaluation import NativeEvaluations
 from gradopt.engines.purity import Refusal
 from gradopt.engines.stacked import StackedEngine
@@ -49,7 +49,8 @@ def evaluating(name: str, oracle: StackedOracle, optimiser: StackedOptimiser, ti
     try:
         if name not in known:
             raise Refusal(f"it replays whole steps, and {title} decides by values in the middle of one")
-        with devices.threads("auto", sum(parameter.numel() for parameter in one.parameters)), wait(PROGRAM):
+        size = sum(parameter.numel() for parameter in one.parameters)
+        with devices.threads("auto", size), wait(PROGRAM), explained("a program", Refusal, "built"):
             program = known[name].build(trace_loss(one))
         return EvaluatingStartsEngine(oracle, optimiser, {}, (name, program))
     except Refusal as refusal:

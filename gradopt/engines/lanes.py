@@ -20,6 +20,7 @@ from gradopt.engines.stacked import StackedEngine
 from gradopt.mistakes import Mistake
 from gradopt.optimisers.stacked.optimiser import StackedTorchOptimiser
 from gradopt.stacked import Evaluations, StackedOracle
+from gradopt.waits import Abandoned
 
 log = logging.getLogger("gradopt")
 
@@ -171,6 +172,8 @@ class LanesEngine(StackedEngine):
             if self._patience == 0:
                 raise self._mistake(refusal) from refusal
             log.info("engine: eager to the end: %s", refusal)
+            return
+        except Abandoned:
             return
         self._build = lambda: program
         oracle, number = self.oracle, self.oracle.num_starts

@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.func import functional_call, functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -103,15 +108,16 @@ def pure_graph(function: Callable[..., Any], inputs: Sequence[Tensor], oracle: A
     Raises:
         Refusal: With the reason.
     """
-    module, again = (_functional(function, inputs, oracle) for _ in range(2))
-    if module.code != again.code or not _same_constants(module, again):
-        raise Refusal("two calls of the loss do not compute the same")
+    with explained("the loss", Refusal):
+        module, again = (_functional(function, inputs, oracle) for _ in range(2))
+        if module.code != again.code or not _same_constants(module, again):
+            raise Refusal("two calls of the loss do not compute the same")
     return module
 
 
 @contextmanager
-def explained(what: str, kind: type[Refusal]) -> Iterator[None]:
-    """What goes wrong inside becomes a refusal that names the line of the user's code."""
+def explained(what: str, kind: type[Refusal], done: str = "traced") -> Iterator[None]:
+    """What goes wrong inside becomes a refusal that names the line of the user's code: that it cannot be `done`."""
     try:
         yield
     except Refusal:
@@ -120,13 +126,13 @@ def explained(what: str, kind: type[Refusal]) -> Iterator[None]:
         lines = [
             f" ({Path(frame.filename).name}, line {frame.lineno}: {frame.line})"
             for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith(OURS)
+            if not frame.filename.startswith(OURS) and Path(frame.filename).is_file()
         ]
         place = lines[-1] if lines else ""
         if isinstance(error, READS_VALUES):
             raise kind(f"{what} depends on a value it reads in Python{place}") from error
         raise kind(
-            f"{what} cannot be traced{place}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            f"{what} cannot be {done}{place}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
 
 
@@ -136,6 +142,8 @@ def _functional(function: Callable[..., Any], inputs: Sequence[Tensor], oracle: 
     named = zip(oracle.names, oracle.parameters, strict=True)
     live = {parameter.untyped_storage().data_ptr(): name for name, parameter in named}
     for name, tensor in _constants(raw).items():
+        if isinstance(tensor, FakeTensor):
+            raise Refusal("the loss keeps a tensor of its own from one call to the next")
         unknown = live.get(tensor.untyped_storage().data_ptr()) if tensor.numel() else None
         if unknown is not None:
             raise Refusal(f"the loss takes unknown {unknown!r} past its module ({name})")

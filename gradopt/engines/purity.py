@@ -1,12 +1,16 @@
 """What a graph would leave out: Python state, hooks, random numbers and writes into tensors that are not its inputs."""
 
+import collections
+import contextvars
 import copy
 import functools
 import itertools
+import operator
+import pickle
 import random
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +28,9 @@ class Refusal(Exception):
 
 MOST = 1000
 """Functions, objects and containers in which state of a loss is looked for; and entries of one of these."""
+
+MOST_BYTES = 10_000_000
+"""Of an array that is kept to be compared: more is data."""
 
 FOREIGN = ("torch", "numpy", "scipy", "gradopt")
 """Packages whose functions and classes keep no state of a user's loss; nor do those of the standard library."""
@@ -98,9 +105,9 @@ def _source(node: Any) -> Node | None:
 def python_state(objective: nn.Module) -> Iterator[None]:
     """Inside, calls of the objective leave no trace: what they change in Python is put back, and refused at the end.
 
-    It sees the attributes of its modules, what these lead to (objects, their classes, containers, functions with their
-    variables, globals, defaults and attributes), up to a thousand such things, and the generators of Python and torch;
-    not what an iterator or code in C keeps to itself.
+    It sees the attributes of its modules, what these lead to (objects, their classes, containers, NumPy's arrays,
+    functions with their variables, globals, defaults and attributes), up to a thousand such things, and generators of
+    random numbers; not what an iterator or other code in C keeps to itself.
 
     Raises:
         Refusal: Something has changed, by name.
@@ -130,13 +137,19 @@ def python_state(objective: nn.Module) -> Iterator[None]:
         raise refusal
 
 
+def watched(values: Mapping[str, Any]) -> Callable[[], list[str]]:
+    """What puts back what some values hold now, and names those that held something else."""
+    return _Space("", dict(values)).restore
+
+
 class _Space:
     """Names and values as they were, and what containers among the values held."""
 
     def __init__(self, title: str, live: Any, names: Iterable[str] | None = None) -> None:
         self._title, self._live, self._all = title, live, names is None
         self._values = dict(live) if names is None else {name: live[name] for name in names if name in live}
-        self._contents = {name: copy.copy(v) for name, v in self._values.items() if type(v) in (list, dict, set)}
+        kept = {name: _kept(value) for name, value in self._values.items()}
+        self._contents = {name: restore for name, restore in kept.items() if restore is not None}
 
     @property
     def values(self) -> Iterable[Any]:
@@ -151,15 +164,92 @@ class _Space:
         for name in [name for name in self._live if self._all and name not in self._values]:
             del self._live[name]
             changed.append(name)
-        for name, content in self._contents.items():
-            value = self._values[name]
-            if len(value) != len(content) or any(
-                a is not b for a, b in zip(_items(value), _items(content), strict=True)
-            ):
-                value.clear()
-                value.extend(content) if isinstance(value, list) else value.update(content)
-                changed.append(name)
+        changed += [name for name, restore in self._contents.items() if restore()]
         return [self._title + name for name in changed]
+
+
+def _kept(value: Any) -> Callable[[], bool] | None:
+    """What puts back into something what it holds now, and says whether it held something else; None for what holds
+    nothing, or is looked into as an object.
+    """
+    if isinstance(value, (list, dict, set, collections.deque)):
+        return _kept_items(value)
+    if isinstance(value, bytearray):
+        return _kept_state(lambda: bytes(value), lambda content: value.__setitem__(slice(None), content))
+    if isinstance(value, random.Random):
+        return _kept_state(value.getstate, value.setstate)
+    if isinstance(value, contextvars.ContextVar):
+        return _kept_context(value)
+    if type(value) in (torch.Tensor, nn.Parameter):  # a trace may put fakes in the place of its numbers
+        return _kept_state(lambda: value.data, lambda content: setattr(value, "data", content), _same_memory)
+    if isinstance(value, torch.Generator):
+        return _kept_state(value.get_state, value.set_state, torch.equal)
+    return _kept_by_numpy(value)
+
+
+def _kept_state(
+    read: Callable[[], Any], write: Callable[[Any], Any], same: Callable[[Any, Any], bool] = operator.eq
+) -> Callable[[], bool]:
+    content = read()
+
+    def restore() -> bool:
+        changed = not same(read(), content)
+        if changed:
+            write(content)
+        return changed
+
+    return restore
+
+
+def _kept_items(value: Any) -> Callable[[], bool]:
+    def write(content: Any) -> None:
+        value.clear()
+        value.update(content) if isinstance(value, (dict, set)) else value.extend(content)
+
+    def same(now: Any, content: Any) -> bool:
+        pairs = zip(_items(now), _items(content), strict=True)
+        return len(now) == len(content) and all(a is b for a, b in pairs)
+
+    return _kept_state(lambda: copy.copy(value), write, same)
+
+
+def _kept_context(value: contextvars.ContextVar[Any]) -> Callable[[], bool] | None:
+    try:
+        content = value.get()
+    except LookupError:
+        return None
+    token = value.set(content)
+
+    def restore() -> bool:
+        changed = value.get() is not content
+        value.reset(token)
+        return changed
+
+    return restore
+
+
+def _kept_by_numpy(value: Any) -> Callable[[], bool] | None:
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    if isinstance(value, numpy.ndarray) and value.nbytes <= MOST_BYTES and value.flags.writeable:
+        return _kept_state(
+            value.copy, lambda content: numpy.copyto(value, content), lambda a, b: a.tobytes() == b.tobytes()
+        )
+    if isinstance(value, numpy.random.Generator):
+        value = value.bit_generator
+        return _kept_state(
+            lambda: pickle.dumps(value.state), lambda content: setattr(value, "state", pickle.loads(content))
+        )
+    if isinstance(value, numpy.random.RandomState):
+        return _kept_state(
+            lambda: pickle.dumps(value.get_state()), lambda content: value.set_state(pickle.loads(content))
+        )
+    return None
+
+
+def _same_memory(now: torch.Tensor, before: torch.Tensor) -> bool:
+    return now.device == before.device and now.data_ptr() == before.data_ptr()
 
 
 def _items(container: Any) -> Iterable[Any]:

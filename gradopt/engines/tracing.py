@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import Optimiser
 from gradopt.engines.loss_graph import explained, filled, loss_and_gradients, pure_graph, refuse_unplain
-from gradopt.engines.purity import Refusal, python_state, refuse_hooks
+from gradopt.engines.purity import Refusal, python_state, refuse_hooks, watched
 from gradopt.engines.rates import Rates
 from gradopt.engines.scalars import TensorScalars
 from gradopt.optimisers.torch import TorchOptimiser
@@ -160,12 +160,13 @@ class _Tracer:
         numbers = [one[key] for one, kept in zip(state, dtypes, strict=True) for key in kept]
         optimizer = stand_in(self._adapter.optimizer, groups, defaultdict(dict, zip(moved, state, strict=True)))
         attributes = {key: value for key, value in vars(optimizer).items() if key != "state"}
+        put_back = watched({key: value for key, value in attributes.items() if key not in ("param_groups", "defaults")})
         compiled = as_compiled() if self._capturable else nullcontext()
         with explained(f"the step of {type(optimizer).__name__}", _UpdateRefusal), torch.no_grad():
             self._adapter.clip([p for group in groups for p in group["params"]])
             with TensorScalars([*(rates or ()), *numbers]), compiled:
                 raw_step(optimizer)
-        changed = [key for key, value in attributes.items() if vars(optimizer).get(key) is not value]
+        changed = [key for key, value in attributes.items() if vars(optimizer).get(key) is not value] + put_back()
         if changed or options != [_options(group) for group in groups]:
             raise _UpdateRefusal(f"{type(optimizer).__name__} keeps {(changed or ['options'])[0]} up to date in Python")
         after = [dict(optimizer.state[tensor]) for tensor in moved]

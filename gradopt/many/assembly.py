@@ -27,8 +27,10 @@ from gradopt.engines.compiled_lanes import CompiledLanes
 from gradopt.engines.evaluating_starts import evaluating
 from gradopt.engines.lane import LanesProgram
 from gradopt.engines.lanes import GATE_STARTS, LanesEngine, Parts, prove
+from gradopt.engines.loss_graph import explained
 from gradopt.engines.masked_lanes import captured_lanes
 from gradopt.engines.native.lanes_program import NativeLanes
+from gradopt.engines.purity import Refusal
 from gradopt.engines.stacked import StackedEngine
 from gradopt.engines.tracing import StepGraph, trace
 from gradopt.mistakes import Mistake
@@ -138,7 +140,9 @@ def assemble_starts(
     @wait(PROGRAM)
     def program() -> LanesProgram:
         one = AutogradOracle(target)
-        made = PROGRAMS[name](trace(one, _of_one(one, target, optimiser, given, schedule, steps)), oracle.num_starts)
+        with explained("a program", Refusal, "built"):
+            graph = trace(one, _of_one(one, target, optimiser, given, schedule, steps))
+            made = PROGRAMS[name](graph, oracle.num_starts)
         prove(made, few)
         log.info("engine: %s, as the first starts give the same records as by eager", name)
         return made

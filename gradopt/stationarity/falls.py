@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
-from gradopt.stationarity.curvature import NUM_DENSE, TINY, Curvature
+from gradopt.stationarity.curvature import NUM_DENSE, NUM_FLAT, TINY, Curvature
 
 NUM_MIXED = 8
 """Mixtures of flat directions along which the loss is asked."""
@@ -20,9 +20,6 @@ sixth order shows above the rounding of the loss.
 
 FAR = (0.25, 1.0)
 """The same where a constant hides even that, but the gradient, which knows of no constant, points downhill there."""
-
-NUM_BENT = 4
-"""Flat directions that are followed that far."""
 
 NUM_SCATTERED = 6
 """Points within rounding of another that show how far the loss is rounded."""
@@ -58,10 +55,10 @@ class Fall:
     depth: float
 
 
-def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
+def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool | None:
     """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
     floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
-    what the curvature promises, and it is as negative on the floor.
+    what the curvature promises, and it is as negative on the floor; None where it is mere rounding itself.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
@@ -75,6 +72,8 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
             promised = -0.5 * curvature.along(0) * length**2
             noise = 10 * eps * max(abs(base), abs(base - loss))
             if not promised > 2 * noise:
+                if not _bends_down(floor, oracle, direction, curvature.along(0), length):
+                    return None
                 return _is_negative_on_floor(floor, oracle, curvature)
             for sign in (1.0, -1.0):
                 beside = oracle.loss(inside(floor + sign * length * direction, oracle))
@@ -83,6 +82,19 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
     except BudgetSpent:
         return True
     return False
+
+
+def _bends_down(floor: Tensor, oracle: Oracle, direction: Tensor, curvature: float, length: float) -> bool:
+    """Whether the gradient changes along the direction as that curvature says: a curvature of mere rounding, which it
+    is of the terms of the Hessian that cancel, says nothing of the gradient.
+    """
+
+    def slope(step: float) -> float:
+        return (oracle.gradient(inside(floor + step * direction, oracle)) @ direction).item()
+
+    here = slope(0.0)
+    changes = [(slope(step) - here) / (curvature * step) for step in (length, -length, length / 2)]
+    return all(0.5 <= change <= 2 for change in changes)
 
 
 def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature) -> bool:
@@ -244,7 +256,7 @@ def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
         there = inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
         return there - point, oracle.loss(there)
 
-    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]:
+    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]:
         flat = curvature.move(curvature.vectors[:, index], way)
         move = eps**REACH / max((flat.abs() / way).max().item(), TINY) * flat
         for sign in (1.0, -1.0):

@@ -1,16 +1,20 @@
 """Whether the loss falls along the floor of a valley, where the rounding of what is steep hides the slope."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
-from gradopt.stationarity.curvature import NUM_DENSE, TINY, Curvature
-from gradopt.stationarity.falls import NUM_BENT, REACH, inside, scatter
+from gradopt.stationarity.curvature import NUM_DENSE, NUM_FLAT, TINY, Curvature
+from gradopt.stationarity.falls import REACH, inside, scatter
 
 NUM_CORRECTIONS = 3
 """Newton steps at most that bring a point beside back to the floor."""
+
+NEARER = 4.0
+"""How much nearer is looked where the loss does not fall so far."""
 
 REACHES = (0.5, 1.0)
 """Parts of its way that a direction is followed to see a change of the loss, where eps^`REACH` of it shows none."""
@@ -28,7 +32,7 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
     Args:
         way: How far each unknown may reach.
     """
-    flats = (~curvature.is_curved).nonzero().flatten()[:NUM_BENT]
+    flats = (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]
     if not len(flats) or len(curvature.free) > NUM_DENSE:  # Lanczos knows too little of what is across the valley
         return False
     eps = torch.finfo(way.dtype).eps
@@ -67,7 +71,9 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
 
 
 def _falls(along: Callable[[float], float], base: float, noise: Callable[..., float], eps: float) -> bool:
-    """Whether the loss, by parts of the way along a direction, falls to the vertex of a parabola as one does."""
+    """Whether the loss, by parts of the way along a direction, falls to the vertex of a parabola as one does; or, where
+    the floor bends before, a part of the way there.
+    """
     for reach in (eps**REACH, *REACHES):
         ahead, behind = along(reach), along(-reach)
         if max(abs(ahead - base), abs(behind - base)) <= noise(base, ahead, behind):
@@ -77,7 +83,12 @@ def _falls(along: Callable[[float], float], base: float, noise: Callable[..., fl
         part = max(-1.0, min(part, 1.0))
         if not abs(part) > eps**0.25:
             return False
-        lower, half, quarter = along(part), along(part / 2), along(part / 4)
-        fall = base - lower
-        return fall > noise(base, lower) and base - half > 0.4 * fall and base - quarter > 0.15 * fall
+        while True:
+            lower, half, quarter = along(part), along(part / 2), along(part / 4)
+            fall = base - lower
+            if fall > noise(base, lower) and base - half > 0.4 * fall and base - quarter > 0.15 * fall:
+                return True
+            if abs(part) <= reach:
+                return False
+            part = math.copysign(max(abs(part) / NEARER, reach), part)
     return False

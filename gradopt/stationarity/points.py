@@ -23,7 +23,7 @@ from gradopt.stationarity.falls import (
 )
 from gradopt.stationarity.floors import falls_along_floor
 from gradopt.stationarity.peaks import is_peak
-from gradopt.stationarity.tails import tail
+from gradopt.stationarity.tails import is_in_tail, tail
 from gradopt.verdict import Status
 
 RESTING = 10
@@ -196,7 +196,8 @@ class StationaryPoints:
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
         found, refused = examine(hessian, free, sizes(point, self._origin), gradient), oracle.num_refused
-        kind = self._kind(found, status, (faded & free, collapsed & free), evaluation, oracle, evidence)
+        suspects = self._suspects(faded & free, collapsed & free, found)
+        kind = self._kind(found, status, suspects, evaluation, oracle, evidence)
         if kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle):
             kind = None
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
@@ -205,6 +206,16 @@ class StationaryPoints:
             self.needed /= found.effort  # what was dear to find out is asked again when more has changed
             return None
         return Finding(kind, evidence)
+
+    def _suspects(self, faded: Tensor, collapsed: Tensor, found: Curvature) -> tuple[Tensor, Tensor]:
+        """None where no unknown has ever had a scale, but others are felt, by their curvature or by bounds that hold
+        them: there an unknown without effect is no plateau.
+        """
+        assert self._largest is not None
+        felt = bool(found.is_curved.any()) or len(found.free) < len(found.size)
+        if felt and not bool((self._largest > 0).any()):
+            return torch.zeros_like(faded), torch.zeros_like(collapsed)
+        return faded, collapsed
 
     def _kind(
         self,
@@ -231,8 +242,8 @@ class StationaryPoints:
         vanishes = not moved or evaluation.gradient_norm <= 0.5 * self._steepest
         if negative and not (vanishes and found.is_stationary(slopes)):
             return None
-        if negative and moved and not is_lower_beside(evaluation, oracle, found, way):
-            negative, doubtful, evidence["curvature"] = False, False, "none"
+        if negative and moved and not (beside := is_lower_beside(evaluation, oracle, found, way)):
+            negative, doubtful, evidence["curvature"] = False, beside is None, "none"
         lower = _fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
         if lower is not None:  # Escape begins with this very move
             length = lower.step.norm().item()
@@ -249,14 +260,17 @@ class StationaryPoints:
             return Status.MAXIMUM if is_peak(evaluation, oracle, found, faded, way) else Status.SADDLE_POINT
         if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
             return Status.STALLED
-        numbers = (decrease, loss, abs(self._first - loss), evidence["tolerance"])
-        taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
+        fallen = abs(self._first - loss)
+        if doubtful and moved and is_in_tail(evaluation, oracle, self._origin, found.doubtful_moves(way), fallen):
+            return Status.STALLED
+        numbers = (decrease, loss, fallen, evidence["tolerance"])
+        taken, now, fell, tolerance = torch.tensor(numbers, dtype=torch.float64)
         settled = is_settled(
             found.newton_step(slopes),
             taken,
             found.is_long(slopes),
             loss=now,
-            fallen=fallen,
+            fallen=fell,
             tolerance=tolerance,
             resting=torch.tensor(evidence["resting"]),
             eps=torch.finfo(point.dtype).eps,

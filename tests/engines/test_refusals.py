@@ -1,14 +1,19 @@
 """What cannot be a graph is refused before the run, with the reason; what no trace shows, by the gate."""
 
+import collections
+import contextvars
 import functools
 import itertools
 import logging
+import os
 import random
 import re
+import signal
 import time
 import types
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,6 +25,7 @@ from gradopt.engines.purity import Refusal
 from gradopt.engines.tracing import trace
 from gradopt.mistakes import Mistake
 from gradopt.settings import Stop
+from tests import functions as f
 from tests.engines.runs import PROGRAMS, built, told, use
 
 
@@ -207,6 +213,128 @@ def test_state_is_seen_wherever_python_keeps_it_and_put_back(build, name, many):
         with pytest.raises(Mistake):
             gradopt.minimise(loss, **where, optimiser="adam", engine="native")
         assert kept == (NAMESPACE.calls, CALLS, Tally.calls, marked.calls, len(defaulted.__defaults__[0]))
+
+
+class Dictionary(dict):
+    """Of a class of the user's."""
+
+
+HELD = {
+    "an array": lambda: np.zeros(1),
+    "a deque": lambda: collections.deque([0]),
+    "a counter": collections.Counter,
+    "an ordered dict": lambda: collections.OrderedDict(calls=0),
+    "a dict of a class": Dictionary,
+    "bytes": lambda: bytearray(b"a"),
+    "a context variable": lambda: contextvars.ContextVar("calls", default=0),
+    "a generator of NumPy": lambda: np.random.default_rng(0),
+    "a state of NumPy": lambda: np.random.RandomState(0),
+    "a generator of Python": lambda: random.Random(0),
+    "numbers of a tensor": lambda: torch.zeros(1),
+    "the last point": lambda: [None],
+}
+
+
+def changed(held):
+    """A loss that changes what is held at each call."""
+
+    def loss(x):
+        factor = 1.0
+        if isinstance(held, np.ndarray):
+            held[0] += 1
+        elif isinstance(held, (collections.deque, bytearray)):
+            held.append(1)
+        elif isinstance(held, dict):
+            held["calls"] = held.get("calls", 0) + 1
+        elif isinstance(held, contextvars.ContextVar):
+            held.set(held.get() + 1)
+        elif isinstance(held, torch.Tensor):
+            held.data += 1
+        elif isinstance(held, list):
+            before, held[0] = held[0], x.detach().clone()
+            factor = 1.0 if before is None else ((x - before) ** 2).sum()
+        else:
+            factor = 1.0 + held.random()
+        return factor * (x**2).sum()
+
+    return loss
+
+
+def content(held):
+    if isinstance(held, contextvars.ContextVar):
+        return held.get()
+    if isinstance(held, np.random.Generator):
+        return str(held.bit_generator.state)
+    return str(held.getstate()) if isinstance(held, random.Random) else str(held)
+
+
+@pytest.mark.parametrize("build", HELD.values(), ids=HELD)
+def test_what_else_may_hold_state_is_seen_and_put_back(build):
+    held = build()
+    before = content(held)
+
+    with pytest.raises(Mistake, match=r"the loss keeps state .* a call changes held;"):
+        gradopt.minimise(changed(held), [1.0, 2.0], optimiser="adam", engine="native")
+
+    assert content(held) == before
+    assert not isinstance(held, torch.Tensor) or held.device.type == "cpu"
+
+
+class Late(torch.optim.SGD):
+    """Its rate falls at the third step, by a count in an array."""
+
+    def __init__(self, parameters, lr=1e-3):
+        super().__init__(parameters, lr=lr)
+        self.count = np.zeros(1)
+
+    def step(self, closure=None):
+        self.count[0] += 1
+        if self.count[0] == 3:
+            self.param_groups[0]["lr"] = 1e-5
+        return super().step(closure)
+
+
+def test_state_that_an_optimiser_keeps_in_an_array_is_seen():
+    with pytest.raises(Mistake, match="Late keeps count up to date in Python"):
+        gradopt.minimise(lambda x: (x**2).sum(), [1.0, 2.0], optimiser=Late, engine="native")
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
+def test_an_operation_that_torch_cannot_take_apart_is_refused(optimiser, many, monkeypatch, caplog):
+    def loss(x):
+        return torch.nn.functional.layer_norm(x, (3,)).pow(3).sum() + (x**2).sum()
+
+    start = torch.tensor([0.0, 0.5, -1.0], dtype=torch.float64)
+    where = {"starts": start.repeat(20, 1)} if many else {"x0": start}
+    with pytest.raises(Mistake, match=r"engine=native cannot run this: the operation aten\.var_mean"):
+        gradopt.minimise(loss, **where, optimiser=optimiser, engine="native")
+
+    for kinds in (choice.KINDS, choice.EVALUATIONS):
+        monkeypatch.setitem(kinds, "native", replace(kinds["native"], patience=1e-9))
+    stop = Stop(max_steps=30, gradient_tolerance=0.0)
+    with caplog.at_level(logging.INFO, logger="gradopt"):
+        result = gradopt.minimise(loss, **where, optimiser=optimiser, stop=stop)
+
+    assert result.engine == "eager"
+    assert result.nit.max() == 30 if many else result.nit > 1
+
+
+def test_a_signal_leaves_a_program_that_is_being_built(monkeypatch):
+    began = []
+
+    def endless(graph):
+        began.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setitem(choice.KINDS, "native", replace(choice.KINDS["native"], build=endless, patience=0))
+
+    result = gradopt.minimise(f.rosenbrock, [-1.2, 1.0], optimiser="adam", stop=Stop(max_steps=100_000))
+
+    assert result.status is gradopt.Status.INTERRUPTED
+    assert time.perf_counter() - began[0] < 5
+    assert result.nit < 100_000 and result.engine == "eager"
 
 
 class Counting(gradopt.Objective):

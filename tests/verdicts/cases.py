@@ -314,6 +314,10 @@ QUADRATICS = [
     Case(name="several parameters", function=lambda x: f.rosenbrock(x[:3]) + shifted(x[3:]), start=[-1.2, 1.0, 1.0, 0.0], parts=[2, 1, 1], minima=[0.0], minimisers=[[1.0, 1.0, 1.0, 3.0]]),
     Case(name="an unknown without influence", function=lambda x: shifted(x[:2]) + 0 * x[2], start=[0.0, 1.0, 5.0], minima=[0.0], minimisers=[[3.0, 3.0, math.nan]]),
     Case(name="an unknown that is not used", function=lambda x: shifted(x[:2]), start=[0.0, 1.0, 5.0], parts=[2, 1], minima=[0.0], minimisers=[[3.0, 3.0, math.nan]]),
+    Case(name="an unknown without influence, from the minimum", function=lambda x: x[0] ** 2, start=[0.0, 0.0], minima=[0.0], minimisers=[[0.0, math.nan]]),
+    Case(name="an unknown without influence in a box", function=lambda x: -x[0], start=[0.0, 0.5], bounds=([-1.0] * 2, [1.0] * 2), minima=[-1.0], minimisers=[[1.0, math.nan]]),
+    Case(name="an unknown without influence at a factor's zero", function=lambda x: x[0] ** 2 * (x[1] ** 2 + 1), start=[0.0, 1.0], minima=[0.0], minimisers=[[0.0, math.nan]]),
+    Case(name="Rayleigh's quotient", function=lambda x: (x @ (at(x, [1.0, 2.0, 3.0]) * x)) / (x @ x), start=[1.0, 1.0, 1.0], minima=[1.0], saddles=[2.0], maxima=[3.0], holes=True, plateau=True),
     Case(name="constant", function=lambda x: 0 * x.sum() + 2.0, start=[1.0, 2.0], minima=[2.0], plateau=True),
 ]  # fmt: skip
 
@@ -323,6 +327,7 @@ VALLEYS = [
     Case(name="Rosenbrock 10", function=f.rosenbrock, start=[-1.2, 1.0] * 5, minima=[0.0, f.rosenbrock(torch.tensor(ROSENBROCK_10[1], dtype=F64)).item()], minimisers=ROSENBROCK_10),
     Case(name="Rosenbrock x 1e9", function=lambda x: 1e9 * f.rosenbrock(x), start=[-1.2, 1.0], minima=[0.0], minimisers=[[1.0, 1.0]]),
     Case(name="Rosenbrock + 1e6", function=lambda x: 1e6 + f.rosenbrock(x), start=[-1.2, 1.0], minima=[1e6], minimisers=[[1.0, 1.0]]),
+    Case(name="a steep valley that bends, from its floor", function=lambda x: 1e6 * (x[1] - x[0] ** 2) ** 2 + 1e-3 * (x[0] - 2) ** 2, start=[-1.0, 1.0], minima=[0.0], minimisers=[[2.0, 4.0]], edge=True, slack=1e-9),
     Case(name="Himmelblau", function=himmelblau, start=[0.0, 0.0], minima=[0.0], minimisers=HIMMELBLAU),
     Case(name="Beale", function=beale, start=[1.0, 1.0], minima=[0.0], minimisers=[[3.0, 0.5]], saddles=[14.203125]),
     Case(name="Freudenstein and Roth", function=freudenstein_roth, start=[0.5, -2.0], minima=[0.0, freudenstein_roth(torch.tensor(FREUDENSTEIN_ROTH[1], dtype=F64)).item()], minimisers=FREUDENSTEIN_ROTH),
@@ -370,6 +375,7 @@ UNATTAINED = [
     Case(name="1/x", function=lambda x: torch.where(x > 0, 1 / x, torch.inf).sum(), start=[1.0], plateau=True, holes=True),
     Case(name="separable classes", function=logistic, start=[0.0, 0.0], plateau=True),
     Case(name="separable classes, mean + 1", function=lambda x: 1 + logistic(x) / 6, start=[0.0, 0.0], plateau=True),
+    Case(name="softplus along a ridge", function=lambda x: torch.nn.functional.softplus(-x[0]) + 0.1 * (x[1] - x[0]) ** 2, start=[0.0, 1.0], plateau=True, dtypes=[F64]),
     Case(name="exp x + y^2", function=lambda x: x[0].exp() + x[1] ** 2, start=[0.0, 1.0], plateau=True),
     Case(name="x^2 + (1 - x y)^2", function=lambda x: x[0] ** 2 + (1 - x[0] * x[1]) ** 2, start=[1.0, 0.5], saddles=[1.0], plateau=True),
 ]  # fmt: skip

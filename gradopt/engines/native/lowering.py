@@ -74,7 +74,7 @@ class Lowering:
         try:
             return rule(Call(name, node.meta.get("val")), *arguments, **relevant)
         except TypeError as error:
-            raise Unprintable(f"the operation {node.target} with these arguments ({error})") from error
+            raise Unprintable(f"the operation {_name(node.target)} with these arguments") from error
 
     def _decomposed(self, node: fx.Node, arguments: Any, keywords: Any) -> Any:
         """By simpler operations, as torch defines it."""
@@ -95,7 +95,10 @@ class Lowering:
 
         self._within.append(node.target)
         try:
-            module = make_fx(functionalize(applied), tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+            try:
+                module = make_fx(functionalize(applied), tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+            except Exception as error:  # torch's formula may use what it cannot make a graph of
+                raise Unprintable(f"the operation {_name(node.target)}, whose definition is no graph") from error
             return self.outputs(module, values)
         finally:
             self._within.pop()
