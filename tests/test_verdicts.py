@@ -604,6 +604,19 @@ def test_an_unknown_without_effect_is_no_plateau_beside_others(function, x0, kep
     assert result.status is Status.CONVERGED, result.message
 
 
+@pytest.mark.parametrize("x0", [[-1.0, 1.0], [0.0, 1.0]])
+@pytest.mark.parametrize("name", ["lbfgs", "trust_region", "auto"])
+@pytest.mark.parametrize("steep", [1e4, 1e6])
+def test_a_floor_that_bends_and_falls_is_no_minimum(name, steep, x0):
+    for function in (
+        lambda x: steep * (x[1] - x[0] ** 2) ** 2 + 1e-3 * (x[0] - 2) ** 2,
+        lambda x: steep * (x[1] - x[0] ** 2) ** 2 - 1e-3 * x[0],
+    ):
+        result = run(function, x0, name, torch.float32, steps=3000)
+
+        assert not result.success or 0 <= result.fun < 1e-6, result.message
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["lbfgs", "trust_region", "auto"])
 def test_a_curvature_of_rounding_makes_no_saddle_point_of_an_eigenvector(name, seed):

@@ -10,6 +10,9 @@ from torch import Tensor
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
 from gradopt.stationarity.curvature import NUM_DENSE, NUM_FLAT, TINY, Curvature
 
+SHORTER = (1.0, 1e-2, 1e-4)
+"""Parts of a length over which a gradient may show a curvature."""
+
 NUM_MIXED = 8
 """Mixtures of flat directions along which the loss is asked."""
 
@@ -75,26 +78,32 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
                 if not _bends_down(floor, oracle, direction, curvature.along(0), length):
                     return None
                 return _is_negative_on_floor(floor, oracle, curvature)
-            for sign in (1.0, -1.0):
-                beside = oracle.loss(inside(floor + sign * length * direction, oracle))
-                if not math.isfinite(beside) or beside < base - max(noise, 0.25 * promised):
-                    return True
+            sides = [inside(floor + sign * length * direction, oracle) for sign in (1.0, -1.0)]
+            losses = [oracle.loss(side) for side in sides if not torch.equal(side, floor)]
+            # A slope along the floor lowers one side, a curvature their mean.
+            mean = sum(losses) / max(len(losses), 1)
+            if not math.isfinite(mean) or (losses and mean < base - max(noise, 0.25 * promised)):
+                return True
     except BudgetSpent:
         return True
     return False
 
 
 def _bends_down(floor: Tensor, oracle: Oracle, direction: Tensor, curvature: float, length: float) -> bool:
-    """Whether the gradient changes along the direction as that curvature says: a curvature of mere rounding, which it
-    is of the terms of the Hessian that cancel, says nothing of the gradient.
+    """Whether the gradient changes along the direction as that curvature says, over some length or one much shorter: a
+    curvature of mere rounding, which it is of the terms of the Hessian that cancel, says nothing of the gradient.
     """
 
     def slope(step: float) -> float:
         return (oracle.gradient(inside(floor + step * direction, oracle)) @ direction).item()
 
     here = slope(0.0)
-    changes = [(slope(step) - here) / (curvature * step) for step in (length, -length, length / 2)]
-    return all(0.5 <= change <= 2 for change in changes)
+
+    def bends(step: float) -> bool:
+        return 0.5 <= (slope(step) - here) / (curvature * step) <= 2
+
+    lengths = [length * part for part in SHORTER]
+    return any(bends(one) and bends(-one) and bends(one / 2) for one in lengths)
 
 
 def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature) -> bool:

@@ -66,9 +66,10 @@ class StationaryPoints:
     Then negative curvature on the free unknowns, below -10 n eps |lambda_max| of the scaled Hessian, makes it a
     saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
     unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
-    the run goes on (unless that step is shorter than the tolerance: a loss that vanishes at its minimum never stops
-    falling). Where curvature has become faint, the loss itself is asked whether it falls. A plateau, where gradient and
-    curvature of an unknown vanish together and the loss does not rise far around, is no minimum: `stalled`.
+    the run goes on (unless that step is shorter than the tolerance and takes half of the loss: one that vanishes at its
+    minimum never stops falling). Where curvature has become faint, the loss itself is asked whether it falls. A
+    plateau, where gradient and curvature of an unknown vanish together and the loss does not rise far around, is no
+    minimum: `stalled`.
 
     Who shares one of these shares its answers: asked twice at one step, it tests once.
 
@@ -353,7 +354,8 @@ def is_settled(
     unseen = (decrease <= eps * torch.maximum(10 * loss.abs(), fallen)) & (longest <= eps ** (1 / 3))
     unseen |= decrease <= 10 * eps**2 * fallen  # no difference of losses shows it
     gains = (decrease > eps**0.6 * loss.abs()) | long.any(-1)
-    return resting & unseen | ~(gains & (longest > tolerance))
+    vanishes = decrease > 0.4 * loss.abs()  # of order p: p / (2 (p - 1)) of itself
+    return resting & unseen | ~(gains & ((longest > tolerance) | ~vanishes))
 
 
 def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Fall | None:
