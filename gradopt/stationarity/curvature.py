@@ -1,7 +1,7 @@
 """The curvature at a stationary point: what kind of point it is, and how far a Newton step would still go."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -118,11 +118,6 @@ class Curvature:
     def move(self, direction: Tensor, like: Tensor) -> Tensor:
         """A direction in these units, shape (k,), as a move of all unknowns, shape (n,)."""
         return torch.zeros_like(like).index_put((self.free,), (self.units * direction).to(like))
-
-    def doubtful_moves(self, like: Tensor) -> Iterator[Tensor]:
-        """Moves, shape (n,) each, along the direction of the smallest curvature and along some that are flat."""
-        flat = (~self.is_curved).nonzero().flatten()[:NUM_FLAT].tolist()
-        return (self.move(self.vectors[:, index], like) for index in dict.fromkeys([0, *flat]))
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """The gradient, of shape (n,), along each direction."""

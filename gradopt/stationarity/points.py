@@ -23,7 +23,7 @@ from gradopt.stationarity.falls import (
 )
 from gradopt.stationarity.floors import falls_along_floor
 from gradopt.stationarity.peaks import is_peak
-from gradopt.stationarity.tails import is_in_tail, tail
+from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
 
 RESTING = 10
@@ -66,8 +66,8 @@ class StationaryPoints:
     Then negative curvature on the free unknowns, below -10 n eps |lambda_max| of the scaled Hessian, makes it a
     saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
     unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
-    the run goes on (unless that step is shorter than the tolerance and takes half of the loss: one that vanishes at its
-    minimum never stops falling). Where curvature has become faint, the loss itself is asked whether it falls. A
+    the run goes on (unless that step is shorter than the tolerance, and takes half of the loss, or what is nothing to
+    how far that has fallen: a loss that vanishes at its minimum never stops falling). Where curvature has become faint, the loss itself is asked whether it falls. A
     plateau, where gradient and curvature of an unknown vanish together and the loss does not rise far around, is no
     minimum: `stalled`.
 
@@ -261,17 +261,14 @@ class StationaryPoints:
             return Status.MAXIMUM if is_peak(evaluation, oracle, found, faded, way) else Status.SADDLE_POINT
         if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
             return Status.STALLED
-        fallen = abs(self._first - loss)
-        if doubtful and moved and is_in_tail(evaluation, oracle, self._origin, found.doubtful_moves(way), fallen):
-            return Status.STALLED
-        numbers = (decrease, loss, fallen, evidence["tolerance"])
-        taken, now, fell, tolerance = torch.tensor(numbers, dtype=torch.float64)
+        numbers = (decrease, loss, abs(self._first - loss), evidence["tolerance"])
+        taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
         settled = is_settled(
             found.newton_step(slopes),
             taken,
             found.is_long(slopes),
             loss=now,
-            fallen=fell,
+            fallen=fallen,
             tolerance=tolerance,
             resting=torch.tensor(evidence["resting"]),
             eps=torch.finfo(point.dtype).eps,
@@ -355,7 +352,8 @@ def is_settled(
     unseen |= decrease <= 10 * eps**2 * fallen  # no difference of losses shows it
     gains = (decrease > eps**0.6 * loss.abs()) | long.any(-1)
     vanishes = decrease > 0.4 * loss.abs()  # of order p: p / (2 (p - 1)) of itself
-    return resting & unseen | ~(gains & ((longest > tolerance) | ~vanishes))
+    goes_on = (longest > tolerance) | (~vanishes & (decrease > eps * fallen))
+    return resting & unseen | ~(gains & goes_on)
 
 
 def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Fall | None:

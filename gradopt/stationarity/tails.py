@@ -1,22 +1,18 @@
 """Tails of a loss: places so far off that it no longer depends on an unknown that mattered on the way there."""
 
-from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
-from gradopt.stationarity.curvature import Product, ways
+from gradopt.stationarity.curvature import Product
 
 MOST = 20
 """Suspects that are looked at, the least influential first."""
 
 BEFORE = (0.1, 0.01, 1e-4, 0.0)
 """Where on its way from the start an unknown is asked whether it mattered."""
-
-FAR = 0.1
-"""How much of its way an unknown must have come along a direction that may lead into a tail."""
 
 BESIDE = (0.75, 1.25)
 """Where on that way it must not matter, no more than at its end."""
@@ -52,37 +48,6 @@ def tail(evaluation: Evaluation, oracle: Oracle, origin: Tensor) -> int | None:
     except BudgetSpent:
         pass  # none of those that could be looked at has run off
     return None
-
-
-def is_in_tail(
-    evaluation: Evaluation, oracle: Oracle, origin: Tensor, directions: Iterable[Tensor], fallen: float
-) -> bool:
-    """Whether the unknowns have run off together, along one of the directions, shape (n,) each: as `tail` has it of the
-    slope along it, on the way that they have come in it.
-
-    Args:
-        fallen: By how much the loss has fallen: what mattered on the way has a slope of some part of it.
-    """
-    point, gradient, eps = evaluation.point, evaluation.gradient, torch.finfo(evaluation.point.dtype).eps
-    way = ways(point, origin)
-
-    def slope(direction: Tensor, part: float) -> float:
-        there = point + (part - 1) * direction
-        if oracle.lower is not None and oracle.upper is not None:
-            there = there.clamp(oracle.lower, oracle.upper)
-        return abs((oracle.gradient(there) @ direction).item())
-
-    try:
-        for direction in directions:
-            come = ((point - origin) / way) @ (direction / way) / (direction / way).square().sum() * direction
-            if not (come.abs() / way).max() > FAR:
-                continue
-            here = max(abs((gradient @ come).item()), *(slope(come, part) for part in BESIDE))
-            if any(slope(come, part) > max(here / eps, eps**0.25 * fallen) for part in BEFORE):
-                return True
-    except BudgetSpent:
-        pass  # none of those that could be looked at is one of a tail
-    return False
 
 
 def influences(gradient: Tensor, way: Tensor, hessian: Product | None) -> Tensor:

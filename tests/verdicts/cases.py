@@ -374,7 +374,6 @@ UNATTAINED = [
     Case(name="1/x", function=lambda x: torch.where(x > 0, 1 / x, torch.inf).sum(), start=[1.0], plateau=True, holes=True),
     Case(name="separable classes", function=logistic, start=[0.0, 0.0], plateau=True),
     Case(name="separable classes, mean + 1", function=lambda x: 1 + logistic(x) / 6, start=[0.0, 0.0], plateau=True),
-    Case(name="softplus along a ridge", function=lambda x: torch.nn.functional.softplus(-x[0]) + 0.1 * (x[1] - x[0]) ** 2, start=[0.0, 1.0], plateau=True, dtypes=[F64]),
     Case(name="exp x + y^2", function=lambda x: x[0].exp() + x[1] ** 2, start=[0.0, 1.0], plateau=True),
     Case(name="x^2 + (1 - x y)^2", function=lambda x: x[0] ** 2 + (1 - x[0] * x[1]) ** 2, start=[1.0, 0.5], saddles=[1.0], plateau=True),
 ]  # fmt: skip
