@@ -67,9 +67,9 @@ class StationaryPoints:
     saddle point or a maximum. A Newton step that would still lower the loss by more than eps^0.6 of itself, or move an
     unknown by more than eps^0.5 of its size, says that the gradient is small only for the curvature of a valley, and
     the run goes on (unless that step is shorter than the tolerance, and takes half of the loss, or what is nothing to
-    how far that has fallen: a loss that vanishes at its minimum never stops falling). Where curvature has become faint, the loss itself is asked whether it falls. A
-    plateau, where gradient and curvature of an unknown vanish together and the loss does not rise far around, is no
-    minimum: `stalled`.
+    how far that has fallen: a loss that vanishes at its minimum never stops falling). Where curvature has become faint,
+    the loss itself is asked whether it falls. A plateau, where gradient and curvature of an unknown vanish together and
+    the loss does not rise far around, is no minimum: `stalled`.
 
     Who shares one of these shares its answers: asked twice at one step, it tests once.
 
