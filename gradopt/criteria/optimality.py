@@ -152,7 +152,8 @@ class ConstrainedConvergence:
         if curvature is None:
             return Judgement.one(status, row, **evidence | {"curvature": "held"})
         felt = bool(curvature.is_curved.any()) or bool((found.values != 0).any()) or not bool(free.all())
-        flat = self._collapsed(curved, felt=felt) & free & ~_constrained(oracle, found)
+        idle = felt & ((point == origin) | _constrained(oracle, torch.arange(len(found.values), device=point.device)))
+        flat = self._collapsed(curved, idle) & free & ~_constrained(oracle, found.active)
         refused = oracle.num_refused
         kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
@@ -197,14 +198,15 @@ class ConstrainedConvergence:
         # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
         return status if fall(here, lagrangian, found, none, size) is None else None
 
-    def _collapsed(self, scale: Tensor, *, felt: bool) -> Tensor:
-        """The unknowns whose curvature has fallen to nothing; those that never had any, too, unless others are felt in
-        the loss. One without any slope anywhere is constant, and every point that keeps the constraints its minimum.
+    def _collapsed(self, scale: Tensor, idle: Tensor) -> Tensor:
+        """The unknowns whose curvature has fallen to nothing; those that never had any, too, unless they are `idle`:
+        not moved by the loss, in which others are felt. A loss without any slope anywhere is constant, and every point
+        that keeps the constraints its minimum.
         """
         self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
         had = self._largest > 0
         collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
-        return collapsed & (had if felt else torch.ones_like(had)) & self._sloped
+        return collapsed & (had | ~idle) & self._sloped
 
 
 class _Lagrangian:
@@ -382,7 +384,8 @@ def _reach(oracle: Oracle, found: Multipliers, point: Tensor, origin: Tensor) ->
     return jacobian.abs() @ moved
 
 
-def _constrained(oracle: Oracle, found: Multipliers) -> Tensor:
-    """The unknowns that an active constraint depends on, shape (n,): it determines them where L is flat."""
-    jacobian = oracle.linearised_constraints().jacobian(found.active) if len(found.active) else None
-    return torch.zeros_like(found.terms, dtype=torch.bool) if jacobian is None else (jacobian != 0).any(0)
+def _constrained(oracle: Oracle, rows: Tensor) -> Tensor:
+    """The unknowns that some of these constraints depend on, shape (n,): active ones determine them where L is flat."""
+    if not len(rows):
+        return torch.zeros_like(oracle.read(), dtype=torch.bool)
+    return (oracle.linearised_constraints().jacobian(rows) != 0).any(0)

@@ -12,7 +12,7 @@ from torch import nn
 
 import gradopt
 from gradopt import Mistake, Status
-from gradopt.engines import compiled_starts, evaluating_starts
+from gradopt.engines import compiled_starts, evaluating_starts, patience
 from gradopt.engines.compiled_starts import CompiledEvaluations
 from gradopt.engines.evaluating import GATE_EVALUATIONS, EvaluationKind
 from gradopt.engines.evaluating_starts import StartsGate, evaluating
@@ -353,13 +353,14 @@ def test_auto_takes_a_program_once_it_pays_and_says_so(monkeypatch, caplog):
 def test_auto_waits_for_evaluations_alone_to_take_its_patience(monkeypatch):
     built = []
     use(monkeypatch, lambda graph: built.append(1) or NativeEvaluations(graph), patience=0.2)
+    monkeypatch.setattr(patience, "FIRST_TRACE", 0.0)
 
     def slow(x):
-        time.sleep(0.004)
+        time.sleep(0.02)
         return f.rosenbrock(x)
 
     starts = torch.tensor(drawn(4, 2, -2, 2), dtype=torch.float64)
-    gradopt.minimise(f.rosenbrock, starts=starts, optimiser="lbfgs", callback=lambda block: time.sleep(0.01) or False)
+    gradopt.minimise(f.rosenbrock, starts=starts, optimiser="lbfgs", callback=lambda block: time.sleep(0.02) or False)
     assert not built
 
     gradopt.minimise(slow, starts=starts, optimiser="lbfgs")

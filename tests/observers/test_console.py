@@ -365,7 +365,7 @@ def test_the_live_line_of_many_starts_says_how_many_go_on(terminals):
 
 
 def test_the_program_draws_on_a_terminal(tmp_path):
-    words = ["objective=rosenbrock", "optimiser=adam", "optimiser.lr=1e-5", "engine=auto", "stop.max_steps=20000"]
+    words = ["objective=rosenbrock", "optimiser=adam", "optimiser.lr=1e-5", "engine=auto", "stop.max_steps=200000"]
     ours, theirs = pty.openpty()
 
     process = subprocess.Popen(
@@ -379,6 +379,6 @@ def test_the_program_draws_on_a_terminal(tmp_path):
     text = read_all(ours).decode()
     process.wait()
 
-    assert re.search(r"\rstep \d+ of 20000  loss ", text)
+    assert re.search(r"\rstep \d+ of 200000  loss ", text)
     assert re.search(r"\rbuilding the program \.\.\. *\r +\r", text)
     assert "\x1b[33m- max_steps\x1b[0m: " in text

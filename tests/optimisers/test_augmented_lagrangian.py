@@ -267,7 +267,7 @@ def test_an_inflection_along_a_constraint_is_no_minimum(inner):
 def test_a_plateau_is_no_minimum(inner):
     result = minimise(
         lambda x: -torch.exp(-(x[0] ** 2)) + x[1] ** 2,
-        tensor([40.0, 1.0]),
+        tensor([10.0, 1.0]),
         inner,
         constraints=Constraint(lambda x: x[1], lower=0.5),
     )
