@@ -197,7 +197,7 @@ class StationaryPoints:
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
         found, refused = examine(hessian, free, sizes(point, self._origin), gradient), oracle.num_refused
-        suspects = self._suspects(faded & free, collapsed & free, found, point)
+        suspects = self._suspects(faded & free, collapsed & free, found)
         kind = self._kind(found, status, suspects, evaluation, oracle, evidence)
         if kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle):
             kind = None
@@ -208,15 +208,14 @@ class StationaryPoints:
             return None
         return Finding(kind, evidence)
 
-    def _suspects(self, faded: Tensor, collapsed: Tensor, found: Curvature, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Where no unknown has ever had a scale, those that have moved, if others are felt, by their curvature or by
-        bounds that hold them: an unknown without effect stands where it began, and is no plateau.
+    def _suspects(self, faded: Tensor, collapsed: Tensor, found: Curvature) -> tuple[Tensor, Tensor]:
+        """None where no unknown has ever had a scale, but others are felt, by their curvature or by bounds that hold
+        them: there an unknown without effect is no plateau.
         """
-        assert self._largest is not None and self._origin is not None
+        assert self._largest is not None
         felt = bool(found.is_curved.any()) or len(found.free) < len(found.size)
         if felt and not bool((self._largest > 0).any()):
-            moved = point != self._origin
-            return faded & moved, collapsed & moved
+            return torch.zeros_like(faded), torch.zeros_like(collapsed)
         return faded, collapsed
 
     def _kind(
