@@ -14,8 +14,8 @@ _shows: list[Show] = []
 _waits: list[str] = []
 
 
-class Abandoned(BaseException):
-    """What was waited for is not wanted any more. Whoever builds it goes on without."""
+class Abandoned(KeyboardInterrupt):
+    """What was waited for is not wanted any more. Whoever builds it goes on without, or it is a Ctrl-C like another."""
 
 
 @contextmanager

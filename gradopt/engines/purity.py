@@ -148,7 +148,7 @@ class _Space:
     def __init__(self, title: str, live: Any, names: Iterable[str] | None = None) -> None:
         self._title, self._live, self._all = title, live, names is None
         self._values = dict(live) if names is None else {name: live[name] for name in names if name in live}
-        kept = {name: _kept(value) for name, value in self._values.items()}
+        kept = {name: _kept_if_it_can_be(value) for name, value in self._values.items()}
         self._contents = {name: restore for name, restore in kept.items() if restore is not None}
 
     @property
@@ -168,6 +168,13 @@ class _Space:
         return [self._title + name for name in changed]
 
 
+def _kept_if_it_can_be(value: Any) -> Callable[[], bool] | None:
+    try:
+        return _kept(value)
+    except Exception:  # a class of the user's that cannot be copied is looked into as an object
+        return None
+
+
 def _kept(value: Any) -> Callable[[], bool] | None:
     """What puts back into something what it holds now, and says whether it held something else; None for what holds
     nothing, or is looked into as an object.
@@ -180,7 +187,9 @@ def _kept(value: Any) -> Callable[[], bool] | None:
         return _kept_state(value.getstate, value.setstate)
     if isinstance(value, contextvars.ContextVar):
         return _kept_context(value)
-    if type(value) in (torch.Tensor, nn.Parameter):  # a trace may put fakes in the place of its numbers
+    if (
+        type(value) in (torch.Tensor, nn.Parameter) and value.layout is torch.strided
+    ):  # a trace may put fakes in the place of its numbers
         return _kept_state(lambda: value.data, lambda content: setattr(value, "data", content), _same_memory)
     if isinstance(value, torch.Generator):
         return _kept_state(value.get_state, value.set_state, torch.equal)

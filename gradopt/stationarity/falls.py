@@ -100,7 +100,8 @@ def _bends_down(floor: Tensor, oracle: Oracle, direction: Tensor, curvature: flo
     here = slope(0.0)
 
     def bends(step: float) -> bool:
-        return 0.5 <= (slope(step) - here) / (curvature * step) <= 2
+        expected = curvature * step
+        return expected != 0 and 0.5 <= (slope(step) - here) / expected <= 2  # it may underflow
 
     lengths = [length * part for part in SHORTER]
     return any(bends(one) and bends(-one) and bends(one / 2) for one in lengths)

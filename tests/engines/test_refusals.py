@@ -280,6 +280,31 @@ def test_what_else_may_hold_state_is_seen_and_put_back(build):
     assert not isinstance(held, torch.Tensor) or held.device.type == "cpu"
 
 
+class Uncopied(dict):
+    """Made from an argument, and no copy of itself."""
+
+    def __init__(self, power):
+        super().__init__(power=power)
+
+    def __copy__(self):
+        raise TypeError("there is one of it")
+
+
+SPARSE, SETTINGS = torch.eye(2, dtype=torch.float64).to_sparse(), Uncopied(2)
+
+
+def test_what_cannot_be_copied_or_has_no_memory_of_its_own_ends_no_run():
+    def loss(x):
+        return torch.mv(SPARSE, x).square().sum() + (x ** SETTINGS["power"]).sum()
+
+    x0, stop = torch.tensor([1.0, 2.0], dtype=torch.float64), Stop(max_steps=200)
+    results = [gradopt.minimise(loss, x0, optimiser="adam", engine=name, stop=stop) for name in ("eager", "auto")]
+
+    assert results[0].x.tolist() == results[1].x.tolist()
+    with pytest.raises(Mistake, match="engine=native cannot run this: "):
+        gradopt.minimise(loss, x0, optimiser="adam", engine="native", stop=stop)
+
+
 class Late(torch.optim.SGD):
     """Its rate falls at the third step, by a count in an array."""
 
