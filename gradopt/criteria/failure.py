@@ -317,8 +317,8 @@ class Stalled:
         if oracle.constraints is None:
             rounding = _rounding(oracle)
             here, way = Evaluation(loss, gradient_norm, point, oracle.full_gradient()), point - self._origin
-            gone = tail(here, oracle, self._origin)
             fallen, reach = abs(self._first - loss), ways(point, self._origin)
+            gone = tail(here, oracle, self._origin, fallen, rounding.curvature)
             noise = rounding.hides and not falls_as_promised(here, oracle, [way], reach, fallen)
             if noise and rounding.curvature is not None:
                 noise = not falls_along_floor(here, oracle, rounding.curvature, reach)
@@ -340,7 +340,7 @@ class Stalled:
             loss_rounding=abs(loss) * torch.finfo(point.dtype).eps,
             newton_gain=rounding.gain,
             **missed,
-            gone="" if gone is None else f"unknown {gone}, now {point[gone].item():.3g},",
+            gone="" if gone is None else _run_off(gone, point),
             underflow=rounding.underflows,
         )
 
@@ -354,8 +354,8 @@ class Stalled:
         rate, dtype = evidence["learning_rate"], evidence["dtype"]
         if evidence["gone"]:
             return (
-                f"{evidence['gone']} has run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) "
-                "no longer depends on it: this is no minimum. Start elsewhere, or give it bounds (objective.bounds)"
+                f"{evidence['gone']} run off to where the loss ({evidence['loss']:.10g}, step {evidence['step']}) no "
+                "longer depends on it: this is no minimum. Start elsewhere, or give bounds (objective.bounds)"
             )
         if evidence["underflow"] and math.isnan(evidence["violation"]):
             return (
@@ -387,6 +387,14 @@ class Stalled:
 
     def load_state_dict(self, state: State) -> None:
         vars(self).update(state)
+
+
+def _run_off(unknowns: Tensor, point: Tensor) -> str:
+    """Who has run off, up to the verb."""
+    if len(unknowns) == 1:
+        return f"unknown {unknowns[0]}, now {point[unknowns[0]].item():.3g}, has"
+    some = ", ".join(f"{index} (now {point[index].item():.3g})" for index in unknowns[:3].tolist())
+    return f"unknowns {some}{', ...' * (len(unknowns) > 3)} have together"
 
 
 def _stuck(evidence: Mapping[str, Any]) -> str:

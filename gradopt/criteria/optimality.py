@@ -184,7 +184,7 @@ class ConstrainedConvergence:
         if found.sign == "negative" or hidden:
             kind = Status.MAXIMUM if lagrangian.is_peak(found) else Status.SADDLE_POINT
             return kind if found.is_stationary(slopes) else None
-        if is_plateau(here, lagrangian, suspects, size):
+        if is_plateau(here, lagrangian, suspects, size, point if oracle.origin is None else oracle.origin):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():

@@ -109,10 +109,11 @@ class Curvature:
         """The curvature along an eigenvector in the objective's units."""
         return self.values[index].item() / max((self.units * self.vectors[:, index]).square().sum().item(), TINY)
 
-    def newton_move(self, gradient: Tensor) -> Tensor:
-        """A Newton step along the directions of positive curvature, shape (n,)."""
+    def newton_move(self, gradient: Tensor, but: Tensor | None = None) -> Tensor:
+        """A Newton step along the directions of positive curvature, shape (n,), but for those in a mask."""
         along = self.vectors.T @ (self.units * gradient[self.free].double().cpu())
-        parts = torch.where(self.values > self.threshold, -along / self.values, 0.0)
+        steep = self.values > self.threshold
+        parts = torch.where(steep if but is None else steep & ~but, -along / self.values, 0.0)
         return self.move(self.vectors @ parts, gradient)
 
     def move(self, direction: Tensor, like: Tensor) -> Tensor:
@@ -222,6 +223,13 @@ def flatness(values: Tensor, n: int, eps: float) -> Tensor:
 def is_faint(values: Tensor, eps: float) -> Tensor:
     """Whether the smallest curvature is so little that a slope of higher order could hide there; shape (...)."""
     return values[..., 0] <= eps**0.25 * values[..., -1]
+
+
+def is_faint_beside(values: Tensor, eps: float) -> Tensor:
+    """Which directions have so little curvature, beside the largest, that unknowns may run off along them together; a
+    mask, shape (..., directions).
+    """
+    return values.abs() <= eps**0.5 * values.abs().amax(-1, keepdim=True)
 
 
 def newton_decrease(slopes: Tensor, values: Tensor, lengths: Tensor, curved: Tensor) -> Tensor:

@@ -79,11 +79,14 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
                     return None
                 return _is_negative_on_floor(floor, oracle, curvature)
             sides = [inside(floor + sign * length * direction, oracle) for sign in (1.0, -1.0)]
-            losses = [oracle.loss(side) for side in sides if not torch.equal(side, floor)]
-            # A slope along the floor lowers one side, a curvature their mean.
-            mean = sum(losses) / max(len(losses), 1)
-            if not math.isfinite(mean) or (losses and mean < base - max(noise, 0.25 * promised)):
-                return True
+            sides = [side for side in sides if not torch.equal(side, floor)]
+            for bent in (False, True):  # straight, and round the bend of the floor, as in Peano's (y - x^2)(y - 3 x^2)
+                if bent:
+                    sides = [inside(side + curvature.newton_move(oracle.gradient(side)), oracle) for side in sides]
+                # A slope along the floor lowers one side, a curvature their mean.
+                mean = sum(map(oracle.loss, sides)) / max(len(sides), 1)
+                if not math.isfinite(mean) or (sides and mean < base - max(noise, 0.25 * promised)):
+                    return True
     except BudgetSpent:
         return True
     return False
@@ -328,28 +331,46 @@ def falls_as_promised(
         return False
 
 
-def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
+def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor, origin: Tensor) -> bool:
     """Whether the loss does not rise, by more than rounding or underflow explain, when one of the suspects moves by
-    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order.
+    half its way to one side, and that is no mere slope. At a minimum it rises on both, whatever its order; unless the
+    others have taken all effect from the suspect, as a factor does that has become 0.
 
     Args:
         suspects: A mask of unknowns.
+        origin: Where the run began, shape (n,).
     """
     point, loss, number = evaluation.point, evaluation.loss, torch.finfo(way.dtype)
     same = 10 * number.eps * abs(loss) + number.tiny / number.eps
-    for index in suspects.nonzero().flatten()[:NUM_DENSE]:
-        step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
-        for move in (step, -step):
-            there = inside(point + move, oracle)
-            try:
+    try:
+        for index in suspects.nonzero().flatten()[:NUM_DENSE]:
+            step = torch.zeros_like(point).index_fill(0, index, 0.5 * way[index].item())
+            for move in (step, -step):
+                there = inside(point + move, oracle)
                 rise = oracle.loss(there) - loss if not torch.equal(there, point) else math.inf
-            except BudgetSpent:
-                return False
-            slope = (evaluation.gradient @ (there - point)).item()
-            is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
-            if rise <= same and not is_slope:
-                return True
+                slope = (evaluation.gradient @ (there - point)).item()
+                is_slope = rise < -same and 0.5 * slope > rise > 2 * slope
+                if rise <= same and not is_slope and not _depends_on_others(evaluation, oracle, index, origin, same):
+                    return True
+    except BudgetSpent:
+        pass  # what could be looked at is none
     return False
+
+
+def _depends_on_others(evaluation: Evaluation, oracle: Landscape, index: Tensor, origin: Tensor, same: float) -> bool:
+    """Whether an unknown has no effect on its way, now that the others are where they are, though it had where they
+    began.
+    """
+
+    def with_own(point: Tensor, own: Tensor) -> float:
+        return oracle.loss(inside(point.index_put((index,), own), oracle))
+
+    here, point = evaluation.point[index], evaluation.point
+    back = [torch.lerp(here, origin[index], part) for part in (0.25, 0.5, 1.0)]
+    if torch.equal(here, origin[index]) or any(abs(with_own(point, own) - evaluation.loss) > same for own in back):
+        return False
+    first, other = oracle.loss(origin), with_own(origin, here)
+    return not abs(other - first) <= 10 * torch.finfo(point.dtype).eps * max(abs(first), abs(other))
 
 
 def inside(point: Tensor, oracle: Landscape) -> Tensor:

@@ -22,7 +22,8 @@ REACHES = (0.5, 1.0)
 
 def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
     """Whether the loss falls, by more than its rounding, to a place that is more than eps^0.25 of the way off, along a
-    direction that has no curvature for all that the Hessian's rounding tells.
+    direction that has no curvature for all that the Hessian's rounding tells, or so little that the slope's rounding
+    hides where it ends.
 
     Beside a condition of 1/eps the gradient's rounding is larger than the slope along the floor of a valley, and the
     Hessian's larger than its curvature: neither says that a minimum is far. The loss may: it is followed along the
@@ -32,17 +33,18 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
     Args:
         way: How far each unknown may reach.
     """
-    flats = (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]
+    eps, slopes = torch.finfo(way.dtype).eps, curvature.slopes(evaluation.gradient)
+    hidden = (slopes <= curvature.noise) & (curvature.newton_step(slopes) > eps**0.5)
+    flats = (~curvature.is_curved | hidden).nonzero().flatten()[:NUM_FLAT]
     if not len(flats) or len(curvature.free) > NUM_DENSE:  # Lanczos knows too little of what is across the valley
         return False
-    eps = torch.finfo(way.dtype).eps
 
     def floor(point: Tensor) -> tuple[Tensor, float]:
         """Where Newton steps across the valley lead, as long as they lower the loss."""
         point = inside(point, oracle)
         loss = oracle.loss(point)
         for _ in range(NUM_CORRECTIONS):
-            there = inside(point + curvature.newton_move(oracle.gradient(point)), oracle)
+            there = inside(point + curvature.newton_move(oracle.gradient(point), hidden), oracle)
             lower = oracle.loss(there)
             if not lower < loss:
                 break

@@ -22,6 +22,7 @@ from gradopt.stationarity.falls import (
     unhindered,
 )
 from gradopt.stationarity.floors import falls_along_floor
+from gradopt.stationarity.ground import is_ground
 from gradopt.stationarity.peaks import is_peak
 from gradopt.stationarity.tails import tail
 from gradopt.verdict import Status
@@ -259,16 +260,19 @@ class StationaryPoints:
             if moved and not negative and bool(collapsed.any()):
                 return Status.STALLED
             return Status.MAXIMUM if is_peak(evaluation, oracle, found, faded, way) else Status.SADDLE_POINT
-        if is_plateau(evaluation, oracle, collapsed, way) or tail(evaluation, oracle, self._origin) is not None:
+        fallen = abs(self._first - loss)
+        gone = is_plateau(evaluation, oracle, collapsed, way, self._origin)
+        gone = gone or tail(evaluation, oracle, self._origin, fallen, found) is not None
+        if gone and not is_ground(evaluation, oracle, self._origin, way):
             return Status.STALLED
-        numbers = (decrease, loss, abs(self._first - loss), evidence["tolerance"])
-        taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
+        numbers = (decrease, loss, fallen, evidence["tolerance"])
+        taken, now, depth, tolerance = torch.tensor(numbers, dtype=torch.float64)
         settled = is_settled(
             found.newton_step(slopes),
             taken,
             found.is_long(slopes),
             loss=now,
-            fallen=fallen,
+            fallen=depth,
             tolerance=tolerance,
             resting=torch.tensor(evidence["resting"]),
             eps=torch.finfo(point.dtype).eps,

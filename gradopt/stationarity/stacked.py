@@ -16,6 +16,7 @@ from gradopt.stationarity.curvature import (
     Product,
     flatness,
     is_faint,
+    is_faint_beside,
     is_long,
     newton_decrease,
     newton_step,
@@ -247,8 +248,9 @@ class StackedPoints:
         lengths, curved = (vectors / own.unsqueeze(-1)).abs().amax(1), values.abs() > flat
         slopes = (vectors.mT @ (units / own * gradient.double().cpu()).unsqueeze(-1)).squeeze(-1).abs()
         decrease, step = newton_decrease(slopes, values, lengths, curved), newton_step(slopes, values, lengths, flat)
-        influence = influences(gradient, point - origin, hessian)
-        gone = suspects(point, influence, here.loss[places], origin, oracle).any(1).cpu()
+        influence, fallen = influences(gradient, point - origin, hessian), (state["_first"][places] - loss).abs()
+        gone = suspects(point, influence, torch.maximum(loss.abs(), fallen).to(point), origin, oracle).any(1).cpu()
+        gone |= is_faint_beside(values, eps).any(1)
         plain = (values[:, 0] > flat[:, 0]) & finite & free.all(1).cpu() & ~(first.vanishes[few] | gone)
         smallest = units / own * vectors[:, :, 0]
         faint = (plain & is_faint(values, eps)).nonzero().flatten()
@@ -260,7 +262,7 @@ class StackedPoints:
             decrease,
             is_long(step, slopes, noise, curved, eps),
             loss=loss,
-            fallen=(state["_first"][places] - loss).abs(),
+            fallen=fallen,
             tolerance=tolerance,
             resting=resting,
             eps=eps,

@@ -1,4 +1,4 @@
-"""Tails of a loss: places so far off that it no longer depends on an unknown that mattered on the way there."""
+"""Tails of a loss: places so far off that it no longer depends on unknowns that mattered on the way there."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
-from gradopt.stationarity.curvature import Product
+from gradopt.stationarity.curvature import Curvature, Product, is_faint_beside
 
 MOST = 20
 """Suspects that are looked at, the least influential first."""
@@ -17,6 +17,13 @@ BEFORE = (0.1, 0.01, 1e-4, 0.0)
 BESIDE = (0.75, 1.25)
 """Where on that way it must not matter, no more than at its end."""
 
+QUARTERS = (0.25, 0.5, 0.75, 1.0, 1.25)
+"""Parts of a way, to its end and beyond, along which the slope of a tail decays, by `DECAY` at least from one to the
+next: that of a power p falls by less to the next quarter, up to p = 4, and turns behind its minimum.
+"""
+
+DECAY = 0.25
+
 
 class Bounded(Protocol):
     """What knows the bounds of the unknowns, shape (n,); None where there are none."""
@@ -25,26 +32,35 @@ class Bounded(Protocol):
     upper: Tensor | None
 
 
-def tail(evaluation: Evaluation, oracle: Oracle, origin: Tensor) -> int | None:
-    """An unknown that has run off into a tail of the loss; None if there is none.
+def tail(
+    evaluation: Evaluation, oracle: Oracle, origin: Tensor, fallen: float, curvature: Curvature | None
+) -> Tensor | None:
+    """The unknowns that have run off into a tail of the loss, by their numbers; None if there is none.
 
     There the loss falls, if at all, by less than its rounding, and gradient and curvature vanish together: no test of
-    either can tell such a place from a minimum. But its gradient entry has fallen by more than 1/eps since the start,
-    and not only where it stands: near a minimum of order p, a quarter of the way off, it is 4^(1 - p) of what it was,
-    which is less than eps from p = 12 on in float32, 27 in float64. An unknown on a bound has not run off.
+    either can tell such a place from a minimum. But the gradient entry of such an unknown has fallen by more than 1/eps
+    since the start, and not only where it stands: near a minimum of order p, a quarter of the way off, it is 4^(1 - p)
+    of what it was, which is less than eps from p = 12 on in float32, 27 in float64. Unknowns that the loss ties
+    together run off as one, along the directions without curvature: the slope along their way decays from quarter to
+    quarter, and does not turn behind them. An unknown on a bound has not run off.
 
     Args:
         evaluation: Where the parameters stand.
         origin: Where the run began, shape (n,).
+        fallen: By how much the loss has fallen since: an influence that is nothing to that is none.
+        curvature: At the parameters; None where it is not known.
     """
     point, gradient = evaluation.point, evaluation.gradient
     influence = influences(gradient, point - origin, oracle.hessian())
-    candidates = suspects(point, influence, torch.tensor(evaluation.loss, dtype=point.dtype), origin, oracle)
+    loss = torch.tensor(max(abs(evaluation.loss), fallen), dtype=point.dtype)
+    candidates = suspects(point, influence, loss, origin, oracle)
     order = influence.argsort()
     try:
-        for index in order[candidates[order]][:MOST].tolist():
-            if _has_run_off(evaluation, oracle, origin, index):
-                return index
+        for index in order[candidates[order]][:MOST]:
+            if _has_run_off(evaluation, oracle, origin, int(index)):
+                return index[None]
+        if curvature is not None:
+            return _have_run_off_together(evaluation, oracle, origin, curvature)
     except BudgetSpent:
         pass  # none of those that could be looked at has run off
     return None
@@ -60,9 +76,10 @@ def influences(gradient: Tensor, way: Tensor, hessian: Product | None) -> Tensor
 
 
 def suspects(point: Tensor, influence: Tensor, loss: Tensor, origin: Tensor, oracle: Bounded) -> Tensor:
-    """The unknowns that the loss, of shape (...), hardly feels though they have come some way; a mask, shape (..., n).
+    """The unknowns that hardly change the loss though they have come some way; a mask, shape (..., n).
 
-    An unknown on a bound has not run off.
+    Args:
+        loss: What a change is measured by, shape (...).
     """
     eps = torch.finfo(point.dtype).eps
     found = (influence <= eps * loss.abs().to(point).unsqueeze(-1)) & ((point - origin).abs() > eps**0.5 * point.abs())
@@ -84,3 +101,33 @@ def _has_run_off(evaluation: Evaluation, oracle: Oracle, origin: Tensor, index: 
     here = max(evaluation.gradient[index].abs().item(), *(entry(part) for part in BESIDE))
     limit = here / torch.finfo(point.dtype).eps
     return any(entry(part) > limit for part in BEFORE)
+
+
+def _have_run_off_together(
+    evaluation: Evaluation, oracle: Oracle, origin: Tensor, curvature: Curvature
+) -> Tensor | None:
+    point, eps = evaluation.point, torch.finfo(evaluation.point.dtype).eps
+    come = (point - origin)[curvature.free].double().cpu() / curvature.units
+    faint = curvature.vectors[:, is_faint_beside(curvature.values, eps)]
+    way = curvature.move(faint @ (faint.T @ come), point)
+    if not bool((way.abs() > 0.5 * (point - origin).abs()).logical_and(way != 0).any()):
+        return None  # none has come far along these directions
+
+    def slope(part: float) -> float:
+        there = point + (part - 1) * way
+        if oracle.lower is not None and oracle.upper is not None:
+            there = there.clamp(oracle.lower, oracle.upper)
+        return (oracle.gradient(there) @ way).item()
+
+    first = slope(QUARTERS[0])
+    if not first < 0:
+        return None
+    before, nothing = first, eps**0.75 * abs(first)
+    for part in QUARTERS[1:]:
+        now = slope(part)
+        if not -max(DECAY * abs(before), nothing) <= now <= nothing:
+            return None
+        before = now
+    if not abs(before) <= eps**0.5 * abs(first):
+        return None
+    return (way.abs() > 0.5 * way.abs().max()).nonzero().flatten()

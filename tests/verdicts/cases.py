@@ -222,6 +222,11 @@ def valley(x):
     return torch.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
 
 
+def margins(x):
+    """Of three data that a line parts."""
+    return torch.stack([x[0] + x[1], 2 * x[0] - x[1], x[0] + 0.5 * x[1]])
+
+
 def relu_net(x, bias=False):
     """A net of one hidden unit; a negative weight kills it on positive data."""
     t, y = at(x, [0.5, 1.0, 1.5, 2.0]), at(x, [1.0, 2.0, 3.0, 4.0])
@@ -317,7 +322,8 @@ QUADRATICS = [
     Case(name="an unknown without influence, from the minimum", function=lambda x: x[0] ** 2, start=[0.0, 0.0], minima=[0.0], minimisers=[[0.0, math.nan]]),
     Case(name="an unknown without influence in a box", function=lambda x: -x[0], start=[0.0, 0.5], bounds=([-1.0] * 2, [1.0] * 2), minima=[-1.0], minimisers=[[1.0, math.nan]]),
     Case(name="an unknown without influence at a factor's zero", function=lambda x: x[0] ** 2 * (x[1] ** 2 + 1), start=[0.0, 1.0], minima=[0.0], minimisers=[[0.0, math.nan]]),
-    Case(name="Rayleigh's quotient", function=lambda x: (x @ (at(x, [1.0, 2.0, 3.0]) * x)) / (x @ x), start=[1.0, 1.0, 1.0], minima=[1.0], saddles=[2.0], maxima=[3.0], holes=True, plateau=True),
+    Case(name="Rayleigh's quotient", function=lambda x: (x @ (at(x, [1.0, 2.0, 3.0]) * x)) / (x @ x), start=[1.0, 1.0, 1.0], minima=[1.0], saddles=[2.0], maxima=[3.0], holes=True),
+    Case(name="Rayleigh's quotient of six", function=lambda x: (x @ (at(x, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) * x)) / (x @ x), start=[1.0] * 6, minima=[1.0], saddles=[2.0, 3.0, 4.0, 5.0], maxima=[6.0], holes=True),
     Case(name="constant", function=lambda x: 0 * x.sum() + 2.0, start=[1.0, 2.0], minima=[2.0], plateau=True),
 ]  # fmt: skip
 
@@ -346,8 +352,12 @@ FLAT = [
     Case(name="Powell's singular function", function=powell_singular, start=[3.0, -1.0, 0.0, 1.0], minima=[0.0]),
     Case(name="a line of minima", function=lambda x: (x[0] + x[1] - 1) ** 2, start=[3.0, 0.5], minima=[0.0]),
     Case(name="a hyperbola of minima", function=lambda x: (x[0] * x[1] - 1) ** 2, start=[3.0, 0.5], minima=[0.0], saddles=[1.0]),
-    Case(name="a cross of minima", function=lambda x: x[0] ** 2 * x[1] ** 2, start=[1.0, 0.5], minima=[0.0], plateau=True),
-    Case(name="a flat half of minima", function=lambda x: (torch.relu(x) ** 2).sum(), start=[1.0, 2.0], minima=[0.0], plateau=True),
+    Case(name="a cross of minima", function=lambda x: x[0] ** 2 * x[1] ** 2, start=[1.0, 0.5], minima=[0.0]),
+    Case(name="a flat half of minima", function=lambda x: (torch.relu(x) ** 2).sum(), start=[1.0, 2.0], minima=[0.0]),
+    Case(name="squared hinges", function=lambda x: torch.relu(1 - margins(x)).square().sum(), start=[0.0, 0.0], minima=[0.0]),
+    Case(name="hinges", function=lambda x: torch.relu(1 - margins(x)).sum(), start=[0.0, 0.0], minima=[0.0], edge=True),
+    Case(name="cubed hinges from far", function=lambda x: torch.relu(1 - x).pow(3).sum(), start=[-20.0, 0.0], minima=[0.0], length=10.0),
+    Case(name="a tube of half-width 0.1", function=lambda x: torch.relu((x - at(x, [1.0, -2.0])).abs() - 0.1).square().sum(), start=[5.0, 5.0], minima=[0.0], length=3.0),
     Case(name="a circle of minima", function=lambda x: (x @ x - 1) ** 2, start=[0.1, 0.2], minima=[0.0], maxima=[1.0]),
     Case(name="wide tails", function=lambda x: torch.log1p(x**2).sum(), start=[100.0], minima=[0.0], minimisers=[[0.0]], length=100.0),
     Case(name="log cosh", function=lambda x: torch.log(torch.cosh(x)).sum(), start=[5.0, -2.0], minima=[0.0], minimisers=[[0.0, 0.0]]),
@@ -375,6 +385,16 @@ UNATTAINED = [
     Case(name="separable classes", function=logistic, start=[0.0, 0.0], plateau=True),
     Case(name="separable classes, mean + 1", function=lambda x: 1 + logistic(x) / 6, start=[0.0, 0.0], plateau=True),
     Case(name="exp x + y^2", function=lambda x: x[0].exp() + x[1] ** 2, start=[0.0, 1.0], plateau=True),
+    Case(name="x^2 + (1 - x y)^2 + 1", function=lambda x: x[0] ** 2 + (1 - x[0] * x[1]) ** 2 + 1, start=[1.0, 1.0], saddles=[2.0], plateau=True),
+    Case(name="1/x as a residual", function=lambda x: torch.stack([1 / x[0], x[1] - 1]), squares=True, start=[1.0, 0.0], plateau=True, holes=True),
+    Case(name="1/x^2 + (y - 1)^2", function=lambda x: 1 / x[0] ** 2 + (x[1] - 1) ** 2, start=[1.0, 0.0], plateau=True, holes=True),
+    Case(name="softplus of two that are tied", function=lambda x: torch.nn.functional.softplus(-x[0]) + 0.1 * (x[1] - x[0]) ** 2, start=[0.0, 0.0], plateau=True),
+    Case(name="softplus of two that are tied, from (1, 2)", function=lambda x: torch.nn.functional.softplus(-x[0]) + 0.1 * (x[1] - x[0]) ** 2, start=[1.0, 2.0], plateau=True),
+    Case(name="tanh of two that are tied", function=lambda x: torch.tanh(x[0]) + (x[1] - x[0]) ** 2 / (1 + x[0] ** 2), start=[0.0, 1.0], plateau=True),
+    *(Case(name=f"tanh + 1 from {start:g}", function=lambda x: (torch.tanh(x) + 1).sum(), start=[start], plateau=True) for start in (0.0, -5.0)),
+    Case(name="1 - sigmoid, squared", function=lambda x: (1 - torch.sigmoid(x)).square().sum(), start=[-1.0], plateau=True),
+    Case(name="exp -x from 60", function=lambda x: torch.exp(-x).sum(), start=[60.0], plateau=True, holes=True, length=10.0),
+    Case(name="exp -x^2 from 3", function=lambda x: torch.exp(-(x**2)).sum(), start=[3.0], plateau=True, length=3.0),
     Case(name="x^2 + (1 - x y)^2", function=lambda x: x[0] ** 2 + (1 - x[0] * x[1]) ** 2, start=[1.0, 0.5], saddles=[1.0], plateau=True),
 ]  # fmt: skip
 
@@ -455,6 +475,7 @@ SADDLES = [
     Case(name="1 + x^2 + 1e-9 y^3 from (1, 0)", function=lambda x: 1 + x[0] ** 2 + 1e-9 * x[1] ** 3, start=[1.0, 0.0], saddles=[1.0], unbounded=True, dtypes=[F64]),
     Case(name="1 + 1e8 x^2 - 1e-9 y^4 from (1, 0)", function=lambda x: 1 + 1e8 * x[0] ** 2 - 1e-9 * x[1] ** 4, start=[1.0, 0.0], saddles=[1.0], unbounded=True, dtypes=[F64]),
     Case(name="1e6 + x^2 - 1e-2 (y z)^2 from (1, 0, 0)", function=lambda x: 1e6 + x[0] ** 2 - 1e-2 * (x[1] * x[2]) ** 2, start=[1.0, 0.0, 0.0], saddles=[1e6], unbounded=True, dtypes=[F64]),
+    Case(name="Peano's function from its axis", function=lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), start=[0.0, 1.0], saddles=[0.0], unbounded=True),
     Case(name="product of four at 0", function=lambda x: x.prod(), start=[0.0] * 4, saddles=[0.0], unbounded=True),
     Case(name="(product of four - 1)^2 at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 4, minima=[0.0], saddles=[1.0]),
     Case(name="deep linear net at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 5, minima=[0.0], saddles=[1.0]),
