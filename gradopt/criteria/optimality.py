@@ -184,7 +184,7 @@ class ConstrainedConvergence:
         if found.sign == "negative" or hidden:
             kind = Status.MAXIMUM if lagrangian.is_peak(found) else Status.SADDLE_POINT
             return kind if found.is_stationary(slopes) else None
-        if is_plateau(here, lagrangian, suspects, size, point if oracle.origin is None else oracle.origin):
+        if is_plateau(here, lagrangian, suspects, size, lagrangian.origin):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
@@ -215,6 +215,7 @@ class _Lagrangian:
     def __init__(self, oracle: Oracle, found: Multipliers) -> None:
         self._oracle, self._weights, self.slope = oracle, found.values, found.gradient
         self._active = found.active
+        self.origin = oracle.read() if oracle.origin is None else oracle.origin
         self.lower, self.upper = oracle.lower, oracle.upper
         self.read = oracle.read
 
@@ -235,7 +236,7 @@ class _Lagrangian:
     def falls_along(self, here: Evaluation, curvature: Curvature) -> bool:
         """Whether L falls, by more than rounding explains, along a flat direction bent back to the constraints."""
         point = here.point
-        way = ways(point, point if self._oracle.origin is None else self._oracle.origin)
+        way = ways(point, self.origin)
         eps = torch.finfo(way.dtype).eps
         try:
             for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]:
