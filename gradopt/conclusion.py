@@ -63,7 +63,7 @@ def concluded(
     better = best is not None and (_missed(best.violation, oracle), best.loss) < (_missed(violation, oracle), loss)
     if best is not None and not verdict.success and (better or not math.isfinite(loss)):
         oracle.write(best.point)
-        pinned = best.pinned
+        verdict, pinned = verdict.returning(best.loss), best.pinned
         loss, violation = best.loss, None if violation is None else best.violation
     elif best is not None and better:
         verdict = replace(verdict, evidence={**verdict.evidence, "lower_loss_seen": best.loss})
@@ -136,13 +136,14 @@ def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
         return None
     with oracle.uncounted():
         linear = oracle.linearised()
-    jacobian = linear.jacobian().double()
+    jacobian = linear.jacobian()
+    eps, jacobian = torch.finfo(jacobian.dtype).eps, jacobian.double()
     free = torch.ones(jacobian.shape[1], dtype=torch.bool, device=jacobian.device)
     if oracle.lower is not None and oracle.upper is not None:
         free = oracle.lower < oracle.upper
     if len(jacobian) <= int(free.sum()) or not bool(jacobian.isfinite().all()):
         return None
-    return covariance(jacobian, torch.tensor(loss, dtype=torch.float64, device=jacobian.device), free)
+    return covariance(jacobian, torch.tensor(loss, dtype=torch.float64, device=jacobian.device), free, eps)
 
 
 def form_of(objective: Objective) -> Callable[[Sequence[Tensor]], Any]:

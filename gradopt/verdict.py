@@ -1,7 +1,8 @@
 """How a run ends: a status, a sentence with its numbers, and the evidence behind it."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -69,6 +70,13 @@ class Verdict:
     @property
     def success(self) -> bool:
         return self.status.success
+
+    def returning(self, loss: float) -> "Verdict":
+        """The same, which says that in place of the point it speaks of the best one is returned, of that loss."""
+        told = f"{loss:.10g}"
+        if "best" in self.evidence or told == f"{self.evidence.get('loss', math.nan):.10g}":  # the sentence says it
+            return self
+        return replace(self, reason=f"{self.reason}. The best point, of loss {told}, is returned")
 
     def __str__(self) -> str:
         return f"{self.status.value}: {self.reason}"

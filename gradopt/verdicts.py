@@ -1,5 +1,6 @@
 """The endings of all starts of a run: kept as tensors, put into words when somebody asks."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -17,6 +18,8 @@ class Verdicts(Sequence[Verdict]):
         codes: `Status.code` of each start, -1 where it goes on; shape (starts,).
         steps: At which each start ended.
         row: Of the last block that ended a start: where the last of its endings holds.
+        returned: The loss of the point that is returned in place of the one judged, NaN where it is that one; shape
+            (starts,), None as long as it is not known.
 
     Args:
         criteria: Those that judge; they make the sentences.
@@ -28,6 +31,7 @@ class Verdicts(Sequence[Verdict]):
         self.codes = torch.full((number,), -1)
         self.steps = torch.zeros(number, dtype=torch.int64)
         self.row = 0
+        self.returned: Tensor | None = None
         self._source = torch.zeros(number, 2, dtype=torch.int64)
         self._found: list[tuple[int, dict[str, Any]]] = []
         self._going = number
@@ -116,6 +120,10 @@ class Verdicts(Sequence[Verdict]):
         if isinstance(start, slice):
             return [self[one] for one in range(*start.indices(len(self)))]
         start = range(len(self))[start]
+        loss = math.nan if self.returned is None else self.returned[start].item()
+        return self._told(start) if loss != loss else self._told(start).returning(loss)
+
+    def _told(self, start: int) -> Verdict:
         if start in self._revised:
             return self._revised[start]
         if self.codes[start] < 0:

@@ -317,6 +317,19 @@ def test_the_best_point_is_returned_when_a_budget_ends_a_run_elsewhere():
     assert result.status is Status.MAX_STEPS
     assert result.fun == result.history["loss"].min().item()
     assert result.fun == pytest.approx(f.parabola(result.x).item())
+    assert result.message.endswith(f". The best point, of loss {result.fun:.10g}, is returned")
+
+
+def test_each_of_many_starts_says_which_point_is_returned():
+    starts = torch.tensor([[-1.2, 1.0], [1.0, 1.0]], dtype=torch.float64)
+
+    results = gradopt.minimise(
+        f.rosenbrock, starts=starts, optimiser="adam", optimiser_options={"lr": 0.5}, stop=gradopt.Stop(max_steps=20)
+    )
+
+    assert f"{results.verdicts[0].evidence['loss']:.10g} and" in results[0].message
+    assert results[0].message.endswith(f". The best point, of loss {results.fun[0].item():.10g}, is returned")
+    assert "is returned" not in results[1].message
 
 
 def test_a_line_search_at_the_rounding_of_the_loss_has_converged():
@@ -417,7 +430,7 @@ def test_where_the_gradient_underflows_is_no_noise_floor(optimiser, dtype):
     result = gradopt.minimise(lambda x: x.exp().sum(), torch.tensor([1.0], dtype=dtype), optimiser=optimiser)
 
     assert result.status is Status.STALLED
-    assert "plateau" in result.message
+    assert "plateau" in result.message or "has run off" in result.message
 
 
 @pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "auto"])

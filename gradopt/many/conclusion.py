@@ -70,6 +70,7 @@ def concluded(
         told = postmortem.explained(one, verdict, patience)
         if told is not verdict:
             verdicts.revise(best, told)
+    verdicts.returned = torch.where(better, loss, math.nan).double().cpu()
     losses, gradients, products = ended.counts.long()
     minima, basin = _minima(oracle, point, loss, begin, success)
 
@@ -120,10 +121,11 @@ def _covariances(oracle: StackedOracle, point: Tensor, loss: Tensor, success: Te
     if oracle.lower is not None and oracle.upper is not None:
         free = oracle.lower < oracle.upper
     for part in _parts(success.nonzero().flatten(), n):
-        jacobian = oracle.linearised_at(point[part]).jacobian().double()
+        jacobian = oracle.linearised_at(point[part]).jacobian()
+        eps, jacobian = torch.finfo(jacobian.dtype).eps, jacobian.double()
         sound = jacobian.isfinite().all(-1).all(-1) & (jacobian.shape[1] > free.sum())
         rows = part.to(point.device)[sound]
-        found[rows] = covariance(jacobian[sound], loss[rows].double(), free)
+        found[rows] = covariance(jacobian[sound], loss[rows].double(), free, eps)
     return found
 
 

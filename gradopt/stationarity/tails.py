@@ -52,12 +52,13 @@ def tail(
     """
     point, gradient = evaluation.point, evaluation.gradient
     influence = influences(gradient, point - origin, oracle.hessian())
-    loss = torch.tensor(max(abs(evaluation.loss), fallen), dtype=point.dtype)
-    candidates = suspects(point, influence, loss, origin, oracle)
+    loss = torch.tensor([abs(evaluation.loss), max(abs(evaluation.loss), fallen)], dtype=torch.float64)
+    unfelt, candidates = suspects(point, influence, loss, origin, oracle)
     order = influence.argsort()
     try:
         for index in order[candidates[order]][:MOST]:
-            if _has_run_off(evaluation, oracle, origin, int(index)):
+            # Where a loss vanishes an unknown is felt to the end; from far off a minimum seems as slight.
+            if _has_run_off(evaluation, oracle, origin, int(index), turns=bool(unfelt[index])):
                 return index[None]
         if curvature is not None:
             return _have_run_off_together(evaluation, oracle, origin, curvature)
@@ -88,19 +89,27 @@ def suspects(point: Tensor, influence: Tensor, loss: Tensor, origin: Tensor, ora
     return found
 
 
-def _has_run_off(evaluation: Evaluation, oracle: Oracle, origin: Tensor, index: int) -> bool:
-    point = evaluation.point
+def _has_run_off(evaluation: Evaluation, oracle: Oracle, origin: Tensor, index: int, *, turns: bool) -> bool:
+    """Whether the slope of the loss along an unknown's way has vanished at its end.
 
-    def entry(part: float) -> float:
+    Args:
+        turns: Whether it may turn behind the end, as at a minimum.
+    """
+    point, way = evaluation.point, (evaluation.point - origin)[index]
+
+    def slope(part: float) -> float:
         there = point.clone()
         there[index] = torch.lerp(origin[index], point[index], part)
         if oracle.lower is not None and oracle.upper is not None:
             there = there.clamp(oracle.lower, oracle.upper)
-        return oracle.gradient(there)[index].abs().item()
+        return (oracle.gradient(there)[index] * way.sign()).item()
 
-    here = max(evaluation.gradient[index].abs().item(), *(entry(part) for part in BESIDE))
+    beside = [slope(part) for part in BESIDE]
+    if not (turns or (max(beside) <= 0 and abs(beside[1]) <= abs(beside[0]))):
+        return False
+    here = max(abs(evaluation.gradient[index].item()), *map(abs, beside))
     limit = here / torch.finfo(point.dtype).eps
-    return any(entry(part) > limit for part in BEFORE)
+    return any(abs(slope(part)) > limit for part in BEFORE)
 
 
 def _have_run_off_together(

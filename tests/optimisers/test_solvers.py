@@ -1,5 +1,6 @@
 """gradopt's own optimisers: they reach known minima, keep budgets and bounds, and say truthfully how they ended."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -273,6 +274,32 @@ def test_the_covariance_of_a_line_is_the_formula_of_the_books():
     variance = ((design @ result.x - y) ** 2).sum() / (len(t) - 2)
     torch.testing.assert_close(result.covariance, variance * torch.linalg.inv(design.T @ design), rtol=1e-9, atol=0)
     torch.testing.assert_close(result.standard_errors, result.covariance.diagonal().sqrt())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("start", [(0.1, 0.1, 0.1), (1.1, 1.1, 0.1), (3.0, 1.0, 0.6)])
+def test_unknowns_that_the_data_do_not_determine_have_no_finite_error_wherever_the_fit_began(start, dtype):
+    t = DATA_T.to(dtype)
+    y = 2 + 0.3 * t + 0.1 * torch.cos(13 * t)
+    design = torch.stack([torch.ones_like(t), t], 1).double()
+
+    result = gradopt.least_squares(lambda p: p[0] + (p[1] + p[2]) * t - y, torch.tensor(start, dtype=dtype))
+
+    line = torch.linalg.lstsq(design, y.double()).solution
+    variance = ((design @ line - y) ** 2).sum() / (len(t) - 3) * torch.linalg.inv(design.T @ design)[0, 0]
+    assert result.standard_errors[0] ** 2 == pytest.approx(variance.item(), rel=1e-4)
+    assert result.standard_errors[1:].tolist() == [math.inf, math.inf]
+    assert result.covariance[1, 2] == -math.inf
+
+
+def test_an_unknown_without_effect_leaves_the_errors_of_the_others_as_they_are():
+    y = 2 + 0.3 * DATA_T + 0.1 * torch.cos(13 * DATA_T)
+
+    result = gradopt.least_squares(lambda p: p[0] + p[1] * DATA_T - y + 0 * p[2], [0.0, 0.0, 1.0])
+
+    assert bool(result.standard_errors[:2].isfinite().all())
+    assert result.standard_errors[2] == math.inf
+    assert not result.covariance[2, :2].any()
 
 
 def test_an_unknown_that_bounds_fix_is_a_constant_of_the_fit():
