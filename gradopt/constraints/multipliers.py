@@ -7,6 +7,9 @@ from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 
+NUM_NEARER = 10
+"""Times at most that multipliers are looked for among constraints that are nearer to their limits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Multipliers:
@@ -46,8 +49,9 @@ def least_squares(
 ) -> Multipliers:
     """The multipliers of right sign that leave the least of the gradient, weighed by the sizes of the unknowns.
 
-    A constraint counts as active within `tolerance` of what it changes by when the unknowns move by their sizes. For
-    unknowns on a bound only what pulls them inside is left (alternately the one and the other, until it is the same).
+    A constraint counts as active within `tolerance` of what it changes by when the unknowns move by their sizes. Where
+    several choices of them leave as little, those nearest to their limits have the multipliers. For unknowns on a bound
+    only what pulls them inside is left (alternately the one and the other, until it is the same).
 
     Args:
         gradient, jacobian, values: Of the loss, shape (n,), and of the constraints, shapes (m, n) and (m,).
@@ -63,27 +67,25 @@ def least_squares(
     target = -(gradient * size).double().cpu()
     lengths = matrix.norm(dim=1)
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    columns = (matrix / lengths[:, None]).T
-    least, kept = torch.inf, torch.zeros(len(active), dtype=torch.float64)
-    on_lower = on_upper = torch.zeros_like(target, dtype=torch.bool)
-    if box is not None:
-        on_lower, on_upper = (point <= box[0]).cpu(), (point >= box[1]).cpu()
-    rows = ~(on_lower | on_upper)
-    for _ in range(20):
-        found = _signed(columns[rows], target[rows], signs.cpu())
-        left = columns @ found - target
-        held = (on_lower & (left > 0)) | (on_upper & (left < 0))
-        rest = left.masked_fill(held, 0.0).norm().item()
-        if not rest >= least:  # NaN, too
-            least, kept = rest, found
-        if torch.equal(rows, ~held):
+    columns, signs = (matrix / lengths[:, None]).T, signs.cpu()
+    slacks = torch.minimum((values - lower).abs(), (upper - values).abs())[active]
+    away = (slacks / scales[active].clamp(min=torch.finfo(scales.dtype).tiny)).double().cpu()
+    on = None if box is None else ((point <= box[0]).cpu(), (point >= box[1]).cpu())
+    kept, least = _pushing(columns, target, signs, on)
+    enough = least + 100 * torch.finfo(torch.float64).eps * target.norm().item()
+    for _ in range(NUM_NEARER):
+        farthest = away.masked_fill(kept == 0, 0.0).amax().item() if len(away) else 0.0
+        if not farthest > torch.finfo(point.dtype).eps ** 0.75:
             break
-        rows = ~held
+        nearer = away < farthest
+        found, rest = _pushing(columns[:, nearer], target, signs[nearer], on)
+        if not rest <= enough:
+            break
+        kept = torch.zeros_like(kept).masked_scatter(nearer, found)
     y = torch.zeros_like(values)
     y[active] = (kept / lengths).to(values)
     largest = y.abs()
     largest[active] += (target.norm() / lengths).to(values)
-    slacks = torch.minimum((values - lower).abs(), (upper - values).abs())[active]
     return Multipliers(
         values=y,
         gradient=gradient + jacobian.T @ y,
@@ -92,6 +94,28 @@ def least_squares(
         slacks=slacks,
         scales=scales[active],
     )
+
+
+def _pushing(columns: Tensor, target: Tensor, signs: Tensor, on: tuple[Tensor, Tensor] | None) -> tuple[Tensor, float]:
+    """Multipliers of these signs for normals of length 1, shape (n, m), and what they leave of the target, (n,).
+
+    Args:
+        on: Which unknowns are on their lower, and on their upper bounds.
+    """
+    least, kept = torch.inf, torch.zeros(columns.shape[1], dtype=torch.float64)
+    on_lower, on_upper = (torch.zeros_like(target, dtype=torch.bool),) * 2 if on is None else on
+    rows = ~(on_lower | on_upper)
+    for _ in range(20):
+        found = _signed(columns[rows], target[rows], signs)
+        left = columns @ found - target
+        held = (on_lower & (left > 0)) | (on_upper & (left < 0))
+        rest = left.masked_fill(held, 0.0).norm().item()
+        if not rest >= least:  # NaN, too
+            least, kept = rest, found
+        if torch.equal(rows, ~held):
+            break
+        rows = ~held
+    return kept, least
 
 
 def projected(multipliers: Multipliers, point: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:

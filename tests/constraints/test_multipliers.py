@@ -76,6 +76,19 @@ def test_dependent_constraints_share_their_multiplier():
     assert found.gradient.abs().max() <= 1e-14
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_of_constraints_that_do_as_well_those_nearest_to_their_limits_push(order):
+    normals = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 1.1]], dtype=torch.float64)[order]
+    values = torch.tensor([1e-10, 0.0, 9e-9], dtype=torch.float64)[order]
+    upper = torch.full((3,), torch.inf, dtype=torch.float64)
+
+    found = estimate(torch.tensor([0.9, 1.1], dtype=torch.float64), normals, 0 * upper.nan_to_num(), upper, values)
+
+    expected = torch.tensor([-0.9, -1.1, 0.0], dtype=torch.float64)[order]
+    torch.testing.assert_close(found.values, expected, rtol=1e-9, atol=0)
+    assert found.complementarity() == pytest.approx(0.9e-10)
+
+
 def test_what_is_not_finite_stays_so():
     one = torch.ones(1, dtype=torch.float64)
 

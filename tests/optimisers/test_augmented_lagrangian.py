@@ -720,3 +720,22 @@ def test_escaping_under_constraints_is_refused_with_what_to_do():
             constraints=gradopt.Constraint(lambda x: x.sum(), upper=0.0),
             on_saddle="escape",
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_chebyshev_fit_ends_at_the_solution_of_the_linear_program(degree, dtype):
+    # Two data beside each other are within float32's tolerance of their limits, where one of them pushes.
+    t = torch.linspace(-1, 1, 21, dtype=dtype)
+    y, powers = t.exp(), torch.stack([t**k for k in range(degree + 1)], 1)
+    over = Constraint(lambda x: x[-1] - (powers @ x[:-1] - y), lower=0.0)
+    under = Constraint(lambda x: x[-1] + (powers @ x[:-1] - y), lower=0.0)
+
+    result = minimise(lambda x: x[-1], tensor([0.0] * (degree + 1) + [1.0], dtype), constraints=[over, under])
+
+    one = torch.ones(21, 1, dtype=torch.float64)
+    rows = torch.cat([torch.cat([powers.double(), -one], 1), torch.cat([-powers.double(), -one], 1)])
+    cost = [0.0] * (degree + 1) + [1.0]
+    exact = scipy.optimize.linprog(cost, rows.numpy(), torch.cat([y, -y]).double().numpy(), bounds=(None, None)).fun
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(exact, rel=1e-8 if dtype is torch.float64 else 1e-4)
