@@ -29,6 +29,9 @@ COARSE = 1e-3
 NUM_ROUND = 3
 """Points round the start at which an unknown must have a gradient, if it has none there."""
 
+JUMP = 1e-3
+"""Changes of a gradient entry over next to no way, as a part of it, from which on they are a kink."""
+
 UNEVEN = 1e8
 """Ratio of the changes of the loss, when one unknown and when another moves by its own size, that is worth a word."""
 
@@ -118,6 +121,7 @@ def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterato
             yield gradient
             if oracle.has_full_loss and gradient.status != "failed":
                 yield from _influence(probe, start)
+                yield from _kinks(probe, start)
             yield from _resolution(start, dtype)
             yield from _evenness(start)
             if oracle.has_full_loss:
@@ -219,16 +223,51 @@ def _influence(probe: Probe, start: Evaluation) -> Iterator[Finding]:
         text = "the gradient is 0 wherever it was looked round the start: a constant, a plateau, or steps; move x0"
         yield Finding("influence", "warning", text, numbers)
         return
-    names = [
-        entry(name, index - part[0], shape) for name, part, shape in blocks(oracle) for index in part if idle[index]
-    ]
-    named = ", ".join(names[:MAX_NAMED]) + (f" and {number - MAX_NAMED} more" if number > MAX_NAMED else "")
     text = (
-        f"the loss does not seem to depend on {named}: no gradient at the start, nor anywhere it was looked round it; "
-        "see that it is used, and not cut off by relu or clamp"
+        f"the loss does not seem to depend on {_named(oracle, idle)}: no gradient at the start, nor anywhere it was "
+        "looked round it; see that it is used, and not cut off by relu or clamp"
     )
     # In a network some have none for good reason, as the weights of a pixel that is always dark.
     yield Finding("influence", "warning" if len(idle) <= ONE_BY_ONE else "passed", text, numbers)
+
+
+def _kinks(probe: Probe, start: Evaluation) -> Iterator[Finding]:
+    """The unknowns in which the gradient jumps at the start: it changes over a short step as much as over a longer."""
+    oracle, point, step = probe.oracle, start.point, torch.finfo(start.point.dtype).eps ** 0.5
+    way = sizes(point, point) * (
+        0.5 + 0.5 * torch.rand(len(point), generator=torch.Generator().manual_seed(1)).to(point)
+    )
+    inner = torch.ones_like(point, dtype=torch.bool)
+    if oracle.lower is not None and oracle.upper is not None:
+        inner = (point - step * way >= oracle.lower) & (point + step * way <= oracle.upper)
+    try:
+        sides = [
+            [probe.gradient(point + torch.where(inner, sign * part * step * way, 0.0)) for sign in (1, -1)]
+            for part in (1, 1 / 16)
+        ]
+    except Exception:  # the objective's own, such as a domain error
+        return
+    jumps = [(ahead - behind).abs() for ahead, behind in sides]
+    largest = torch.stack([side.abs() for side in sides[1]]).amax(0)
+    kinked = inner & (jumps[1] > 0.5 * jumps[0]) & (jumps[1] > JUMP * largest)
+    number = int(kinked.sum())
+    if not number:
+        return
+    names = _named(oracle, kinked)
+    jump = (jumps[1] * kinked).max().item()
+    text = (
+        f"the gradient jumps at the start, by up to {jump:.3g} in {names}: a kink, as abs, relu or a norm has where it "
+        "turns; start beside it, or smooth it"
+    )
+    yield Finding("kinks", "warning", text, {"kinks": float(number), "jump": jump})
+
+
+def _named(oracle: AutogradOracle, which: Tensor) -> str:
+    """The unknowns of a mask, the first of them by name."""
+    names = [
+        entry(name, index - part[0], shape) for name, part, shape in blocks(oracle) for index in part if which[index]
+    ]
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def _resolution(start: Evaluation, dtype: str) -> Iterator[Finding]:

@@ -283,6 +283,39 @@ def test_an_unknown_at_its_optimum_has_an_effect():
         report["influence"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("function", "start", "named"),
+    [
+        (lambda x: x.abs().sum() + (x**2).sum(), [0.0, 1.0], "by up to 2 in x[0]"),
+        (lambda x: torch.relu(1 - x).sum() + (x**2).sum(), [1.0, 2.0], "by up to 1 in x[0]"),
+        (lambda x: x.norm() + x.sum(), [0.0, 0.0], "in x[0], x[1]"),
+    ],
+)
+def test_a_kink_at_the_start_is_named(function, start, named, dtype):
+    finding = gradopt.check(function, torch.tensor(start, dtype=dtype))["kinks"]
+
+    assert finding.status == "warning"
+    assert f"{named}: a kink" in finding.sentence
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("function", "start", "bounds"),
+    [
+        (lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [1.0, 1.0], None),
+        (lambda x: (x.abs() ** 3).sum(), [0.0, 1.0], None),
+        (lambda x: torch.exp(50 * x).sum(), [1.0, -1.0], None),
+        (lambda x: 1e4 * (x[0] + x[1]) ** 2 + 1e-4 * (x[0] - x[1] - 3) ** 2, [1.5, -1.5], None),
+        (lambda x: x.abs().sum(), [0.0, 1.0], (0.0, 9.0)),
+    ],
+)
+def test_no_kink_is_seen_where_there_is_none_inside_the_bounds(function, start, bounds, dtype):
+    report = gradopt.check(function, torch.tensor(start, dtype=dtype), bounds=bounds)
+
+    assert "kinks" not in {finding.name for finding in report}
+
+
 def test_an_infinite_derivative_on_a_bound_is_told():
     report = gradopt.check(lambda x: x[0].sqrt() + (x[1] - 1) ** 2, [0.0, 2.5], bounds=(0.0, 9.0))
 
