@@ -20,6 +20,11 @@ PROGRESS = 0.5
 HEAVIER = 10.0
 """The penalty grows by the second if a round leaves more than the first of the gap."""
 
+KEPT_TO = 0.75
+"""Constraints missed by less than eps to this power of the unknowns' size need no larger penalty. (With eps^0.5, which
+is enough to count as kept, multipliers of constraints beside each other crept in float32.)
+"""
+
 FIRST_PENALTY = (1.0, 100.0)
 MAX_PENALTY = 1e16
 MAX_MULTIPLIER = 1e12
@@ -193,7 +198,8 @@ class AugmentedLagrangian:
         most = MAX_MULTIPLIER * self._scale / self._units
         self._multipliers = self._merit.estimate(evaluation.constraints).clamp(-most, most)
         self._begun, self._first = evaluation.point, oracle.num_losses
-        if gap > PROGRESS * self._gap and not cut and not evaluation.violation <= oracle.violation_tolerance:
+        kept = evaluation.violation <= torch.finfo(evaluation.point.dtype).eps ** KEPT_TO
+        if gap > PROGRESS * self._gap and not cut and not kept:
             self._heavier(oracle)
         else:
             self._merit = Merit(oracle, self._multipliers, self._penalties())

@@ -647,7 +647,7 @@ def test_a_cusp_without_multipliers_is_never_called_solved_elsewhere(inner, star
         stop=gradopt.Stop(max_evaluations=300),
     )
 
-    near = abs(result.fun - 1) <= 3 * torch.finfo(dtype).eps ** 0.6
+    near = abs(result.fun - 1) <= torch.finfo(dtype).eps ** 0.5
     assert near or not result.success, result.message
 
 
@@ -723,7 +723,7 @@ def test_escaping_under_constraints_is_refused_with_what_to_do():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("degree", [1, 2, 3])
 def test_a_chebyshev_fit_ends_at_the_solution_of_the_linear_program(degree, dtype):
     # Two data beside each other are within float32's tolerance of their limits, where one of them pushes.
     t = torch.linspace(-1, 1, 21, dtype=dtype)
@@ -731,7 +731,12 @@ def test_a_chebyshev_fit_ends_at_the_solution_of_the_linear_program(degree, dtyp
     over = Constraint(lambda x: x[-1] - (powers @ x[:-1] - y), lower=0.0)
     under = Constraint(lambda x: x[-1] + (powers @ x[:-1] - y), lower=0.0)
 
-    result = minimise(lambda x: x[-1], tensor([0.0] * (degree + 1) + [1.0], dtype), constraints=[over, under])
+    result = minimise(
+        lambda x: x[-1],
+        tensor([0.0] * (degree + 1) + [1.0], dtype),
+        constraints=[over, under],
+        stop=gradopt.Stop(max_evaluations=4000),
+    )
 
     one = torch.ones(21, 1, dtype=torch.float64)
     rows = torch.cat([torch.cat([powers.double(), -one], 1), torch.cat([-powers.double(), -one], 1)])
