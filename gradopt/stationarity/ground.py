@@ -64,8 +64,8 @@ def _has_wall(back: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
 
     if all(loss(part) == 0 for part in (1.0, 0.5, 0.25)):
         return True
-    edge, ground, least = 1.0, 0.0, loss(1.0)
-    while edge - ground > torch.finfo(back.dtype).eps * edge:
+    edge, ground, least, eps = 1.0, 0.0, loss(1.0), torch.finfo(back.dtype).eps
+    while edge - ground > eps * max(edge, eps):
         middle = (edge + ground) / 2
         height = loss(middle)
         if not height >= 0:
