@@ -25,10 +25,11 @@ class LevenbergMarquardt(TrustSteps):
     J (J'J is never formed). Large residuals make these steps crawl: a second model J'J + S learns the residuals' own
     curvature, and whichever has predicted the loss better makes the next step (NL2SOL: Dennis, Gay and Welsch, 1981).
     Bounds are kept by an active set on the model. Robust losses reweigh residuals and rows (Triggs, 2000). A Jacobian
-    too large to hold is replaced by its products, in truncated conjugate gradients on J'J (Steihaug, 1983).
+    too large to hold is replaced by its products, in truncated conjugate gradients on J'J (Steihaug, 1983), whose steps
+    are projected on the bounds (Bertsekas, 1982).
 
     Args:
-        jacobian: "matrix", "products" (which keep no bounds), or "auto": the matrix up to 1e7 entries.
+        jacobian: "matrix", "products", or "auto": the matrix up to 1e7 entries.
     """
 
     bounds = True
@@ -116,6 +117,7 @@ class LevenbergMarquardt(TrustSteps):
                 radius,
                 self.forcing(evaluation),
                 MAX_PRODUCTS,
+                room(evaluation.point, oracle.lower, oracle.upper),
             ), radius
         residuals, jacobian, point, gradient = (
             t.double().cpu() for t in (linear.residuals, linear.jacobian(), evaluation.point, evaluation.gradient)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ NARROW = 1e-14
 """An interval of dampings is a point if it is no wider than this part of them."""
 
 MAX_DAMPINGS = 50
+
+P = ParamSpec("P")
 
 LEAST = 1e-300
 """What is divided by is no smaller."""
@@ -252,7 +254,13 @@ class Box:
 class Krylov:
     """The minimiser of a curvature known by its products alone: truncated conjugate gradients (Steihaug, 1983).
 
-    The path of the iterates is kept, so that a smaller radius needs no new products.
+    The path of the iterates is kept, so that a smaller radius needs no new products. In a box it is followed by the
+    unknowns that no bound holds, and its end projected on the box (Bertsekas, Projected Newton methods, 1982), or
+    the least along the gradient, if that promises more; the path is then the way there.
+
+    Args:
+        gradient: Shape (n,).
+        box: How far each unknown can move down (<= 0) and up (>= 0); None without bounds.
     """
 
     def __init__(
@@ -262,8 +270,12 @@ class Krylov:
         radius: float,
         forcing: float,
         max_products: int,
+        box: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._path: list[tuple[Tensor, Tensor, float, float, float]] = []
+        if box is not None:
+            held = is_held(gradient, box)
+            gradient, product = torch.where(held, 0.0, gradient), without(held, product)
         step, residual, change = torch.zeros_like(gradient), gradient, 0.0
         direction = -gradient
         square = first = float(residual @ residual)
@@ -285,6 +297,24 @@ class Krylov:
             if before == 0:  # its square underflows
                 break
             direction = direction * (square / before) - residual
+        if box is not None:
+            self._path = self._projected(product, gradient, radius, box)
+
+    def _projected(
+        self, product: Callable[[Tensor], Tensor], gradient: Tensor, radius: float, box: tuple[Tensor, Tensor]
+    ) -> list[tuple[Tensor, Tensor, float, float, float]]:
+        """The path to the better of two points in the box: the end of the path so far, and the least downhill."""
+        end, _, _ = self.minimiser(radius)
+        square, bend = float(gradient @ gradient), float(gradient @ product(gradient))
+        downhill = square / bend if bend > 0 else float(end.norm()) / max(math.sqrt(square), LEAST)
+        zero, rays = torch.zeros_like(gradient), []
+        for step in (end.clamp(*box), (-downhill * gradient).clamp(*box)):
+            slope, curvature = float(gradient @ step), float(step @ product(step))
+            length = min(1.0, -slope / curvature) if curvature > 0 else 1.0
+            change = length * (slope + 0.5 * length * curvature) if slope < 0 else 0.0
+            rays.append((change, [(zero, step, 0.0, slope, curvature), (length * step, zero, change, 0.0, 1.0)]))
+        change, path = min(rays, key=lambda ray: ray[0])
+        return path if change < 0 else [(zero, zero, 0.0, 0.0, 1.0)]
 
     def minimiser(self, radius: float) -> tuple[Tensor, float, float]:
         step, change = self._end(radius)
@@ -310,6 +340,16 @@ class Krylov:
                 length = min(length, -slope / curvature)
             return start + length * direction, change + length * (slope + 0.5 * length * curvature)
         raise AssertionError("the path has a last node")
+
+
+def is_held(gradient: Tensor, box: tuple[Tensor, Tensor]) -> Tensor:
+    """The unknowns that a bound holds against the gradient; a mask, (..., n)."""
+    return ((box[0] >= 0) & (gradient > 0)) | ((box[1] <= 0) & (gradient < 0))
+
+
+def without(held: Tensor, product: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The product, with 0 for those that are held."""
+    return lambda *vectors, **others: torch.where(held, 0.0, product(*vectors, **others))
 
 
 def reach(step: Tensor, target: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

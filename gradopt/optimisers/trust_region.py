@@ -18,7 +18,6 @@ from gradopt.optimisers.trust_rules import (
     GAINS,
     GROWTH,
     MAX_PRODUCTS,
-    NO_BOUNDS,
     NO_CURVATURE,
     NO_STEP,
     NOISE,
@@ -150,10 +149,11 @@ class TrustRegion(TrustSteps):
 
     With the whole matrix the subproblem is solved exactly by eigenvalues (Moré and Sorensen, 1983), in variables
     scaled by the running maximum of sqrt|diag H|, and bounds are kept by an active set on the model. With products it
-    is solved by conjugate gradients that end at the boundary or along negative curvature (Steihaug, 1983).
+    is solved by conjugate gradients that end at the boundary or along negative curvature (Steihaug, 1983), and bounds
+    are kept by projection (Bertsekas, 1982).
 
     Args:
-        hessian: "matrix", "products" (which keep no bounds), or "auto": the matrix up to 200 unknowns.
+        hessian: "matrix", "products", or "auto": the matrix up to 200 unknowns.
     """
 
     bounds = True
@@ -179,6 +179,8 @@ class TrustRegion(TrustSteps):
         if hessian is None:
             raise Mistake(NO_CURVATURE)
         hessian, gradient, point = (t.double().cpu() for t in (hessian, evaluation.gradient, evaluation.point))
+        if not bool(hessian.isfinite().all()):
+            raise Stuck(NOT_FINITE)
         hessian = hessian * self._unit.factor
         scale = self._scale = scale_of(hessian.diagonal().abs().sqrt(), self._scale)
         if radius != radius:
@@ -187,8 +189,6 @@ class TrustRegion(TrustSteps):
         return Box(Newton(hessian, gradient, scale), scale, room(point, oracle.lower, oracle.upper)), radius
 
     def _by_products(self, evaluation: Evaluation, oracle: Oracle, radius: float) -> tuple[Model, float]:
-        if oracle.lower is not None:
-            raise Mistake(NO_BOUNDS)
         product = oracle.hessian()
         if product is None:
             raise Mistake(NO_CURVATURE)
@@ -199,4 +199,5 @@ class TrustRegion(TrustSteps):
 
         if radius != radius:
             radius = float(first_radius(evaluation.point, gradient, gradient @ measured(gradient)))
-        return Krylov(measured, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS), radius
+        box = room(evaluation.point, oracle.lower, oracle.upper)
+        return Krylov(measured, gradient, radius, self.forcing(evaluation), MAX_PRODUCTS, box), radius

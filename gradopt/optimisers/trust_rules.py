@@ -27,9 +27,8 @@ CUTS = (0.1, 0.25, 0.5)
 """Of the last step to the radius, where the trial was not finite, where the loss rose, and where it fell too little."""
 
 NO_STEP = "no step inside the trust region lowers the loss in this dtype"
-NOT_FINITE = "the second derivatives are not finite where a first one is infinite (lbfgs needs none)"
+NOT_FINITE = "the second derivatives are not finite here (lbfgs needs none)"
 NO_CURVATURE = "trust_region needs second derivatives, and this objective has none; use lbfgs"
-NO_BOUNDS = "trust_region keeps bounds on the whole Hessian only: say optimiser.hessian=matrix, or use lbfgs"
 
 MAX_PRODUCTS = 100
 

@@ -132,8 +132,7 @@ def cases():
         for name in SOLVERS:
             for case in FITS + LOSSES:
                 wrong = name.startswith("lm") and not case.fit
-                unbounded_only = "products" in name and case.bounds is not None
-                if not (wrong or unbounded_only):
+                if not wrong:
                     yield pytest.param(case, name, dtype, id=f"{case.name}-{name}-{str(dtype)[6:]}")
 
 
@@ -458,10 +457,6 @@ class OnceOnly(torch.autograd.Function):
 REFUSED = {
     "needs residuals": (f.parabola, {"optimiser": "levenberg_marquardt"}),
     "needs second derivatives": (OnceOnly.apply, {"optimiser": "trust_region"}),
-    "keeps bounds on the whole Hessian only": (
-        f.parabola,
-        {"optimiser": "trust_region", "optimiser_options": {"hessian": "products"}, "bounds": (-9.0, 9.0)},
-    ),
 }
 
 

@@ -802,3 +802,35 @@ def test_a_trust_region_stops_where_rounding_alone_refuses_its_trials():
 
     assert result.status.value == "stalled" and result.nit == 0
     assert result.nfev < 100  # it was halved on until the budget of 20 000 was spent
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("optimiser", ["levenberg_marquardt", "trust_region"])
+def test_by_products_bounded_fits_end_where_scipys_do(optimiser, seed):
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(12, 6, generator=generator, dtype=torch.float64)
+    data = 3 * torch.randn(12, generator=generator, dtype=torch.float64)
+    name = "jacobian" if optimiser == "levenberg_marquardt" else "hessian"
+
+    result = gradopt.least_squares(
+        lambda x: matrix @ x - data,
+        torch.zeros(6, dtype=torch.float64),
+        bounds=(-0.5, 0.5),
+        optimiser=optimiser,
+        optimiser_options={name: "products"},
+    )
+
+    exact = scipy.optimize.lsq_linear(matrix.numpy(), data.numpy(), (-0.5, 0.5), tol=1e-14)
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(exact.cost, rel=1e-10)
+    assert bool(((result.x >= -0.5) & (result.x <= 0.5)).all())
+
+
+def test_trust_region_keeps_bounds_of_more_unknowns_than_a_matrix_is_made_for():
+    start = torch.zeros(251, dtype=torch.float64)
+
+    result = gradopt.minimise(f.rosenbrock, start, optimiser="trust_region", bounds=(-2.0, 0.9))
+
+    quasi = gradopt.minimise(f.rosenbrock, start, bounds=(-2.0, 0.9))
+    assert result.status is quasi.status is Status.CONVERGED, (result, quasi)
+    assert result.fun == pytest.approx(quasi.fun, rel=1e-8)

@@ -13,7 +13,7 @@ from gradopt import Result
 from gradopt.plugins import torch_optimisers
 from tests.verdicts.cases import Case
 
-REFUSES_BOUNDS = {"torch_lbfgs", "muon", "adafactor", "trust_region by products"}
+REFUSES_BOUNDS = {"torch_lbfgs", "muon", "adafactor"}
 MAX_STEPS = 150
 
 

@@ -109,7 +109,8 @@ class StackedLevenbergMarquardt(StackedTrustSteps):
             return linear.vjp(linear.jvp(vectors) * root) * root
 
         enough = forcing(here.gradient_norm, self._rows["largest"][places])
-        self._paths.put(places, product, gradient, radius, enough, MAX_PRODUCTS)
+        box = room(here.point, oracle.lower, oracle.upper)
+        self._paths.put(places, product, gradient, radius, enough, MAX_PRODUCTS, box)
         return radius, gradient.isfinite().all(1)
 
     def _check(self, linear: Linearisation, places: Tensor, here: Evaluations, radius: Tensor) -> None:

@@ -10,7 +10,18 @@ from torch import Tensor
 
 from gradopt.contracts import State
 from gradopt.optimisers.rows import Rows
-from gradopt.optimisers.trust_model import INSIDE, LEAST, MAX_DAMPINGS, NARROW, Box, Curvature, Spectrum, reach
+from gradopt.optimisers.trust_model import (
+    INSIDE,
+    LEAST,
+    MAX_DAMPINGS,
+    NARROW,
+    Box,
+    Curvature,
+    Spectrum,
+    is_held,
+    reach,
+    without,
+)
 
 C = TypeVar("C", bound=Curvature)
 
@@ -111,6 +122,7 @@ class StackedKrylov:
         radius: Tensor,
         forcing: Tensor,
         max_products: int,
+        box: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Follow the path of each of some starts.
 
@@ -119,7 +131,11 @@ class StackedKrylov:
                 what it returns for the others is of no account.
             gradient: Shape (starts, n).
             radius, forcing: Shape (starts,), float64.
+            box: How far each unknown can move down and up, shape (starts, n) each; None without bounds.
         """
+        if box is not None:
+            held = is_held(gradient, box)
+            gradient, product = torch.where(held, 0.0, gradient), without(held, product)
         step, residual, direction = torch.zeros_like(gradient), gradient, -gradient
         square = _dots(residual, residual)
         goal, change = forcing**2 * square, torch.zeros_like(square)
@@ -148,6 +164,46 @@ class StackedKrylov:
             nodes.append((step, direction, change, torch.zeros_like(square), torch.ones_like(square)))
             count += ended
         self._keep_paths(places, nodes, count)
+        if box is not None:
+            self._project(places, product, gradient, radius, box)
+
+    def _project(
+        self,
+        places: Tensor,
+        product: Callable[[Tensor, Tensor], Tensor],
+        gradient: Tensor,
+        radius: Tensor,
+        box: tuple[Tensor, Tensor],
+    ) -> None:
+        """Put the path to the better of two points in the box in the place of each, as `Krylov` does."""
+        end, _, _ = self.minimiser(places, radius)
+        all_of, zero = torch.ones_like(radius, dtype=torch.bool), torch.zeros_like(gradient)
+        square, bend = _dots(gradient, gradient), _dots(gradient, product(gradient, all_of))
+        away = _norms(end) / square.sqrt().clamp(min=LEAST)
+        downhill = torch.where(bend > 0, square / torch.where(bend > 0, bend, 1.0), away)
+        rays = []
+        for step in (end.clamp(*box), (-downhill.to(gradient).unsqueeze(1) * gradient).clamp(*box)):
+            slope, curvature = _dots(gradient, step), _dots(step, product(step, all_of))
+            curved = curvature > 0
+            length = torch.where(curved, -slope / torch.where(curved, curvature, 1.0), 1.0).clamp(max=1.0)
+            change = torch.where(slope < 0, length * (slope + 0.5 * length * curvature), 0.0)
+            rays.append((step, slope, curvature, length, change))
+        second = rays[1][-1] < rays[0][-1]
+        step, slope, curvature, length, change = (
+            torch.where(second.unsqueeze(1) if one.dim() == 2 else second, other, one)
+            for one, other in zip(*rays, strict=True)
+        )
+        falls = change < 0
+        step = torch.where(falls.unsqueeze(1), step, 0.0)
+        last = (length.to(step).unsqueeze(1) * step, zero, change, torch.zeros_like(slope), torch.ones_like(slope))
+        first = (
+            zero,
+            step,
+            torch.zeros_like(slope),
+            torch.where(falls, slope, 0.0),
+            torch.where(falls, curvature, 1.0),
+        )
+        self._keep_paths(places, [first, last], 1 + falls.long())
 
     def minimiser(self, places: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         path = self._paths.at(places)

@@ -19,7 +19,6 @@ from gradopt.optimisers.trust_rules import (
     GAINS,
     GROWTH,
     MAX_PRODUCTS,
-    NO_BOUNDS,
     NO_CURVATURE,
     NO_STEP,
     NOISE,
@@ -142,15 +141,13 @@ class StackedTrustRegion(StackedTrustSteps):
         hessian: "matrix", "products", or "auto", which goes by the unknowns of one start.
 
     Raises:
-        Mistake: There are no second derivatives, or bounds and products.
+        Mistake: There are no second derivatives.
     """
 
     def __init__(self, oracle: StackedOracle, *, hessian: str) -> None:
         whole = takes_whole(hessian, oracle.read().shape[1])
         if not oracle.is_curved():
             raise Mistake(NO_CURVATURE)
-        if not whole and oracle.lower is not None:
-            raise Mistake(NO_BOUNDS)
         self._boxes, self._paths = StackedBox(Newton, oracle.num_starts), StackedKrylov(oracle.num_starts)
         if whole:
             super().__init__(oracle, self._boxes, self._newton)
@@ -186,7 +183,8 @@ class StackedTrustRegion(StackedTrustSteps):
             first = first_radius(here.point, gradient, dot(gradient, measured(gradient, new)))
             radius = torch.where(new, first, radius)
         enough = forcing(here.gradient_norm, self._rows["largest"][places])
-        self._paths.put(places, measured, gradient, radius, enough, MAX_PRODUCTS)
+        box = room(here.point, oracle.lower, oracle.upper)
+        self._paths.put(places, measured, gradient, radius, enough, MAX_PRODUCTS, box)
         return radius, gradient.isfinite().all(1)
 
 
