@@ -9,8 +9,9 @@ from torch import Tensor
 
 from gradopt.constraints.box import projected_gradient
 from gradopt.constraints.functions import excess, missed_in_words, natural_units, worst
-from gradopt.contracts import Band, Block, Judgement, Oracle, State, Stuck
-from gradopt.stationarity.curvature import examine, sizes
+from gradopt.contracts import Band, Block, Evaluation, Judgement, Linearised, Oracle, State, Stuck
+from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
+from gradopt.stationarity.falls import fall, is_asleep
 from gradopt.verdict import Status
 
 FIRST_LOOK = 20
@@ -24,8 +25,9 @@ class Infeasible:
     """Ends at a point that misses the constraints and is a minimum of by how much.
 
     That is theta = sum_i (v_i / u_i)^2 / 2, with v what is missed inside the bounds and u the natural units of the
-    constraints at the start. A Newton step on theta must take no more than eps^0.4 of it, and its
-    curvature must be nowhere negative. It is a statement about the neighbourhood: another start may do better.
+    constraints at the start. A Newton step on theta must take no more than eps^0.4 of it, its curvature must be nowhere
+    negative, and where there is none theta must not fall all the same, as that of x y z = 1 does from 0. It is a
+    statement about the neighbourhood: another start may do better.
     """
 
     def __init__(self) -> None:
@@ -68,7 +70,8 @@ class Infeasible:
     def _judge_point(self, block: Block, oracle: Oracle, violation: float) -> Judgement | None:
         assert oracle.constraints is not None and self._units is not None
         point, linear = oracle.read(), oracle.linearised_constraints()
-        size = sizes(point, point if oracle.origin is None else oracle.origin)
+        origin = point if oracle.origin is None else oracle.origin
+        size = sizes(point, origin)
         missed = excess(linear.residuals, oracle.constraints.lower, oracle.constraints.upper)
         rows = missed.nonzero().flatten()
         jacobian = linear.jacobian(rows)
@@ -92,6 +95,11 @@ class Infeasible:
             gain = found.decrease(found.slopes(gradient))
             if found.sign == "negative" or gain > torch.finfo(point.dtype).eps ** REDUCED * theta:
                 return None
+            if found.sign == "none":
+                here = Evaluation(theta, gradient.abs().max().item(), point, gradient)
+                asleep = free & (gradient == 0) & (hessian(size) == 0)
+                if self._falls(here, oracle, found, asleep, ways(point, origin)):
+                    return None
         return Judgement.one(
             Status.INFEASIBLE,
             len(block) - 1,
@@ -100,6 +108,42 @@ class Infeasible:
             loss=block["loss"][-1, 0].item(),
             step=block.last_step,
         )
+
+    def _falls(self, here: Evaluation, oracle: Oracle, found: Curvature, asleep: Tensor, way: Tensor) -> bool:
+        """Whether what is missed falls beside the point, or within reach of unknowns it does not depend on there."""
+        assert self._units is not None
+        missed = _Missed(oracle, self._units)
+        none = torch.zeros_like(asleep)
+        return is_asleep(here, missed, asleep, way) or fall(here, missed, found, none, way) is not None
+
+
+class _Missed:
+    """The `Landscape` of theta."""
+
+    def __init__(self, oracle: Oracle, units: Tensor) -> None:
+        self._oracle, self._units = oracle, units
+        self.lower, self.upper = oracle.lower, oracle.upper
+        self.read = oracle.read
+
+    def _at(self, point: Tensor) -> tuple[Tensor, Linearised]:
+        """What is missed at another point, in natural units, shape (m,), and the constraints there."""
+        oracle, here = self._oracle, self._oracle.read()
+        assert oracle.constraints is not None
+        oracle.write(point)
+        try:
+            linear = oracle.linearised_constraints()
+        finally:
+            oracle.write(here)
+        return excess(linear.residuals, oracle.constraints.lower, oracle.constraints.upper) / self._units, linear
+
+    def loss(self, point: Tensor) -> float:
+        """Theta at another point."""
+        return 0.5 * self._at(point)[0].square().sum().item()
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """Of theta at another point, shape (n,)."""
+        missed, linear = self._at(point)
+        return linear.vjp(missed / self._units)
 
 
 def _units(oracle: Oracle) -> Tensor:

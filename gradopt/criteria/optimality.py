@@ -118,6 +118,7 @@ class ConstrainedConvergence:
             moved = torch.maximum(point.abs(), (point - origin).abs())
             curved = gradient_scale(hessian, moved, block.last_step)
             scale = curved + eps * curved.max() + rounding
+        self._largest = curved if self._largest is None else torch.maximum(self._largest, curved)
         if resting:
             scale = torch.maximum(scale.max().expand_as(scale), rounding)
         relative = torch.where(left == 0, 0.0, left.abs() / scale).max().item()
@@ -154,8 +155,9 @@ class ConstrainedConvergence:
         felt = bool(curvature.is_curved.any()) or bool((found.values != 0).any()) or not bool(free.all())
         idle = felt & ((point == origin) | _constrained(oracle, torch.arange(len(found.values), device=point.device)))
         flat = self._collapsed(curved, idle) & free & ~_constrained(oracle, found.active)
+        faded = self._faded(curved) & free
         refused = oracle.num_refused
-        kind = self._kind(curvature, _Lagrangian(oracle, found), status, flat, size, evidence)
+        kind = self._kind(curvature, _Lagrangian(oracle, found), status, (flat, faded), size, evidence)
         if kind in SUCCESSES and oracle.num_refused > refused:  # a fall may be where there was no budget to look
             kind = None
         return None if kind is None else Judgement.one(kind, row, **evidence)
@@ -165,26 +167,29 @@ class ConstrainedConvergence:
         found: Curvature,
         lagrangian: "_Lagrangian",
         status: Status,
-        suspects: Tensor,
+        suspects: tuple[Tensor, Tensor],
         size: Tensor,
         evidence: dict[str, Any],
     ) -> Status | None:
         """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
-        point, gradient, loss = lagrangian.read(), lagrangian.slope, evidence["loss"]
+        if not found.finite:
+            return None
+        (flat, faded), point, gradient = suspects, lagrangian.read(), lagrangian.slope
+        loss = evidence["loss"]
         slopes = found.slopes(gradient)
         decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
         evidence |= {"curvature_error": found.error}
         evidence |= {"newton_decrease": decrease, "direction": found.direction(point).unsqueeze(0)}
         here = Evaluation(lagrangian.value(loss), evidence["gradient_norm"], point, gradient)
-        none = torch.zeros_like(suspects)
-        hidden = found.sign == "none" and (
-            fall(here, lagrangian, found, none, size) is not None or lagrangian.falls_along(here, found)
-        )
+        none = torch.zeros_like(flat)
+        hidden = found.sign == "none" and fall(here, lagrangian, found, none, size) is not None
+        if found.sign == "none" or bool(faded.any()):
+            hidden = hidden or lagrangian.falls_along(here, found, faded)
         if found.sign == "negative" or hidden:
             kind = Status.MAXIMUM if lagrangian.is_peak(found) else Status.SADDLE_POINT
             return kind if found.is_stationary(slopes) else None
-        if is_plateau(here, lagrangian, suspects, size, lagrangian.origin):
+        if is_plateau(here, lagrangian, flat, size, lagrangian.origin):
             return Status.STALLED
         eps, step = torch.finfo(point.dtype).eps, found.newton_step(slopes)
         if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
@@ -192,18 +197,23 @@ class ConstrainedConvergence:
         long = (step > eps**0.5) & (slopes > found.noise) & found.is_curved
         if not (decrease > eps**0.6 * abs(loss) or bool(long.any())):
             return status
-        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps ** (1 / 3)).all())
+        unseen = decrease <= eps * max(10 * abs(loss), abs(self._first - loss)) and bool((step <= eps**0.3).all())
         if step.max() > evidence["tolerance"] and not (evidence["resting"] and unseen):
             return None
         # What a Newton step gains cannot be seen, or is most of a loss of nearly 0; so it is near x^3 = 0, too.
         return status if fall(here, lagrangian, found, none, size) is None else None
+
+    def _faded(self, scale: Tensor) -> Tensor:
+        """The unknowns whose curvature has become so faint that a slope of higher order could hide there."""
+        assert self._largest is not None
+        return (self._largest > 0) & (scale <= torch.finfo(scale.dtype).eps ** 0.25 * self._largest) & self._sloped
 
     def _collapsed(self, scale: Tensor, idle: Tensor) -> Tensor:
         """The unknowns whose curvature has fallen to nothing; those that never had any, too, unless they are `idle`:
         not moved by the loss, in which others are felt. A loss without any slope anywhere is constant, and every point
         that keeps the constraints its minimum.
         """
-        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
+        assert self._largest is not None
         had = self._largest > 0
         collapsed = scale <= torch.finfo(scale.dtype).eps ** 2 * self._largest
         return collapsed & (had | ~idle) & self._sloped
@@ -233,14 +243,20 @@ class _Lagrangian:
         falls = curvature.complete and bool(curvature.values[-1] < -curvature.threshold)
         return falls and not pushes and len(curvature.free) == len(curvature.size)
 
-    def falls_along(self, here: Evaluation, curvature: Curvature) -> bool:
-        """Whether L falls, by more than rounding explains, along a flat direction bent back to the constraints."""
+    def falls_along(self, here: Evaluation, curvature: Curvature, suspects: Tensor) -> bool:
+        """Whether L falls, by more than rounding explains, along a flat direction or a suspect, bent back to the
+        constraints.
+        """
         point = here.point
         way = ways(point, self.origin)
         eps = torch.finfo(way.dtype).eps
+        flats = [
+            curvature.move(curvature.vectors[:, index], way)
+            for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]
+        ]
+        flats += [torch.zeros_like(way).index_fill(0, index, 1.0) for index in suspects.nonzero().flatten()[:NUM_FLAT]]
         try:
-            for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]:
-                flat = curvature.move(curvature.vectors[:, index], way)
+            for flat in flats:
                 move = eps**REACH / max((flat.abs() / way).max().item(), math.ulp(0.0)) * flat
                 for part in (move, -move):
                     losses = [self.loss(self._kept(point + share * part, point)) for share in (0.5, 1.0)]

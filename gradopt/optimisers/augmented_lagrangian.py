@@ -25,6 +25,11 @@ KEPT_TO = 0.75
 is enough to count as kept, multipliers of constraints beside each other crept in float32.)
 """
 
+FLATTER = 100.0
+"""A constraint that has become flatter than where its unit was taken by more than this gets a smaller one: of exp(x)
+from 25 the unit of the start would be a penalty of nothing.
+"""
+
 FIRST_PENALTY = (1.0, 100.0)
 MAX_PENALTY = 1e16
 MAX_MULTIPLIER = 1e12
@@ -161,10 +166,7 @@ class AugmentedLagrangian:
         """Units of loss and constraints from their gradients at the start, and the first penalty."""
         assert evaluation.constraints is not None and oracle.constraints is not None
         values = evaluation.constraints
-        rows = torch.arange(len(values), device=values.device)
-        self._units = natural_units(
-            oracle.linearised_constraints().jacobian(rows), values, oracle.constraints.lower, oracle.constraints.upper
-        )
+        self._units = self._natural_units(values, oracle)
         slope = evaluation.gradient.abs().max().item()
         self._scale = slope if slope > 0 else max(abs(evaluation.loss), 1e-300) if evaluation.loss else 1.0
         self._multipliers = torch.zeros_like(values)
@@ -177,6 +179,12 @@ class AugmentedLagrangian:
         self._goal = TIGHTER * slope
         self._inner = self._build(self._parameters)
         self._begun = evaluation.point
+
+    @staticmethod
+    def _natural_units(values: Tensor, oracle: Oracle) -> Tensor:
+        assert oracle.constraints is not None
+        jacobian = oracle.linearised_constraints().jacobian(torch.arange(len(values), device=values.device))
+        return natural_units(jacobian, values, oracle.constraints.lower, oracle.constraints.upper)
 
     def _penalties(self) -> Tensor:
         return self._penalty * self._scale / self._units.square()
@@ -191,6 +199,7 @@ class AugmentedLagrangian:
     def _next_round(self, evaluation: Evaluation, oracle: Oracle, *, cut: bool = False) -> None:
         """New multipliers, perhaps a larger penalty, and a tighter tolerance, from where the last round ended."""
         assert self._merit is not None and evaluation.constraints is not None
+        self._units = torch.minimum(self._units, FLATTER * self._natural_units(evaluation.constraints, oracle))
         gap = (self._merit.gap(evaluation.constraints) / self._units).abs().max().item()
         change = self._merit.estimate(evaluation.constraints) - self._multipliers
         added = oracle.linearised_constraints().vjp(change).abs().max().item()

@@ -744,3 +744,60 @@ def test_a_chebyshev_fit_ends_at_the_solution_of_the_linear_program(degree, dtyp
     exact = scipy.optimize.linprog(cost, rows.numpy(), torch.cat([y, -y]).double().numpy(), bounds=(None, None)).fun
     assert result.status is Status.CONVERGED, result
     assert result.fun == pytest.approx(exact, rel=1e-8 if dtype is torch.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("inner", ["lbfgs", "trust_region", "auto"])
+def test_a_constraint_that_is_steep_at_the_start_alone_is_kept(inner):
+    # In units of the start, where exp(25) is its slope, the penalty would be nothing at the solution.
+    steep = Constraint(lambda x: torch.exp(x[0]) + x[1], lower=3.0)
+
+    result = minimise(lambda x: (x**2).sum(), [25.0, 25.0], inner, constraints=steep)
+
+    exact = scipy.optimize.minimize(
+        lambda x: (x**2).sum(),
+        [1.0, 1.0],
+        constraints={"type": "ineq", "fun": lambda x: math.exp(x[0]) + x[1] - 3.0},
+        options={"ftol": 1e-14},
+    )
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(exact.fun, rel=1e-8)
+
+
+@inner
+@pytest.mark.parametrize("far", [1e2, 1e5])
+def test_a_ball_is_found_from_far_off(inner, far):
+    ball = Constraint(lambda x: (x**2).sum(), upper=1.0)
+
+    result = minimise(lambda x: ((x - 3) ** 2).sum(), [far, -far], inner, constraints=ball)
+
+    assert result.status is Status.CONVERGED, result
+    assert result.fun == pytest.approx(2 * (3 - math.sqrt(0.5)) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "start", "limit"),
+    [
+        (lambda x: x.prod(), [0.0, 0.0, 0.0], 1.0),
+        (lambda x: (x**4).sum(), [0.0, 0.0], 1.0),
+        (lambda x: torch.tanh(x[0]), [-30.0, 0.0], 0.9),
+        (lambda x: x[0] ** 3, [0.0, 0.0], 1.0),
+        (lambda x: torch.relu(x[0]), [-1.0, 0.0], 1.0),
+    ],
+)
+@inner
+def test_what_is_missed_at_a_saddle_a_maximum_or_a_plateau_is_not_infeasible(inner, function, start, limit):
+    result = minimise(lambda x: ((x - 0.3) ** 2).sum(), start, inner, constraints=Constraint(function, lower=limit))
+
+    assert result.status is not Status.INFEASIBLE, result
+    if result.success:
+        assert function(result.x) >= limit - 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@inner
+def test_an_inflection_along_a_constraint_is_none_a_hair_above_it(inner, dtype):
+    line = Constraint(lambda x: x[1], lower=1.0, upper=1.0)
+
+    result = minimise(lambda x: 1 + x[0] ** 3 + x[1] ** 2, tensor([1.0, 0.0], dtype), inner, constraints=line)
+
+    assert not result.success, result
