@@ -485,7 +485,7 @@ def _rounding(oracle: Oracle) -> Rounding:
     if hessian is None or not bool(free.any()):
         return Rounding(largest, hides=gradient.abs().max().item() <= largest)
     found = examine(hessian, free, size, gradient)
-    if found.sign == "negative":
+    if found.sign == "negative" or not found.finite:
         return Rounding(largest)
     noise = max(found.decrease(found.slopes(row)) for row in scatter)
     slopes = found.slopes(gradient)

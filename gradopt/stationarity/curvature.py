@@ -55,6 +55,7 @@ class Curvature:
         error: How far from the smallest value the next eigenvalue may be, in the objective's units. That none is
             smaller yet is proven only for 0; otherwise the random start makes it likely.
         room: The same for the largest, in these units.
+        finite: Whether all second derivatives were; those that were not count as 0, and nothing can be said.
     """
 
     values: Tensor
@@ -69,6 +70,7 @@ class Curvature:
     complete: bool
     error: float = 0.0
     room: float = 0.0
+    finite: bool = True
 
     @property
     def sign(self) -> str:
@@ -161,11 +163,14 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
     """
     indices = free.nonzero().flatten()
     scale, n = size[indices].double().cpu(), len(indices)
-    eps = torch.finfo(gradient.dtype).eps
+    eps, finite = torch.finfo(gradient.dtype).eps, True
 
     def restricted(vector: Tensor) -> Tensor:
+        nonlocal finite
         whole = torch.zeros_like(gradient).index_put((indices,), (scale * vector).to(gradient))
-        return scale * hessian(whole)[indices].double().cpu()
+        image = scale * hessian(whole)[indices].double().cpu()
+        finite &= bool(image.isfinite().all())
+        return image if finite else torch.where(image.isfinite(), image, 0.0)
 
     if n <= NUM_DENSE:
         matrix = torch.stack([restricted(row) for row in torch.eye(n, dtype=torch.float64)])
@@ -193,6 +198,7 @@ def examine(hessian: Product, free: Tensor, size: Tensor, gradient: Tensor) -> C
         complete=n <= NUM_DENSE and n == len(gradient),
         error=error,
         room=room,
+        finite=finite,
     )
 
 

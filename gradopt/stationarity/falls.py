@@ -13,6 +13,15 @@ from gradopt.stationarity.curvature import NUM_DENSE, NUM_FLAT, TINY, Curvature
 SHORTER = (1.0, 1e-2, 1e-4)
 """Parts of a length over which a gradient may show a curvature."""
 
+WEAK = 1e3
+"""Directions of positive curvature up to this many times the negative one lead to no floor on which to ask for that."""
+
+ASLEEP = (-0.5, -0.75, -0.9, -0.97, -0.99, -1.0, -2.0, 1.0)
+"""Moves of an unknown, as parts of its value, by which it may come to where the loss depends on it."""
+
+NUM_ASLEEP = 20
+"""Unknowns that are moved one by one, after all of them together."""
+
 NUM_MIXED = 8
 """Mixtures of flat directions along which the loss is asked."""
 
@@ -58,15 +67,23 @@ class Fall:
     depth: float
 
 
-def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool | None:
+def is_lower_beside(
+    evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor, fallen: float
+) -> bool | None:
     """Whether the loss is lower along the direction of negative curvature than where the other directions lead: on a
     floor that is curved, the direction is negative only for the height above the floor. True, too, where rounding hides
-    what the curvature promises, and it is as negative on the floor; None where it is mere rounding itself.
+    what the curvature promises, and it is as negative on the floor; None where it is mere rounding itself. What is left
+    of a loss that vanishes bends this way and that, too, but not to below 0.
+
+    Args:
+        way: How far each unknown may reach.
+        fallen: By how much the loss has fallen so far.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     direction, eps = curvature.direction(point), torch.finfo(way.dtype).eps
+    weak = curvature.values <= WEAK * curvature.values[0].abs()  # of the same noise, where that is all it is
     try:
-        floor = inside(point + curvature.newton_move(gradient), oracle)
+        floor = inside(point + curvature.newton_move(gradient, weak), oracle)
         base = oracle.loss(floor)
         if not base <= loss:
             floor, base = point, loss
@@ -77,16 +94,18 @@ def is_lower_beside(evaluation: Evaluation, oracle: Oracle, curvature: Curvature
             if not promised > 2 * noise:
                 if not _bends_down(floor, oracle, direction, curvature.along(0), length):
                     return None
-                return _is_negative_on_floor(floor, oracle, curvature)
+                return _is_negative_on_floor(floor, oracle, curvature, weak)
             sides = [inside(floor + sign * length * direction, oracle) for sign in (1.0, -1.0)]
             sides = [side for side in sides if not torch.equal(side, floor)]
             for bent in (False, True):  # straight, and round the bend of the floor, as in Peano's (y - x^2)(y - 3 x^2)
                 if bent:
-                    sides = [inside(side + curvature.newton_move(oracle.gradient(side)), oracle) for side in sides]
+                    sides = [
+                        inside(side + curvature.newton_move(oracle.gradient(side), weak), oracle) for side in sides
+                    ]
                 # A slope along the floor lowers one side, a curvature their mean.
                 mean = sum(map(oracle.loss, sides)) / max(len(sides), 1)
                 if not math.isfinite(mean) or (sides and mean < base - max(noise, 0.25 * promised)):
-                    return True
+                    return not 0 <= mean <= base <= eps * fallen
     except BudgetSpent:
         return True
     return False
@@ -110,16 +129,17 @@ def _bends_down(floor: Tensor, oracle: Oracle, direction: Tensor, curvature: flo
     return any(bends(one) and bends(-one) and bends(one / 2) for one in lengths)
 
 
-def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature) -> bool:
+def _is_negative_on_floor(floor: Tensor, oracle: Oracle, curvature: Curvature, weak: Tensor) -> bool:
     """Whether the curvature is negative there, too, in that direction. The floor of a bent valley is level: what is
     left of the gradient gives its tangent a curvature of either sign.
     """
     here = oracle.read()
     direction = curvature.move(curvature.vectors[:, 0], here)
     try:
-        oracle.write(inside(floor + curvature.newton_move(oracle.gradient(floor)), oracle))
+        oracle.write(inside(floor + curvature.newton_move(oracle.gradient(floor), weak), oracle))
         hessian = oracle.hessian()
-        return hessian is None or (direction @ hessian(direction)).item() < -curvature.threshold
+        least = max(curvature.threshold, 0.1 * abs(curvature.values[0].item()))  # else it was what led off the floor
+        return hessian is None or (direction @ hessian(direction)).item() < -least
     finally:
         oracle.write(here)
 
@@ -257,27 +277,35 @@ def _keeps_falling(step: Tensor, losses: tuple[float, float, float], point: Tens
     return max(half, twice) <= loss and (other <= loss or loss - half <= 0.4 * (loss - lower))
 
 
-def fall_round_bend(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> Fall | None:
-    """By how much the loss falls along a curve: along a flat direction, and then where the curved ones lead from there.
-    So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
+def fall_round_bend(
+    evaluation: Evaluation, oracle: Oracle, curvature: Curvature, suspects: Tensor, way: Tensor
+) -> Fall | None:
+    """By how much the loss falls along a curve: along a flat direction or a suspect, and then where the curved ones
+    lead from there. So does Peano's (y - x^2)(y - 3 x^2) at 0, which rises along every line. None if it does not.
     """
     point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
     eps = torch.finfo(way.dtype).eps
 
-    def round_bend(move: Tensor) -> tuple[Tensor, float]:
+    def round_bend(move: Tensor, own: Tensor | None) -> tuple[Tensor, float]:
         beside = inside(point + move, oracle)
-        there = inside(beside + curvature.newton_move(oracle.gradient(beside)), oracle)
+        there = inside(beside + curvature.newton_move(oracle.gradient(beside), own), oracle)
         return there - point, oracle.loss(there)
 
-    for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]:
-        flat = curvature.move(curvature.vectors[:, index], way)
+    flats: list[tuple[Tensor, Tensor | None]] = [
+        (curvature.move(curvature.vectors[:, index], way), None)
+        for index in (~curvature.is_curved).nonzero().flatten()[:NUM_FLAT]
+    ]
+    for index in suspects.nonzero().flatten()[:NUM_FLAT]:  # nothing leads back along the suspect itself
+        own = (curvature.vectors[curvature.free == index].abs() > 0.5).any(0)
+        flats.append((torch.zeros_like(way).index_fill(0, index, 1.0), own))
+    for flat, own in flats:
         move = eps**REACH / max((flat.abs() / way).max().item(), TINY) * flat
         for sign in (1.0, -1.0):
             try:
-                step, lower = round_bend(sign * move)
+                step, lower = round_bend(sign * move, own)
                 slack = 10 * eps * (max(abs(loss), abs(lower)) + curvature.strength * eps)
                 falls = lower < loss - slack - 2 * abs((gradient @ step).item())
-                if falls and round_bend(0.5 * sign * move)[1] <= loss:  # and not beyond a rise
+                if falls and round_bend(0.5 * sign * move, own)[1] <= loss:  # and not beyond a rise
                     return Fall(step, loss - lower) if _is_seen(loss - lower, evaluation, oracle, way) else None
             except BudgetSpent:
                 return None
@@ -354,6 +382,28 @@ def is_plateau(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way:
                     return True
     except BudgetSpent:
         pass  # what could be looked at is none
+    return False
+
+
+def is_asleep(evaluation: Evaluation, oracle: Landscape, suspects: Tensor, way: Tensor) -> bool:
+    """Whether the loss is lower, by more than rounding, within reach of unknowns on which it does not depend here: a
+    saturated tanh, a bell or a dead unit begins where nothing is felt of them.
+
+    Args:
+        suspects: A mask of the unknowns that never had any effect.
+    """
+    point, loss, eps = evaluation.point, evaluation.loss, torch.finfo(way.dtype).eps
+    unit, indices = torch.where(point != 0, point, way), suspects.nonzero().flatten()
+    if not len(indices):
+        return False
+    groups = [indices, *(indices[:NUM_ASLEEP].split(1) if len(indices) > 1 else ())]
+    try:
+        for group in groups:
+            move = torch.zeros_like(point).index_put((group,), unit[group])
+            if any(oracle.loss(inside(point + part * move, oracle)) < loss - 10 * eps * abs(loss) for part in ASLEEP):
+                return True
+    except BudgetSpent:
+        pass  # what could be looked at is not lower
     return False
 
 

@@ -53,7 +53,7 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
 
     try:
         bottom, base = floor(evaluation.point)
-        rounding = 4 * scatter(bottom, base, oracle, way)
+        rounding = 4 * scatter(bottom, base, oracle, bottom.abs())
 
         def noise(*losses: float) -> float:
             return rounding + 2 * eps * max(map(abs, losses))

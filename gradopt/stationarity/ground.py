@@ -1,4 +1,4 @@
-"""The ground of a loss: exactly 0, as a sum of hinges or of squares is wherever every term is met, and never less."""
+"""The ground of a loss: 0, as a sum of hinges or of squares is wherever every term is met, and never less."""
 
 import itertools
 import math
@@ -26,8 +26,9 @@ NUM_AROUND = 8
 
 
 def is_ground(evaluation: Evaluation, oracle: Oracle, origin: Tensor, way: Tensor) -> bool:
-    """Whether the loss is 0 and the lowest there is, for all that can be seen: it came down from a positive one along
-    walls of finite order, and is negative nowhere around. There no curvature and no rise need show a minimum.
+    """Whether the loss is 0, or eps^2 of what it was, and the lowest there is, for all that can be seen: it came down
+    from a positive one along walls of finite order, and is negative nowhere around. There no curvature and no rise need
+    show a minimum.
 
     A dead unit has such a wall, too, but no loss of 0; and a tail has no edge, but where its loss underflows or rounds
     to 0, and there it rises faster than any power.
@@ -38,14 +39,14 @@ def is_ground(evaluation: Evaluation, oracle: Oracle, origin: Tensor, way: Tenso
     """
     point, number = evaluation.point, torch.finfo(evaluation.point.dtype)
     moved = (point != origin).nonzero().flatten()
-    if evaluation.loss != 0 or not len(moved):
+    if evaluation.loss < 0 or not len(moved):
         return False
     ways = [origin - point]  # back to the start: of all together, and of each alone
     for some in moved.tensor_split(min(NUM_ALONE, len(moved))) if len(moved) > 1 else ():
         ways.append(torch.zeros_like(point).index_put((some,), ways[0][some]))
     try:
         first = oracle.loss(origin)
-        if not number.tiny / number.eps < first < math.inf:
+        if not max(number.tiny / number.eps, evaluation.loss / number.eps**2) < first < math.inf:
             return False
         for back in ways:
             if not _has_wall(back, evaluation, oracle):
@@ -57,12 +58,13 @@ def is_ground(evaluation: Evaluation, oracle: Oracle, origin: Tensor, way: Tenso
 
 
 def _has_wall(back: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
-    """Whether the loss, on a way back, rises from 0 along a wall of finite order; or not at all."""
+    """Whether the loss, on a way back, rises along a wall of finite order; or not at all."""
+    level = 2 * evaluation.loss  # up to which it has not risen
 
     def loss(part: float) -> float:
         return oracle.loss(inside(evaluation.point + part * back, oracle))
 
-    if all(loss(part) == 0 for part in (1.0, 0.5, 0.25)):
+    if all(0 <= loss(part) <= RESOLVED * level for part in (1.0, 0.5, 0.25)):
         return True
     edge, ground, least, eps = 1.0, 0.0, loss(1.0), torch.finfo(back.dtype).eps
     while edge - ground > eps * max(edge, eps):
@@ -70,9 +72,9 @@ def _has_wall(back: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
         height = loss(middle)
         if not height >= 0:
             return False
-        edge, ground, least = (middle, ground, height) if height > 0 else (edge, middle, least)
+        edge, ground, least = (middle, ground, height) if height > level else (edge, middle, least)
     wall = [loss(edge + part * (1 - edge)) for part in WALL]
-    if not (min(wall) > 0 and wall[0] >= RESOLVED * least):
+    if not (least > 0 and min(wall) > level and wall[0] >= RESOLVED * least):
         return False
     steepest = max(math.log(high / low) for low, high in itertools.pairwise(wall))
     return math.log(wall[0] / least) >= 2 * steepest

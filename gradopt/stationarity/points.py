@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from gradopt.stationarity.falls import (
     fall,
     fall_round_bend,
     falls_as_promised,
+    is_asleep,
     is_lower_beside,
     is_plateau,
     unhindered,
@@ -53,6 +54,20 @@ class Finding:
     def falls(self) -> bool:
         """Whether the loss falls along `direction`, though its slope vanishes: a saddle point or a maximum."""
         return self.status in (Status.SADDLE_POINT, Status.MAXIMUM)
+
+
+class Suspects(NamedTuple):
+    """Masks of unknowns, shape (n,), that may be on a plateau.
+
+    Attributes:
+        faded: Their scale has become faint, which may hide a slope of higher order.
+        collapsed: It has fallen to nothing.
+        asleep: They never had any.
+    """
+
+    faded: Tensor
+    collapsed: Tensor
+    asleep: Tensor
 
 
 class StationaryPoints:
@@ -157,18 +172,14 @@ class StationaryPoints:
         tolerance = self._tolerance
         if tolerance is None:
             tolerance = default_tolerance(point.dtype, resting=resting)
-        size = torch.maximum(point.abs(), (point - self._origin).abs())
         hessian = oracle.hessian()
-        if hessian is None:
-            scale = _secant_scale(oracle, evaluation, self._origin)
-        else:
-            scale = gradient_scale(hessian, size, step, enough=gradient_norm / (8 * tolerance) if tolerance else 0.0)
-        if scale is None or not bool(scale.isfinite().all()):
+        enough = gradient_norm / (8 * tolerance) if tolerance else 0.0
+        own = self._scale(evaluation, oracle, step, enough, resting=resting)
+        if own is None:
             return None
-        self._largest = scale if self._largest is None else torch.maximum(self._largest, scale)
-        faded, collapsed = vanishing(scale, size, self._largest)
-        unscaled = is_unscaled(gradient, scale)
-        scale = comparable(scale, torch.tensor([resting]))
+        self._largest = own if self._largest is None else torch.maximum(self._largest, own)
+        unscaled = is_unscaled(gradient, own)
+        scale = comparable(own, torch.tensor([resting]))
         box = None if oracle.lower is None or oracle.upper is None else (oracle.lower, oracle.upper)
         projected = gradient if box is None else projected_gradient(gradient, point, *box)
         relative = ratio(projected.abs(), scale).item()
@@ -198,7 +209,9 @@ class StationaryPoints:
         if not bool(free.any()):
             return Finding(status, evidence | {"curvature": "held"})
         found, refused = examine(hessian, free, sizes(point, self._origin), gradient), oracle.num_refused
-        suspects = self._suspects(faded & free, collapsed & free, found)
+        if not found.finite:
+            return None
+        suspects = self._suspects(own, free, evaluation, found)
         kind = self._kind(found, status, suspects, evaluation, oracle, evidence)
         if kind in SUCCESSES and self._goes_on(found, unscaled & free, evaluation, oracle):
             kind = None
@@ -209,21 +222,42 @@ class StationaryPoints:
             return None
         return Finding(kind, evidence)
 
-    def _suspects(self, faded: Tensor, collapsed: Tensor, found: Curvature) -> tuple[Tensor, Tensor]:
-        """None where no unknown has ever had a scale, but others are felt, by their curvature or by bounds that hold
-        them: there an unknown without effect is no plateau.
+    def _scale(
+        self, evaluation: Evaluation, oracle: Oracle, step: int, enough: float, *, resting: bool
+    ) -> Tensor | None:
+        """|H| s, None where it is not known or not finite."""
+        assert self._origin is not None
+        size = torch.maximum(evaluation.point.abs(), (evaluation.point - self._origin).abs())
+        if resting and not bool(size.any()):  # a start of zeros that nothing leaves: there is no other unit
+            size = torch.ones_like(size)
+        hessian = oracle.hessian()
+        if hessian is None:
+            scale = _secant_scale(oracle, evaluation, self._origin)
+        else:
+            scale = gradient_scale(hessian, size, step, enough)
+        return scale if scale is not None and bool(scale.isfinite().all()) else None
+
+    def _suspects(self, scale: Tensor, free: Tensor, evaluation: Evaluation, found: Curvature) -> Suspects:
+        """Nobody is `faded` or `collapsed` where no unknown has ever had a scale, but others are felt, by their
+        curvature or by bounds that hold them: there an unknown without effect is no plateau.
         """
-        assert self._largest is not None
+        assert self._largest is not None and self._origin is not None
+        point = evaluation.point
+        size = torch.maximum(point.abs(), (point - self._origin).abs())
+        faded, collapsed = (mask & free for mask in vanishing(scale, size, self._largest))
+        asleep = free & (self._largest <= 0) & (evaluation.gradient == 0)
         felt = bool(found.is_curved.any()) or len(found.free) < len(found.size)
         if felt and not bool((self._largest > 0).any()):
-            return torch.zeros_like(faded), torch.zeros_like(collapsed)
-        return faded, collapsed
+            faded, collapsed = torch.zeros_like(faded), torch.zeros_like(collapsed)
+        if not torch.equal(point, self._origin):  # who began on a ridge, and stayed there, has shown nothing
+            faded = faded | (asleep & (point == 0) & (self._origin == 0))
+        return Suspects(faded, collapsed, asleep)
 
     def _kind(
         self,
         found: Curvature,
         status: Status,
-        suspects: tuple[Tensor, Tensor],
+        suspects: Suspects,
         evaluation: Evaluation,
         oracle: Oracle,
         evidence: dict[str, Any],
@@ -231,55 +265,75 @@ class StationaryPoints:
         """What a first-order optimal point is by its curvature, None if it is not one yet; adds to the evidence."""
         assert self._origin is not None
         point, gradient, loss = evaluation.point, evaluation.gradient, evaluation.loss
-        (faded, collapsed), moved = suspects, not torch.equal(point, self._origin)
+        moved, eps = not torch.equal(point, self._origin), torch.finfo(point.dtype).eps
         size, way, slopes = sizes(point, self._origin), ways(point, self._origin), found.slopes(gradient)
-        decrease = found.decrease(slopes)
         evidence |= {"curvature": found.sign, "curvature_min": found.along(0), "curvature_max": found.along(-1)}
         evidence |= {"curvature_error": found.error, "num_flat": int((~found.is_curved).sum())}
         direction = found.direction(point)
-        evidence |= {"newton_decrease": decrease, "direction": direction[None]}
+        evidence |= {"newton_decrease": found.decrease(slopes), "direction": direction[None]}
         evidence |= {"length": (direction.abs() @ size).item()}
-        negative, doubtful = found.sign == "negative", found.sign == "none" or found.is_faint or bool(faded.any())
         # A slope as large as ever is small only against a curvature that grows: an edge, as of sqrt at 0.
         vanishes = not moved or evaluation.gradient_norm <= 0.5 * self._steepest
-        if negative and not (vanishes and found.is_stationary(slopes)):
+        if found.sign == "negative" and not vanishes:
             return None
-        if negative and moved and not (beside := is_lower_beside(evaluation, oracle, found, way)):
-            negative, doubtful, evidence["curvature"] = False, beside is None, "none"
-        lower = _fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
+        negative, lower = self._way_down(found, suspects.faded, evaluation, oracle)
+        if found.sign == "negative" and not negative:
+            evidence["curvature"] = "none"
         if lower is not None:  # Escape begins with this very move
             length = lower.step.norm().item()
-            evidence |= {
-                "direction": (lower.step / length)[None],
-                "length": length / torch.finfo(point.dtype).eps ** 0.25,
-            }
+            evidence |= {"direction": (lower.step / length)[None], "length": length / eps**0.25}
             evidence |= {"fall": lower.depth, "fall_length": length}
         if negative or lower is not None:
-            if not vanishes:
+            if not vanishes or (negative and not found.is_stationary(slopes)):
                 return None
-            if moved and not negative and bool(collapsed.any()):
+            if moved and not negative and bool(suspects.collapsed.any()):
                 return Status.STALLED
-            return Status.MAXIMUM if is_peak(evaluation, oracle, found, faded, way) else Status.SADDLE_POINT
-        fallen = abs(self._first - loss)
-        gone = is_plateau(evaluation, oracle, collapsed, way, self._origin)
-        gone = gone or tail(evaluation, oracle, self._origin, fallen, found) is not None
-        if gone and not is_ground(evaluation, oracle, self._origin, way):
+            peak = is_peak(evaluation, oracle, found, suspects.faded, way)
+            return Status.MAXIMUM if peak else Status.SADDLE_POINT
+        if self._has_gone(found, suspects, evaluation, oracle):
             return Status.STALLED
-        numbers = (decrease, loss, fallen, evidence["tolerance"])
-        taken, now, depth, tolerance = torch.tensor(numbers, dtype=torch.float64)
+        felt = slopes.masked_fill(~found.is_curved & (slopes <= found.noise), 0.0)
+        numbers = (found.decrease(felt), loss, abs(self._first - loss), evidence["tolerance"])
+        taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
         settled = is_settled(
-            found.newton_step(slopes),
+            found.newton_step(felt),
             taken,
-            found.is_long(slopes),
+            found.is_long(felt),
             loss=now,
-            fallen=depth,
+            fallen=fallen,
             tolerance=tolerance,
             resting=torch.tensor(evidence["resting"]),
-            eps=torch.finfo(point.dtype).eps,
+            eps=eps,
         )
-        if status is Status.NOISE_FLOOR and decrease <= found.noise_decrease():
+        if status is Status.NOISE_FLOOR and found.decrease(slopes) <= found.noise_decrease():
             return status
         return status if bool(settled) else None
+
+    def _way_down(
+        self, found: Curvature, faded: Tensor, evaluation: Evaluation, oracle: Oracle
+    ) -> tuple[bool, Fall | None]:
+        """Whether there is negative curvature for the loss to fall along, and how it falls where that is silent."""
+        assert self._origin is not None
+        point, loss = evaluation.point, evaluation.loss
+        way, fallen = ways(point, self._origin), abs(self._first - loss)
+        negative, doubtful = found.sign == "negative", found.sign == "none" or found.is_faint or bool(faded.any())
+        if negative and not torch.equal(point, self._origin):
+            beside = is_lower_beside(evaluation, oracle, found, way, fallen)
+            negative, doubtful = bool(beside), beside is None
+        lower = _fall(evaluation, oracle, found, faded, way) if doubtful and not negative else None
+        if lower is not None and lower.depth <= loss <= torch.finfo(point.dtype).eps * fallen:
+            lower = None  # of a loss that vanishes it is what is left to go
+        return negative, lower
+
+    def _has_gone(self, found: Curvature, suspects: Suspects, evaluation: Evaluation, oracle: Oracle) -> bool:
+        """Whether this is no minimum, but a plateau, or a tail into which unknowns have run off."""
+        assert self._origin is not None
+        origin, way = self._origin, ways(evaluation.point, self._origin)
+        if is_asleep(evaluation, oracle, suspects.asleep, way):
+            return True
+        gone = is_plateau(evaluation, oracle, suspects.collapsed, way, origin)
+        gone = gone or tail(evaluation, oracle, origin, abs(self._first - evaluation.loss), found) is not None
+        return gone and not is_ground(evaluation, oracle, origin, way)
 
     def _goes_on(self, found: Curvature, unscaled: Tensor, evaluation: Evaluation, oracle: Oracle) -> bool:
         """Whether the loss falls all the same, along a slope that is small against the scale of the others alone, or
@@ -352,7 +406,7 @@ def is_settled(
         decrease: What it takes from the loss; fallen: how far the loss is from that at the start; shape (...).
     """
     longest = step.amax(-1)
-    unseen = (decrease <= eps * torch.maximum(10 * loss.abs(), fallen)) & (longest <= eps ** (1 / 3))
+    unseen = (decrease <= eps * torch.maximum(10 * loss.abs(), fallen)) & (longest <= eps**0.3)
     unseen |= decrease <= 10 * eps**2 * fallen  # no difference of losses shows it
     gains = (decrease > eps**0.6 * loss.abs()) | long.any(-1)
     vanishes = decrease > 0.4 * loss.abs()  # of order p: p / (2 (p - 1)) of itself
@@ -363,7 +417,7 @@ def is_settled(
 def _fall(evaluation: Evaluation, oracle: Oracle, found: Curvature, suspects: Tensor, way: Tensor) -> Fall | None:
     """Whether and how the loss falls where curvature says nothing, along a line or a curve."""
     straight = fall(evaluation, oracle, found, suspects, way)
-    return fall_round_bend(evaluation, oracle, found, way) if straight is None else straight
+    return fall_round_bend(evaluation, oracle, found, suspects, way) if straight is None else straight
 
 
 def gradient_scale(

@@ -205,12 +205,13 @@ class StackedPoints:
         if self._tolerance is None:
             tolerance[resting] = usual[1]
         size = torch.maximum(point.abs(), (point - origin).abs())
+        size = torch.where((resting.to(size.device) & ~size.any(1)).unsqueeze(1), 1.0, size)
         enough = torch.where(tolerance > 0, norm / (8 * tolerance), 0.0)
         scale = gradient_scale(hessian, size, step, enough.to(point))
         finite = scale.isfinite().all(1).cpu()
         largest = torch.maximum(state["_largest"][places], scale)
         faded, collapsed = vanishing(scale, size, largest)
-        vanishes = (faded | collapsed | is_unscaled(gradient, scale)).any(1).cpu()
+        vanishes = (faded | collapsed | is_unscaled(gradient, scale) | (largest <= 0)).any(1).cpu()
         scale = comparable(scale, resting.unsqueeze(1))
         projected = gradient
         if oracle.lower is not None and oracle.upper is not None:

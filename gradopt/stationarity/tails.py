@@ -1,12 +1,13 @@
 """Tails of a loss: places so far off that it no longer depends on unknowns that mattered on the way there."""
 
+import itertools
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle
-from gradopt.stationarity.curvature import Curvature, Product, is_faint_beside
+from gradopt.stationarity.curvature import Curvature, Product, is_faint_beside, sizes
 
 MOST = 20
 """Suspects that are looked at, the least influential first."""
@@ -18,11 +19,18 @@ BESIDE = (0.75, 1.25)
 """Where on that way it must not matter, no more than at its end."""
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0, 1.25)
-"""Parts of a way, to its end and beyond, along which the slope of a tail decays, by `DECAY` at least from one to the
-next: that of a power p falls by less to the next quarter, up to p = 4, and turns behind its minimum.
-"""
+"""Parts of a way, to its end and beyond, along which the slope of a tail decays and does not turn."""
+
+BEYOND = (2.0, 4.0)
+"""Where a slope that decays as a power is looked at, too."""
 
 DECAY = 0.25
+"""What is left of it at the next quarter where it decays as an exponential: that of a power p falls by less, up to
+p = 4, and turns behind its minimum.
+"""
+
+FAR = 0.02
+"""What is left at the end of that of a slope that decays as 1/x^2 or faster."""
 
 
 class Bounded(Protocol):
@@ -42,7 +50,8 @@ def tail(
     since the start, and not only where it stands: near a minimum of order p, a quarter of the way off, it is 4^(1 - p)
     of what it was, which is less than eps from p = 12 on in float32, 27 in float64. Unknowns that the loss ties
     together run off as one, along the directions without curvature: the slope along their way decays from quarter to
-    quarter, and does not turn behind them. An unknown on a bound has not run off.
+    quarter, and does not turn behind them (nor far behind them, where it decays as a power). An unknown on a bound has
+    not run off.
 
     Args:
         evaluation: Where the parameters stand.
@@ -60,8 +69,9 @@ def tail(
             # Where a loss vanishes an unknown is felt to the end; from far off a minimum seems as slight.
             if _has_run_off(evaluation, oracle, origin, int(index), turns=bool(unfelt[index])):
                 return index[None]
-        if curvature is not None:
-            return _have_run_off_together(evaluation, oracle, origin, curvature)
+        way = None if curvature is None else _way_together(point, origin, curvature)
+        if way is not None and (_decays(way, point, oracle) or _falls_for_ever(way, point, oracle)):
+            return (way.abs() > 0.5 * way.abs().max()).nonzero().flatten()
     except BudgetSpent:
         pass  # none of those that could be looked at has run off
     return None
@@ -112,31 +122,47 @@ def _has_run_off(evaluation: Evaluation, oracle: Oracle, origin: Tensor, index: 
     return any(abs(slope(part)) > limit for part in BEFORE)
 
 
-def _have_run_off_together(
-    evaluation: Evaluation, oracle: Oracle, origin: Tensor, curvature: Curvature
-) -> Tensor | None:
-    point, eps = evaluation.point, torch.finfo(evaluation.point.dtype).eps
+def _way_together(point: Tensor, origin: Tensor, curvature: Curvature) -> Tensor | None:
+    """The way that unknowns have come along directions without curvature; None if none has come far along them, or one
+    not as far as that.
+    """
     come = (point - origin)[curvature.free].double().cpu() / curvature.units
-    faint = curvature.vectors[:, is_faint_beside(curvature.values, eps)]
+    faint = curvature.vectors[:, is_faint_beside(curvature.values, torch.finfo(point.dtype).eps)]
     way = curvature.move(faint @ (faint.T @ come), point)
-    if not bool((way.abs() > 0.5 * (point - origin).abs()).logical_and(way != 0).any()):
-        return None  # none has come far along these directions
+    whole = (point - origin).abs()
+    far = (way != 0) & (way.abs() > 0.5 * whole)
+    farther = way.abs() > 2 * whole + 0.01 * sizes(point, origin)
+    return way if bool(far.any()) and not bool(farther.any()) else None
 
-    def slope(part: float) -> float:
-        there = point + (part - 1) * way
-        if oracle.lower is not None and oracle.upper is not None:
-            there = there.clamp(oracle.lower, oracle.upper)
-        return (oracle.gradient(there) @ way).item()
 
-    first = slope(QUARTERS[0])
-    if not first < 0:
-        return None
+def _decays(way: Tensor, point: Tensor, oracle: Oracle) -> bool:
+    """Whether the slope along a way has decayed as that of an exponential, and does not turn behind its end."""
+    first, eps = _slope(QUARTERS[0], way, point, oracle), torch.finfo(point.dtype).eps
     before, nothing = first, eps**0.75 * abs(first)
+    if not first < 0:
+        return False
     for part in QUARTERS[1:]:
-        now = slope(part)
+        now = _slope(part, way, point, oracle)
         if not -max(DECAY * abs(before), nothing) <= now <= nothing:
-            return None
+            return False
         before = now
-    if not abs(before) <= eps**0.5 * abs(first):
-        return None
-    return (way.abs() > 0.5 * way.abs().max()).nonzero().flatten()
+    return abs(before) <= eps**0.5 * abs(first)
+
+
+def _falls_for_ever(way: Tensor, point: Tensor, oracle: Oracle) -> bool:
+    """Whether the loss falls along a way, and on to `BEYOND` its end, with a slope that decays as a power, as that of
+    `1/(1 + x^2)` does. A minimum turns it; behind a hinge there is none.
+    """
+    if not _slope(QUARTERS[-1], way, point, oracle) < 0:
+        return False
+    slopes = [_slope(part, way, point, oracle) for part in (*QUARTERS, *BEYOND)]
+    decays = all(one < after < 0 for one, after in itertools.pairwise(slopes))
+    return decays and abs(slopes[-1]) <= FAR * abs(slopes[0])
+
+
+def _slope(part: float, way: Tensor, point: Tensor, oracle: Oracle) -> float:
+    """Of the loss along a way, at a part of it."""
+    there = point + (part - 1) * way
+    if oracle.lower is not None and oracle.upper is not None:
+        there = there.clamp(oracle.lower, oracle.upper)
+    return (oracle.gradient(there) @ way).item()

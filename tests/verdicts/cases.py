@@ -233,6 +233,30 @@ def relu_net(x, bias=False):
     return ((x[1] * torch.relu(x[0] * t) + (x[2] if bias else 0.0) - y) ** 2).mean()
 
 
+def zero_net(w):
+    """Of four units of tanh, fitted to a sine."""
+    t = torch.linspace(-2, 2, 25, dtype=w.dtype)
+    return ((torch.tanh(t[:, None] * w[:4] + w[4:8]) @ w[8:12] + w[12] - torch.sin(1.7 * t)) ** 2).mean()
+
+
+def exponentials(p):
+    """Three of them, fitted to the sum of two."""
+    t = torch.linspace(0, 3, 20, dtype=p.dtype)
+    return sum(p[2 * i] * torch.exp(-p[2 * i + 1] * t) for i in range(3)) - 2 * torch.exp(-t) - torch.exp(-4 * t)
+
+
+def factors(u):
+    """Of a matrix of rank 2 without negative entries, by squares."""
+    matrix = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [2.0, 4.0, 0.0], [1.0, 3.0, 1.0]], dtype=u.dtype)
+    return ((u[:8].reshape(4, 2) ** 2 @ u[8:].reshape(2, 3) ** 2 - matrix) ** 2).sum()
+
+
+def divergence(z):
+    """Kullback and Leibler's, of a softmax."""
+    p = at(z, [0.7, 0.2, 0.1])
+    return (p * (p.log() - z.log_softmax(0))).sum()
+
+
 def high_saddle(x):
     return (x[1:] ** 2).sum() - 0.01 * x[0] ** 2 + x[0] ** 4
 
@@ -372,6 +396,11 @@ PLATEAUS = [
     Case(name="bell from 10 in one of two", function=lambda x: (x[0] - 1) ** 2 - torch.exp(-(x[1] ** 2)), start=[0.0, 10.0], minima=[-1.0], minimisers=[[1.0, 0.0]], plateau=True),
     Case(name="1 / (1 + x^2) from 1", function=lambda x: (1 / (1 + x**2)).sum(), start=[1.0], maxima=[1.0], plateau=True),
     Case(name="arctan", function=lambda x: torch.arctan(x).sum(), start=[0.0], plateau=True),
+    Case(name="saturated tanh beside one that moves", function=lambda x: torch.tanh(x[0]) + (x[1] - 1) ** 2, start=[40.0, 2.0], plateau=True),
+    Case(name="bell from 30 in one of two", function=lambda x: (x[1] - 1) ** 2 - torch.exp(-(x[0] ** 2)), start=[30.0, 2.0], minima=[-1.0], minimisers=[[0.0, 1.0]], plateau=True),
+    Case(name="saturated residual beside one that moves", function=lambda x: torch.stack([torch.sigmoid(x[0]) - 0.5, x[1] - 1]), squares=True, start=[40.0, 2.0], minima=[0.0], minimisers=[[0.0, 1.0]], plateau=True),
+    Case(name="dead unit beside one that moves", function=lambda x: (torch.relu(x[0]) - 1) ** 2 + (x[1] - 1) ** 2, start=[-1.0, 2.0], minima=[0.0], minimisers=[[1.0, 1.0]], plateau=True),
+    Case(name="saturated sigmoid in a box", function=lambda x: torch.sigmoid(x).sum(), start=[30.0, 2.0], bounds=([-50.0] * 2, [50.0] * 2), minima=[2 / (1 + math.exp(50.0))], minimisers=[[-50.0, -50.0]], plateau=True),
     Case(name="ReLU net, dead", function=relu_net, start=[-1.0, 1.0], minima=[0.0], plateau=True),
     Case(name="ReLU net, alive", function=relu_net, start=[1.0, 1.0], minima=[0.0], plateau=True),
     Case(name="ReLU net, dead but for its bias", function=lambda x: relu_net(x, bias=True), start=[-1.0, 1.0, 0.0], minima=[0.0, 1.25], plateau=True),
@@ -386,6 +415,7 @@ UNATTAINED = [
     Case(name="separable classes, mean + 1", function=lambda x: 1 + logistic(x) / 6, start=[0.0, 0.0], plateau=True),
     Case(name="exp x + y^2", function=lambda x: x[0].exp() + x[1] ** 2, start=[0.0, 1.0], plateau=True),
     Case(name="x^2 + (1 - x y)^2 + 1", function=lambda x: x[0] ** 2 + (1 - x[0] * x[1]) ** 2 + 1, start=[1.0, 1.0], saddles=[2.0], plateau=True),
+    Case(name="1 / (1 + x^2) of two that are tied", function=lambda x: 1 / (1 + x[0] ** 2) + (x[1] - x[0]) ** 2, start=[1.0, 0.5], plateau=True),
     Case(name="1/x as a residual", function=lambda x: torch.stack([1 / x[0], x[1] - 1]), squares=True, start=[1.0, 0.0], plateau=True, holes=True),
     Case(name="1/x^2 + (y - 1)^2", function=lambda x: 1 / x[0] ** 2 + (x[1] - 1) ** 2, start=[1.0, 0.0], plateau=True, holes=True),
     Case(name="softplus of two that are tied", function=lambda x: torch.nn.functional.softplus(-x[0]) + 0.1 * (x[1] - x[0]) ** 2, start=[0.0, 0.0], plateau=True),
@@ -476,6 +506,8 @@ SADDLES = [
     Case(name="1 + 1e8 x^2 - 1e-9 y^4 from (1, 0)", function=lambda x: 1 + 1e8 * x[0] ** 2 - 1e-9 * x[1] ** 4, start=[1.0, 0.0], saddles=[1.0], unbounded=True, dtypes=[F64]),
     Case(name="1e6 + x^2 - 1e-2 (y z)^2 from (1, 0, 0)", function=lambda x: 1e6 + x[0] ** 2 - 1e-2 * (x[1] * x[2]) ** 2, start=[1.0, 0.0, 0.0], saddles=[1e6], unbounded=True, dtypes=[F64]),
     Case(name="Peano's function from its axis", function=lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), start=[0.0, 1.0], saddles=[0.0], unbounded=True),
+    Case(name="2 + (y - x^2)(y - 2 x^2) from its axis", function=lambda x: 2 + (x[1] - x[0] ** 2) * (x[1] - 2 * x[0] ** 2), start=[0.0, 1.0], saddles=[2.0], unbounded=True),
+    Case(name="a net of zeros", function=zero_net, start=[0.0] * 13, minima=[0.0], saddles=[zero_net(torch.zeros(13, dtype=F64)).item()]),
     Case(name="product of four at 0", function=lambda x: x.prod(), start=[0.0] * 4, saddles=[0.0], unbounded=True),
     Case(name="(product of four - 1)^2 at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 4, minima=[0.0], saddles=[1.0]),
     Case(name="deep linear net at 0", function=lambda x: (x.prod() - 1) ** 2, start=[0.0] * 5, minima=[0.0], saddles=[1.0]),
@@ -515,6 +547,9 @@ LIKELIHOODS = [
     Case(name="Rosenbrock as residuals", function=valley, squares=True, start=[-1.2, 1.0], minima=[0.0], minimisers=[[1.0, 1.0]]),
     Case(name="residuals without a root", function=lambda x: torch.stack([x[0] + 1, 0.1 * x[0] ** 2 + x[0] - 1]), squares=True, start=[5.0], **found(half_squares(lambda x: torch.stack([x[0] + 1, 0.1 * x[0] ** 2 + x[0] - 1])), [0.0])),
     Case(name="fewer residuals than unknowns", function=lambda x: torch.stack([x[0] + x[1] - 1]), squares=True, start=[3.0, 0.5], minima=[0.0]),
+    Case(name="an exponential too many", function=exponentials, squares=True, start=[1.0, 0.5, 1.0, 2.0, 0.3, 3.0], minima=[0.0], saddles=[0.0], edge=True),
+    Case(name="factors by squares", function=factors, start=torch.randn(14, generator=torch.Generator().manual_seed(0)).tolist(), minima=[0.0], edge=True),
+    Case(name="a divergence", function=divergence, start=[3.0, -1.0, 0.0], minima=[0.0]),
     Case(name="residuals at a maximum", function=lambda x: torch.stack([x[0] ** 2 - 1]), squares=True, start=[0.0], minima=[0.0], maxima=[0.5]),
     Case(name="a residual that vanishes for ever", function=lambda x: torch.exp(x), squares=True, start=[0.0], plateau=True),
 ]  # fmt: skip
