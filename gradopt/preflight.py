@@ -14,6 +14,7 @@ from gradopt.constraints.functions import excess
 from gradopt.contracts import Evaluation
 from gradopt.differences import TOLERANCE, Probe
 from gradopt.gradient_check import MAX_NAMED, GradientCheck, blocks, check_constraints, check_gradient, entry
+from gradopt.mistakes import Mistake
 from gradopt.oracle import AutogradOracle
 from gradopt.plurals import counted
 from gradopt.stationarity.curvature import sizes
@@ -132,6 +133,23 @@ def _findings(assembly: Assembly, oracle: AutogradOracle, dtype: str) -> Iterato
         yield from _bounds(oracle, start)
         yield from _constraints(oracle)
         yield from _facts(oracle, start)
+        if math.isfinite(start.loss) and bool(start.gradient.isfinite().all()):
+            yield from _first_step(assembly, oracle, start)
+
+
+def _first_step(assembly: Assembly, oracle: AutogradOracle, start: Evaluation) -> Iterator[Finding]:
+    """What the optimiser refuses when it sees the objective, as a search does without a box."""
+    optimiser, point = assembly.engine.optimiser, oracle.read()
+    try:
+        with oracle.uncounted():
+            optimiser.accepts(start, oracle)
+            optimiser.update(start, oracle)
+    except Mistake as mistake:
+        yield Finding("optimiser", "failed", str(mistake))
+    except Exception:  # no step from here, or the objective's own: the run tells
+        return
+    finally:
+        oracle.write(point)
 
 
 def _start(oracle: AutogradOracle) -> Evaluation:

@@ -79,6 +79,9 @@ class Stop:
     max_epochs: Optional[int] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str) and "${" not in value:  # an interpolation is a number later
+                raise Mistake(f"stop.{name} must be a number, got {value!r}")
         for name, least in (("gradient_tolerance", 0), ("max_steps", 0), ("max_evaluations", 1), ("max_epochs", 1)):
             value = getattr(self, name)
             if isinstance(value, float) and name != "gradient_tolerance" and not value.is_integer():

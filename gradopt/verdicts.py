@@ -103,8 +103,10 @@ class Verdicts(Sequence[Verdict]):
         return STATUSES[int(self.codes[start])]
 
     def revise(self, start: int, verdict: Verdict) -> None:
-        """Put another verdict in the place of one."""
+        """Put another verdict in the place of one: it says what is returned, if that is known."""
         self._revised[start] = verdict
+        if self.returned is not None:
+            self.returned[start] = math.nan
         self.codes[start] = verdict.status.code
 
     def __len__(self) -> int:

@@ -505,3 +505,22 @@ def test_ctrl_c_during_a_step_ends_the_steps_with_a_result():
 
     assert last.result.status is Status.INTERRUPTED
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: gradopt.Stop(max_steps="a"), "stop.max_steps must be a number, got 'a'"),
+        (lambda: gradopt.minimise(torch.sum, {}), "the start x0 = {} is empty"),
+        (lambda: gradopt.minimise(torch.sum, ()), "the start x0 = () is empty"),
+        (
+            lambda: gradopt.minimise(torch.sum, [1.0], constraints=gradopt.Constraint(lambda x: x[:0], upper=1.0)),
+            "constraint c0 returns no values, a tensor of shape (0,)",
+        ),
+    ],
+)
+def test_nothing_in_the_place_of_something_is_refused_in_a_line(call, words):
+    with pytest.raises(Mistake) as raised:
+        call()
+
+    assert words in str(raised.value)

@@ -8,6 +8,7 @@ import torch
 
 import gradopt
 from gradopt.cli import main
+from gradopt.objectives.function import FunctionObjective
 from tests import functions as f
 from tests import gradients as g
 from tests.installed import gradopt as command
@@ -500,3 +501,27 @@ def test_it_is_quick():
 
 def test_a_loss_that_is_a_view_of_an_unknown_is_read_where_it_was_asked():
     assert gradopt.check(lambda x: x[0], [1e-3, 1e-5])["gradient"].status == "passed"
+
+
+def test_what_an_optimiser_refuses_at_its_first_step_is_told():
+    report = gradopt.check(lambda x: ((x - 1) ** 2).sum(), [0.0, 2.0], optimiser="multi_start")
+
+    assert not report.passed
+    assert report["optimiser"].sentence.startswith("multi_start searches a box, and 2 of 2 unknowns have no finite")
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "trust_region", "adam", "torch_lbfgs"])
+def test_a_check_leaves_the_unknowns_where_they_are(optimiser):
+    seen = []
+
+    def loss(x):
+        seen.append(x.detach().clone())
+        return ((x - 1) ** 2).sum()
+
+    objective = FunctionObjective(loss, torch.tensor([0.0, 2.0]))
+    report = gradopt.check(objective, optimiser=optimiser)
+
+    assert report.passed
+    (parameter,) = objective.parameters()
+    assert parameter.tolist() == [0.0, 2.0]
+    assert len(seen) > 1

@@ -126,6 +126,8 @@ def _value(name: str, constraint: Constraint) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise Mistake(f"constraint {name} must return a tensor of real numbers, it returns {kind}")
+    if not value.numel():
+        raise Mistake(f"constraint {name} returns no values, a tensor of shape {tuple(value.shape)}: leave it out")
     if not value.requires_grad:
         raise Mistake(
             f"constraint {name} does not depend on the unknowns by differentiable operations (no grad_fn): compute it "

@@ -65,12 +65,12 @@ def concluded(
     point = torch.where(better.unsqueeze(1), ended.best_point, ended.point)
     gradient = torch.cat([oracle.gradients_at(part) for part in _parts(point, point.shape[1])])
     best = _best(loss, success)
+    verdicts.returned = torch.where(better, loss, math.nan).double().cpu()
     with oracle.at(_evaluation(oracle, point[best], loss[best]), begin[best]) as one:
         one.num_losses, verdict = int(ended.counts[0, best]), verdicts[best]
         told = postmortem.explained(one, verdict, patience)
         if told is not verdict:
             verdicts.revise(best, told)
-    verdicts.returned = torch.where(better, loss, math.nan).double().cpu()
     losses, gradients, products = ended.counts.long()
     minima, basin = _minima(oracle, point, loss, begin, success)
 

@@ -51,6 +51,8 @@ class FunctionObjective(Objective):
         self._constraints = _listed(constraints)
         self._maximise = maximise
         self._names: tuple[Any, ...] | None = None
+        if isinstance(x0, Mapping | tuple) and not x0:
+            raise Mistake(f"the start x0 = {x0!r} is empty: there is nothing to minimise over")
         if isinstance(x0, Mapping):
             self._names = tuple(x0)
             self._tuple = False
