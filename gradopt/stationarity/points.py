@@ -274,7 +274,10 @@ class StationaryPoints:
         evidence |= {"length": (direction.abs() @ size).item()}
         # A slope as large as ever is small only against a curvature that grows: an edge, as of sqrt at 0.
         vanishes = not moved or evaluation.gradient_norm <= 0.5 * self._steepest
-        if found.sign == "negative" and not vanishes:
+        depth = abs(self._first - loss)
+        # Where the loss has vanished, what is left of it bends any way; elsewhere no slope along such a bend is small.
+        bends = found.sign == "negative" and not found.is_stationary(slopes) and not abs(loss) <= eps * depth
+        if found.sign == "negative" and not vanishes or bends:
             return None
         negative, lower = self._way_down(found, suspects.faded, evaluation, oracle)
         if found.sign == "negative" and not negative:
@@ -292,8 +295,10 @@ class StationaryPoints:
             return Status.MAXIMUM if peak else Status.SADDLE_POINT
         if self._has_gone(found, suspects, evaluation, oracle):
             return Status.STALLED
-        felt = slopes.masked_fill(~found.is_curved & (slopes <= found.noise), 0.0)
-        numbers = (found.decrease(felt), loss, abs(self._first - loss), evidence["tolerance"])
+        felt = slopes
+        if abs(loss) <= 10 * eps * depth:  # even a slope's rounding, along a direction without curvature, is much of it
+            felt = slopes.masked_fill(~found.is_curved & (slopes <= found.noise), 0.0)
+        numbers = (found.decrease(felt), loss, depth, evidence["tolerance"])
         taken, now, fallen, tolerance = torch.tensor(numbers, dtype=torch.float64)
         settled = is_settled(
             found.newton_step(felt),
