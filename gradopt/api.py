@@ -191,9 +191,10 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
     starts: Any = None,
     loss: str = "linear",
     f_scale: float = 1.0,
-    optimiser: str | Callable[..., Any] = "levenberg_marquardt",
+    optimiser: str | Callable[..., Any] | None = None,
     optimiser_options: Mapping[str, Any] | None = None,
     bounds: Any = None,
+    constraints: Constraint | Sequence[Constraint] = (),
     stop: Stop | None = None,
     on_saddle: str = "stop",
     criteria: Sequence[Criterion] = (),
@@ -202,7 +203,8 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
     engine: str = "auto",
     directory: str | Path | None = None,
 ) -> Result | Results:
-    """Minimise half the sum of squares of residuals, or a robust loss of them, by Levenberg-Marquardt.
+    """Minimise half the sum of squares of residuals, or a robust loss of them, by Levenberg-Marquardt, with constraints
+    inside an augmented Lagrangian.
 
     The result's `covariance` and `standard_errors` are those of the unknowns.
 
@@ -229,10 +231,16 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
         if not callable(residuals) or first is None:
             raise Mistake("least_squares needs a function and a start: least_squares(residuals, x0=[1.0, 2.0])")
         with devices.defaults(torch.device("cpu"), torch.float64):
-            target = ResidualObjective(residuals, first, bounds, robust=RobustLoss(loss, f_scale))
+            target = ResidualObjective(residuals, first, bounds, constraints, robust=RobustLoss(loss, f_scale))
         x0 = bounds = None
     elif loss != "linear":
         raise Mistake("an Objective brings its own loss of the residuals: set its `robust`, and leave out loss")
+    elif constraints:
+        raise Mistake("an Objective brings its own constraints: return them from constraints(), and leave these out")
+    if optimiser is None:
+        optimiser = "levenberg_marquardt"
+        if isinstance(target, Objective) and target.constraints():
+            optimiser, optimiser_options = "augmented_lagrangian", {"inner": optimiser, **(optimiser_options or {})}
     return minimise(
         target,
         x0,

@@ -35,7 +35,8 @@ EXTRAS = ("clip_norm", "clip_value", "groups", "elementwise")
 """Options of every optimiser that are the adapter's, not the class's."""
 
 KEEPS = (
-    "say optimiser=augmented_lagrangian, which wraps lbfgs or trust_region (inner), or make them a penalty of the loss"
+    "say optimiser=augmented_lagrangian, which wraps lbfgs, trust_region or levenberg_marquardt (inner), or make them "
+    "a penalty of the loss"
 )
 
 
@@ -361,15 +362,17 @@ def _inner(title: str, node: Any, oracle: AutogradOracle | StackedOracle) -> Cal
         raise Mistake(
             f"{title} wraps an optimiser that compares losses: inner=lbfgs, trust_region or auto, not {entry.name}"
         )
-    if getattr(factory, "residuals", False):
-        raise Mistake(f"{entry.name} needs residuals, and {title} has none to give; use inner=lbfgs or trust_region")
+    if getattr(factory, "residuals", False) and not oracle.has_residuals:
+        raise Mistake(
+            f"{entry.name} needs residuals, and {oracle.objective.describe()} has none; use inner=lbfgs or trust_region"
+        )
     if oracle.box is not None and not getattr(factory, "bounds", False):
         raise Mistake(f"{entry.name} cannot keep bounds; use inner=lbfgs or trust_region, or drop the bounds")
 
     def build(parameters: Sequence[torch.nn.Parameter]) -> Optimiser:
         made = factory(parameters, **values)
         if hasattr(made, "plan"):
-            made.plan(residuals=False)
+            made.plan(residuals=oracle.has_residuals)
         return made
 
     build.__name__ = entry.name

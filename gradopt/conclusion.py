@@ -128,9 +128,11 @@ def _multipliers(oracle: AutogradOracle, gradient: Tensor) -> Mapping[str, Tenso
 
 def _covariance(oracle: AutogradOracle, loss: float) -> Tensor | None:
     """That of a fit whose unknowns are those of the bounds that leave them room. Other bounds are not seen. None
-    without residuals, or with no more of them than unknowns.
+    without residuals, or with no more of them than unknowns, nor under constraints.
     """
     if not oracle.has_residuals or sum(p.numel() for p in oracle.parameters) > MAX_UNKNOWNS:
+        return None
+    if oracle.constraints is not None:
         return None
     if oracle.pinned is not None:  # an infinite derivative leaves its unknown no variance, and the rest no meaning
         return None

@@ -41,8 +41,8 @@ class Result:
             1000); else None. With a robust loss it is that of the weighed residuals. An unknown that equal bounds fix
             is a constant: its row and column are 0, and it takes no degree of freedom. Bounds that hold an unknown
             otherwise are not seen: its entry is what it would be there without them. It is a statement about a
-            minimum: None too where the run was no success, and where an infinite derivative holds an unknown on a
-            bound.
+            minimum: None too under constraints, where the run was no success, and where an infinite derivative holds an
+            unknown on a bound.
         minima: The local minima that were found on the way, lowest first, where the optimiser looks for them
             (`multi_start`, `tiktak`): for each `x` in the form of the start, `fun`, `visits`, the local searches that
             ended there, and `x0`, where the first of these began, shape (searches, n), float64.

@@ -321,7 +321,7 @@ class Stalled:
             gone = tail(here, oracle, self._origin, fallen, rounding.curvature)
             noise = rounding.hides and not falls_as_promised(here, oracle, [way], reach, fallen)
             if noise and rounding.curvature is not None:
-                noise = not falls_along_floor(here, oracle, rounding.curvature, reach)
+                noise = not falls_along_floor(here, oracle, rounding.curvature, reach, fallen)
         else:
             missed = {"violation": block["violation"][-1, 0].item()}
             missed |= worst(oracle.constraints, oracle.linearised_constraints().residuals)

@@ -209,7 +209,7 @@ class Function(FunctionObjective):
     ) -> None:
         function = load(target)
         keywords = dict(options or {})
-        limits = [_constraint(node) for node in constraints or ()]
+        limits = [constraint(node) for node in constraints or ()]
         super().__init__((lambda x: function(x, **keywords)) if keywords else function, x0, bounds, limits)
         self._target = target
 
@@ -218,7 +218,12 @@ class Function(FunctionObjective):
         return f"{self._target}, n = {sum(parameter.numel() for parameter in self.parameters())}"
 
 
-def _constraint(node: Any) -> Constraint:
+def constraint(node: Any) -> Constraint:
+    """The constraint that a node of a config stands for.
+
+    Raises:
+        Mistake: It is no mapping with a target, or has other keys than a constraint.
+    """
     known = ("target", "lower", "upper", "name")
     if not isinstance(node, Mapping) or "target" not in node:
         raise Mistake(f"a constraint is {{target: file.py:name, lower: 0, upper: 1}}, got {node!r}")

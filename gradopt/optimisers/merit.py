@@ -9,7 +9,6 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.constraints.functions import excess
 from gradopt.contracts import Constraints, Evaluation, Linearised, Objective, Oracle
-from gradopt.mistakes import Mistake
 
 
 class Merit:
@@ -119,8 +118,15 @@ class Merit:
         return gradient if self._oracle.pinned is None else gradient.masked_fill(self._oracle.pinned, 0.0)
 
     def linearised(self) -> Linearised:
-        """None: a merit is no sum of squares."""
-        raise Mistake("an augmented Lagrangian has no residuals; use optimiser.inner=lbfgs or trust_region")
+        """The objective's residuals, and sqrt(p) d: half the sum of their squares is the merit, but for a constant.
+
+        Raises:
+            Mistake: The objective has no residuals.
+        """
+        shifted, roots = self._shifted(self._values), self.penalties.sqrt()
+        return Extended(
+            self._oracle.linearised(), self.linearised_constraints(), roots * shifted, roots * (shifted != 0)
+        )
 
     def __getattr__(self, name: str) -> Any:
         """What is not the merit's own is the oracle's: counts and budgets, at the time of asking."""
@@ -134,3 +140,32 @@ class Merit:
         finally:
             self.write(here)
             self._values = values
+
+
+class Extended:
+    """Residuals, with as many more as there are constraints, and the Jacobian of both.
+
+    Args:
+        more: The additional residuals, shape (m,).
+        weights: What a change of each constraint changes its residual by, shape (m,).
+    """
+
+    def __init__(self, own: Linearised, constraints: Linearised, more: Tensor, weights: Tensor) -> None:
+        self._own, self._constraints, self._weights = own, constraints, weights
+        self.residuals = torch.cat([own.residuals, more])
+
+    def jvp(self, vector: Tensor) -> Tensor:
+        """J v; only until the parameters move."""
+        return torch.cat([self._own.jvp(vector), self._weights * self._constraints.jvp(vector)])
+
+    def vjp(self, vector: Tensor) -> Tensor:
+        """J' v; only until the parameters move."""
+        own, more = vector.tensor_split([len(vector) - len(self._weights)])
+        return self._own.vjp(own) + self._constraints.vjp(self._weights * more)
+
+    def jacobian(self, rows: Tensor | None = None) -> Tensor:
+        """J, or some rows of it."""
+        every = torch.arange(len(self._weights), device=self._weights.device)
+        more = self._weights[:, None] * self._constraints.jacobian(every)
+        whole = torch.cat([self._own.jacobian(), more])
+        return whole if rows is None else whole[rows]

@@ -20,7 +20,7 @@ REACHES = (0.5, 1.0)
 """Parts of its way that a direction is followed to see a change of the loss, where eps^`REACH` of it shows none."""
 
 
-def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor) -> bool:
+def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvature, way: Tensor, fallen: float) -> bool:
     """Whether the loss falls, by more than its rounding, to a place that is more than eps^0.25 of the way off, along a
     direction that has no curvature for all that the Hessian's rounding tells, or so little that the slope's rounding
     hides where it ends.
@@ -32,6 +32,7 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
 
     Args:
         way: How far each unknown may reach.
+        fallen: By how much the loss has fallen so far; eps^2 of that is its rounding where it vanishes.
     """
     eps, slopes = torch.finfo(way.dtype).eps, curvature.slopes(evaluation.gradient)
     hidden = (slopes <= curvature.noise) & (curvature.newton_step(slopes) > eps**0.5)
@@ -53,7 +54,7 @@ def falls_along_floor(evaluation: Evaluation, oracle: Oracle, curvature: Curvatu
 
     try:
         bottom, base = floor(evaluation.point)
-        rounding = 4 * scatter(bottom, base, oracle, bottom.abs())
+        rounding = 4 * scatter(bottom, base, oracle, bottom.abs()) + 10 * eps**2 * fallen
 
         def noise(*losses: float) -> float:
             return rounding + 2 * eps * max(map(abs, losses))

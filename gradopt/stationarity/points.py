@@ -11,7 +11,7 @@ from torch import Tensor
 from gradopt.constraints.box import projected_gradient
 from gradopt.contracts import BudgetSpent, Evaluation, Oracle, State
 from gradopt.mistakes import Mistake
-from gradopt.stationarity.curvature import Curvature, examine, sizes, ways
+from gradopt.stationarity.curvature import Curvature, Product, examine, sizes, ways
 from gradopt.stationarity.falls import (
     Fall,
     fall,
@@ -174,7 +174,7 @@ class StationaryPoints:
             tolerance = default_tolerance(point.dtype, resting=resting)
         hessian = oracle.hessian()
         enough = gradient_norm / (8 * tolerance) if tolerance else 0.0
-        own = self._scale(evaluation, oracle, step, enough, resting=resting)
+        own = self._scale(evaluation, oracle, hessian, step, enough, resting=resting)
         if own is None:
             return None
         self._largest = own if self._largest is None else torch.maximum(self._largest, own)
@@ -223,14 +223,20 @@ class StationaryPoints:
         return Finding(kind, evidence)
 
     def _scale(
-        self, evaluation: Evaluation, oracle: Oracle, step: int, enough: float, *, resting: bool
+        self,
+        evaluation: Evaluation,
+        oracle: Oracle,
+        hessian: Product | None,
+        step: int,
+        enough: float,
+        *,
+        resting: bool,
     ) -> Tensor | None:
         """|H| s, None where it is not known or not finite."""
         assert self._origin is not None
         size = torch.maximum(evaluation.point.abs(), (evaluation.point - self._origin).abs())
         if resting and not bool(size.any()):  # a start of zeros that nothing leaves: there is no other unit
             size = torch.ones_like(size)
-        hessian = oracle.hessian()
         if hessian is None:
             scale = _secant_scale(oracle, evaluation, self._origin)
         else:
@@ -277,7 +283,7 @@ class StationaryPoints:
         depth = abs(self._first - loss)
         # Where the loss has vanished, what is left of it bends any way; elsewhere no slope along such a bend is small.
         bends = found.sign == "negative" and not found.is_stationary(slopes) and not abs(loss) <= eps * depth
-        if found.sign == "negative" and not vanishes or bends:
+        if (found.sign == "negative" and not vanishes) or bends:
             return None
         negative, lower = self._way_down(found, suspects.faded, evaluation, oracle)
         if found.sign == "negative" and not negative:
@@ -347,9 +353,10 @@ class StationaryPoints:
         assert self._origin is not None
         way = ways(evaluation.point, self._origin)
         moves = unhindered(evaluation.gradient, found, unscaled, way)
-        if falls_as_promised(evaluation, oracle, moves, way, abs(self._first - evaluation.loss)):
+        fallen = abs(self._first - evaluation.loss)
+        if falls_as_promised(evaluation, oracle, moves, way, fallen):
             return True
-        return falls_along_floor(evaluation, oracle, found, way)
+        return falls_along_floor(evaluation, oracle, found, way, fallen)
 
 
 def default_tolerance(dtype: torch.dtype, *, resting: bool) -> float:

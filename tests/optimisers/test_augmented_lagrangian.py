@@ -12,6 +12,9 @@ from gradopt import Constraint, Mistake, Status
 from gradopt.assemble import assemble
 from gradopt.loop import iterate
 from gradopt.objectives.function import FunctionObjective
+from gradopt.objectives.least_squares import ResidualObjective
+from gradopt.optimisers.merit import Merit
+from gradopt.oracle import AutogradOracle
 from tests import installed
 
 INNER = ["lbfgs", "trust_region"]
@@ -801,3 +804,59 @@ def test_an_inflection_along_a_constraint_is_none_a_hair_above_it(inner, dtype):
     result = minimise(lambda x: 1 + x[0] ** 3 + x[1] ** 2, tensor([1.0, 0.0], dtype), inner, constraints=line)
 
     assert not result.success, result
+
+
+def decay(p):
+    t = torch.linspace(0, 4, 20, dtype=p.dtype)
+    return p[0] * torch.exp(-p[1] * t) + p[2] - (2 * torch.exp(-0.7 * t) + 0.1 * torch.sin(17 * t))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint(lambda p: p[0] + p[1], lower=3.0, upper=3.0),
+        Constraint(lambda p: p[0] * p[1], lower=2.0),
+        Constraint(lambda p: (p**2).sum(), upper=3.0),
+        Constraint(lambda p: p.sum(), upper=30.0),
+    ],
+)
+def test_a_fit_under_constraints_ends_by_levenberg_marquardt_where_it_does_by_lbfgs(constraint, dtype):
+    start = tensor([1.0, 1.0, 0.0], dtype)
+
+    fit = gradopt.least_squares(decay, start, constraints=constraint)
+    other = gradopt.least_squares(decay, start.double(), constraints=constraint, optimiser="augmented_lagrangian")
+
+    assert fit.status is other.status is Status.CONVERGED, (fit, other)
+    assert fit.fun == pytest.approx(other.fun, rel=1e-8 if dtype is torch.float64 else 1e-4)
+    torch.testing.assert_close(fit.multipliers["c0"].double(), other.multipliers["c0"], rtol=1e-2, atol=1e-4)
+    assert fit.covariance is None
+
+
+def test_the_residuals_of_a_merit_are_a_square_root_of_it():
+    objective = ResidualObjective(
+        decay, tensor([1.0, 1.0, 0.0]), constraints=[Constraint(lambda p: p[:2], lower=[0.5, 1.2], upper=[2.0, 1.2])]
+    )
+    oracle = AutogradOracle(objective)
+    evaluation = oracle.evaluate()
+    merit = Merit(oracle, tensor([0.3, -0.2]), tensor([10.0, 100.0]))
+    here = merit.at(evaluation)
+
+    linear = merit.linearised()
+
+    torch.testing.assert_close(linear.vjp(linear.residuals), here.gradient)
+    torch.testing.assert_close(linear.jacobian().T @ linear.residuals, here.gradient)
+    vector = tensor([0.3, -1.0, 2.0])
+    torch.testing.assert_close(linear.jvp(vector), linear.jacobian() @ vector)
+
+
+def test_levenberg_marquardt_inside_needs_residuals():
+    with pytest.raises(Mistake, match=r"levenberg_marquardt needs residuals, and .* has none; use inner=lbfgs"):
+        minimise(lambda x: x.square().sum(), [1.0, 2.0], "levenberg_marquardt", constraints=Constraint(torch.sum, 1.0))
+
+
+def test_an_objective_brings_its_own_constraints():
+    objective = ResidualObjective(decay, [1.0, 1.0, 0.0])
+
+    with pytest.raises(Mistake, match="an Objective brings its own constraints"):
+        gradopt.least_squares(objective, constraints=Constraint(torch.sum, 1.0))
