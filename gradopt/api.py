@@ -213,6 +213,8 @@ def least_squares(  # pyright: ignore[reportInconsistentOverload] - the options 
         starts: Many fits at once, as for `minimise`.
         loss: linear, soft_l1, huber, cauchy or arctan, as in `scipy.optimize.least_squares`.
         f_scale: The size of residual from which on outliers begin, in the units of the residuals.
+        optimiser_options: With constraints those of `augmented_lagrangian`; those of the optimiser inside are given as
+            {"inner": {"name": "levenberg_marquardt", "jacobian": "products"}}.
         engine: As for `minimise`: of losses and gradients; residuals and their Jacobians stay with autograd.
 
     Raises:
